@@ -1,0 +1,266 @@
+"""ComfyUI's model behind a plain callable, for streams that call it once per frame.
+
+Follows the order of the host's own `CFGGuider`: everything is prepared and loaded once, when the
+model is opened, and put back in reverse order when it is closed, whatever happened in between.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import uuid
+from contextlib import ExitStack
+from typing import Any
+
+import comfy.hooks
+import comfy.model_management
+import comfy.model_patcher
+import comfy.model_sampling
+import comfy.sampler_helpers
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from .control_hints import ControlHints
+from .memory_estimate import format_bytes, kv_cache_bytes
+from .schedule import ConsistencySchedule
+from .step_plan import StepPlan
+from .unet_patch import (
+    KEY,
+    LinearBetaSampling,
+    StepContext,
+    UnsupportedModelError,
+    applied_motion,
+    sd15_unet,
+)
+
+
+class StreamMemoryError(MemoryError):
+    """The stream's caches cannot fit; the message says by how much and what to do."""
+
+
+class HostModel:
+    """A MODEL opened for one stream: call it with latents and a plan, get x0.
+
+    Use as a context manager. Memory of the host is taken on entry and given back on exit.
+
+    Args:
+        model: ComfyUI's ModelPatcher, with Live2Diff applied or plain SD1.5.
+        positive, negative: ComfyUI conditionings; `negative` is used when cfg is not 1.
+        cfg: guidance scale; 1 runs without the negative conditioning.
+        schedule: noise levels of the T steps.
+        latent_size: (h, w).
+        frames: frames in the stream, which ControlNet images are matched with.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        positive: Any,
+        negative: Any,
+        cfg: float,
+        schedule: ConsistencySchedule,
+        latent_size: tuple[int, int],
+        frames: int,
+    ) -> None:
+        """Check and remember; nothing is loaded yet."""
+        sd15_unet(model)
+        check_sampling(model)
+        conds = {"positive": positive, "negative": negative}
+        self._model = _without_dynamic_hooks(model, conds)
+        self._conds = {
+            kind: comfy.sampler_helpers.convert_cond(cond) for kind, cond in conds.items()
+        }
+        self._hints = ControlHints(self._conds, frames)
+        self._cfg = cfg
+        self._schedule = schedule
+        self._latent_size = latent_size
+        self._stack = ExitStack()
+        self.device = model.load_device
+
+    def __enter__(self) -> HostModel:
+        """Load the model and its companions, once."""
+        with ExitStack() as stack:
+            self._open(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give everything back."""
+        self._stack.close()
+
+    def __call__(self, x: Tensor, plan: StepPlan) -> Tensor:
+        """Predict x0 of every row (see `step_plan.DenoiseModel`). Interruptible."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        if not self._split_steps:
+            return self._run(x, plan)
+        # The host reads timestep windows off the first row only.
+        return torch.cat([self._run(x[rows], part) for rows, part in plan.by_step()])
+
+    def encode_depth(self, depth: Tensor) -> Tensor:
+        """Map depth latents [F, 4, h, w] to depth features [F, C0, h, w]."""
+        applied = applied_motion(self._model)
+        dtype = _compute_dtype(self._model)
+        return applied.motion.model.flow_conv_in(depth.to(self.device, dtype))
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes that the stream's KV-caches will take; 0 without a motion module."""
+        applied = applied_motion(self._model)
+        if applied is None:
+            return 0
+        guided = self._conds["negative"] if self._cfg != 1.0 else []
+        layout = applied.motion.layout
+        return kv_cache_bytes(
+            down=layout.down,
+            up=layout.up,
+            mid=layout.mid,
+            latent_size=self._latent_size,
+            slots=applied.config.window_size,
+            denoising_steps=len(self._schedule),
+            conditionings=len(self._conds["positive"]) + len(guided),
+            bytes_per_value=_compute_dtype(self._model).itemsize,
+            attentions=layout.attentions,
+        )
+
+    def _run(self, x: Tensor, plan: StepPlan) -> Tensor:
+        """Run the rows of `plan` as one batch through the host's sampling function."""
+        steps = [row.step for row in plan.rows]
+        self._hints.show([row.frame for row in plan.rows])
+        # The host's latents are variance-exploding: x_ve = x_vp * sqrt(sigma² + 1).
+        exploding = x / self._sqrt_alpha[steps].view(-1, 1, 1, 1)
+        context = StepContext(plan, self._names, self._offsets)
+        options = {
+            **self._options,
+            "transformer_options": {**self._options["transformer_options"], KEY: context},
+        }
+        return comfy.samplers.sampling_function(
+            self._inner,
+            exploding,
+            self._sigmas[steps],
+            self._conds["negative"],
+            self._conds["positive"],
+            self._cfg,
+            model_options=options,
+        )
+
+    def _open(self, stack: ExitStack) -> None:
+        model, conds, device = self._model, self._conds, self.device
+        comfy.samplers.preprocess_conds_hooks(conds)
+        options = comfy.model_patcher.create_model_options_clone(model.model_options)
+        stack.callback(_restore_hooks, model, model.hook_mode, options)
+        if comfy.samplers.get_total_hook_groups_in_conds(conds) <= 1:
+            model.hook_mode = comfy.hooks.EnumHookMode.MinVram
+        comfy.sampler_helpers.prepare_model_patcher(model, conds, options)
+        comfy.samplers.filter_registered_hooks_on_conds(conds, options)
+        self._inner, conds, loaded = comfy.sampler_helpers.prepare_sampling(
+            model, self._memory_shape(), conds, options
+        )
+        stack.callback(self._close, loaded)
+        comfy.samplers.cast_to_load_options(options, device=device, dtype=model.model_dtype())
+        model.pre_run()
+        like = torch.zeros(1, 4, *self._latent_size, device=device)
+        self._conds = comfy.samplers.process_conds(self._inner, like, conds, device, like)
+        self._name_conditionings()
+        self._sigmas = self._schedule.sigmas.to(device)
+        self._sqrt_alpha = self._schedule.sqrt_alpha.to(device)
+        options["transformer_options"]["sample_sigmas"] = self._sigmas
+        self._options = options
+        self._split_steps = self._hints.partial or any(
+            "timestep_start" in c or "timestep_end" in c for cs in self._conds.values() for c in cs
+        )
+
+    def _close(self, loaded: list) -> None:
+        self._model.cleanup()
+        comfy.sampler_helpers.cleanup_models(self._conds, loaded)
+        # Nothing of the host's model may stay alive through a closed stream.
+        del self._inner, self._options
+
+    def _name_conditionings(self) -> None:
+        """Give every conditioning a uuid of its own and a name that means the same in every run."""
+        self._names: dict[Any, str] = {}
+        self._offsets: dict[Any, tuple[int, int]] = {}
+        for kind, conds in self._conds.items():
+            for index, cond in enumerate(conds):
+                # The host copies conditionings to fill areas, and the uuid with them.
+                cond["uuid"] = uuid.uuid4()
+                self._names[cond["uuid"]] = f"{kind}.{index}"
+                if cond.get("area") is not None:
+                    self._offsets[cond["uuid"]] = tuple(cond["area"][2:4])
+
+    def _memory_shape(self) -> list[int]:
+        """Shape whose estimate makes the host leave room for the caches beside the model.
+
+        Raises:
+            StreamMemoryError: the caches cannot fit whatever is unloaded.
+        """
+        base, applied = self._model.model, applied_motion(self._model)
+        group = 1 if applied is None else applied.config.window_size
+        rows = max(len(self._schedule), group)
+        needed = self.cache_bytes
+        check_memory(needed, self.device)
+        row = base.memory_required([1, 4, *self._latent_size])
+        return [rows + math.ceil(needed / max(row, 1)), 4, *self._latent_size]
+
+
+def check_memory(needed: int, device: torch.device) -> None:
+    """Log what the caches need and refuse what cannot fit.
+
+    Raises:
+        StreamMemoryError: `needed` bytes are more than `device` has (or, on the CPU, has free).
+    """
+    management = comfy.model_management
+    if management.is_device_cpu(device):
+        limit = management.get_free_memory(device)
+    else:
+        # Models can be moved out of the way; what the host and other programs need cannot.
+        limit = management.get_total_memory(device) - management.minimum_inference_memory()
+    logging.info(
+        "Live2Diff: the KV-cache takes %s of %s.", format_bytes(needed), format_bytes(int(limit))
+    )
+    if needed > limit:
+        raise StreamMemoryError(
+            f"The KV-cache needs {format_bytes(needed)}, but {device} has only "
+            f"{format_bytes(int(limit))} for it. Use smaller frames, fewer denoising steps (lower "
+            "denoise), a smaller window in 'Configure Warm-up & KV-Cache', or cfg 1."
+        )
+
+
+def check_sampling(model: Any) -> None:
+    """Refuse a MODEL whose sampling was replaced by something a stream cannot use.
+
+    Raises:
+        UnsupportedModelError: the schedule set by Apply Live2Diff is gone, or the model applies
+            consistency scalings that the Stream Sampler applies too.
+    """
+    sampling = model.get_model_object("model_sampling")
+    if applied_motion(model) is not None and not isinstance(sampling, LinearBetaSampling):
+        raise UnsupportedModelError(
+            "The noise schedule that 'Apply Live2Diff' set was replaced by a later node (such as "
+            "ModelSamplingDiscrete). Remove that node, or put it before 'Apply Live2Diff'."
+        )
+    plain = (comfy.model_sampling.EPS, comfy.model_sampling.V_PREDICTION)
+    if type(sampling).calculate_denoised not in [kind.calculate_denoised for kind in plain]:
+        raise UnsupportedModelError(
+            "This MODEL's sampling was changed (ModelSamplingDiscrete with 'lcm'?). The Stream "
+            "Sampler applies the LCM scalings itself: connect the MODEL from before that node."
+        )
+
+
+def _without_dynamic_hooks(model: Any, conds: dict[str, Any]) -> Any:
+    """Hooks on conditionings need a model that is not loaded piece by piece."""
+    hooked = any(comfy.sampler_helpers.cond_has_hooks(cond) for cond in conds.values())
+    if hooked and model.is_dynamic():
+        return model.get_non_dynamic_delegate()
+    return model
+
+
+def _restore_hooks(model: Any, hook_mode: Any, options: dict) -> None:
+    comfy.samplers.cast_to_load_options(options, device=model.offload_device)
+    model.hook_mode = hook_mode
+    model.restore_hook_patches()
+
+
+def _compute_dtype(model: Any) -> torch.dtype:
+    """Type the UNet computes in."""
+    return model.model.manual_cast_dtype or model.model.get_dtype()

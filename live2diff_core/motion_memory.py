@@ -1,0 +1,81 @@
+"""Live2Diff's memory of a stream: the attention window and one KV-cache per attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .config import StreamConfig
+from .kv_cache import KVCache
+from .temporal_attention import PositionTables, WindowView
+from .window import AttentionWindow
+
+
+@dataclass(frozen=True)
+class MotionStep:
+    """What the motion modules read during one model call."""
+
+    memory: MotionMemory
+    view: WindowView
+
+    def select(self, index: int) -> MotionStep:
+        """Keep only the group that is at the `index`-th step of this call."""
+        return MotionStep(self.memory, self.view.select(index))
+
+
+class MotionMemory:
+    """All caches of one stream. The modules hold weights only.
+
+    Args:
+        config: window and attention mode.
+        denoising_steps: T; every step has a cache of its own.
+    """
+
+    def __init__(self, config: StreamConfig, denoising_steps: int) -> None:
+        """Start with no caches; each is made when its attention first runs."""
+        self.window = AttentionWindow(config)
+        self.denoising_steps = denoising_steps
+        self._caches: dict[tuple[str, str], KVCache] = {}
+
+    def group(self, frame: int) -> range:
+        """Frames denoised together with `frame`."""
+        return self.window.group(frame)
+
+    def plan(self, groups: Sequence[range], steps: range, device: torch.device) -> MotionStep:
+        """Prepare a call in which group r of `groups` is at step r of `steps`."""
+        rows = [self.window.row(group) for group in groups]
+        return MotionStep(self, WindowView.from_rows(steps, rows, device))
+
+    def cache(
+        self,
+        conditioning: str,
+        layer: str,
+        like: Tensor,
+        positions: Callable[[], PositionTables],
+    ) -> KVCache:
+        """Get the cache of one attention, making it on first use.
+
+        Args:
+            conditioning: whose cache it is: with guidance each conditioning has its own.
+            layer: name of the attention.
+            like: [R, HW, heads, Q, d] keys that are about to be written.
+            positions: makes the attention's projected position tables.
+        """
+        key = (conditioning, layer)
+        if key not in self._caches:
+            _, tokens, heads, _, dim = like.shape
+            shape = (self.denoising_steps, tokens, heads, self.window.slots, dim)
+            self._caches[key] = KVCache.allocate(shape, positions(), like)
+        return self._caches[key]
+
+    def reset(self) -> None:
+        """Forget the stream and free its memory."""
+        self._caches.clear()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held now."""
+        return sum(cache.nbytes for cache in self._caches.values())

@@ -1,0 +1,156 @@
+"""The latent-consistency schedule: at which noise levels a frame is denoised, and how it steps.
+
+Names follow Latent Consistency Models: `x0` the clean latent, `sqrt_alpha` = sqrt(ᾱ_t) and
+`sqrt_beta` = sqrt(1 - ᾱ_t) the parts of signal and noise in a latent, `c_skip` and `c_out` the
+boundary scalings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .config import MAX_DENOISING_STEPS
+
+TRAIN_TIMESTEPS = 1000
+LCM_ORIGIN_STEPS = 50
+SIGMA_DATA = 0.5
+TIMESTEP_SCALING = 10.0
+
+
+def linear_beta_alphas_cumprod(start: float = 0.00085, end: float = 0.012) -> Tensor:
+    """ᾱ_t of the betas that motion modules are trained with: linear in beta.
+
+    Plain SD1.5 is linear in sqrt(beta) instead.
+
+    Returns:
+        [1000] float64, falling from about 0.999 to 0.0016.
+    """
+    betas = torch.linspace(start, end, TRAIN_TIMESTEPS, dtype=torch.float64)
+    return torch.cumprod(1.0 - betas, dim=0)
+
+
+def lcm_timesteps(steps: int, denoise: float) -> list[int]:
+    """Timesteps of `steps` LCM steps, of which the last `denoise` part is kept.
+
+    Args:
+        steps: inference steps the whole schedule is sampled at, 1 to 50.
+        denoise: how much of it is run, above 0 up to 1; T = int(steps * denoise).
+
+    Returns:
+        T descending timesteps in 19..999. 4 steps at 0.5 give [499, 259].
+
+    Raises:
+        ValueError: no step would be left, more than `steps` or than 8 would, or out of range.
+    """
+    if not 1 <= steps <= LCM_ORIGIN_STEPS:
+        raise ValueError(f"steps is {steps}; the LCM schedule has 1 to {LCM_ORIGIN_STEPS} steps.")
+    # A decimal such as 0.29 * 100 falls just short of its integer in binary.
+    kept = int(steps * denoise + 1e-6)
+    if denoise > 1:
+        raise ValueError(
+            f"denoise is {denoise}: that asks for more denoising steps than the {steps} steps "
+            "there are. It must be above 0 and at most 1."
+        )
+    if kept < 1:
+        raise ValueError(
+            f"{steps} steps at denoise {denoise} leave no denoising step. "
+            f"Raise denoise to at least {1 / steps:.2f}, or use more steps."
+        )
+    origin = [k * (TRAIN_TIMESTEPS // LCM_ORIGIN_STEPS) - 1 for k in range(LCM_ORIGIN_STEPS, 0, -1)]
+    chosen = [origin[i * LCM_ORIGIN_STEPS // steps] for i in range(steps)]
+    return chosen[steps - kept :]
+
+
+@dataclass(frozen=True)
+class ConsistencySchedule:
+    """The T noise levels every frame passes through, most noise first.
+
+    Attributes:
+        timesteps: [T] training timesteps, descending.
+        sqrt_alpha, sqrt_beta: [T] signal and noise part, squares adding up to 1.
+        c_skip, c_out: [T] boundary scalings.
+    """
+
+    timesteps: tuple[float, ...]
+    sqrt_alpha: Tensor
+    sqrt_beta: Tensor
+    c_skip: Tensor
+    c_out: Tensor
+
+    @classmethod
+    def lcm(cls, alphas_cumprod: Tensor, steps: int, denoise: float) -> ConsistencySchedule:
+        """Build the schedule of `steps` LCM steps at strength `denoise`.
+
+        Args:
+            alphas_cumprod: [1000] ᾱ of the model.
+            steps: inference steps, 1 to 50.
+            denoise: strength, above 0 up to 1; see `lcm_timesteps`.
+
+        Raises:
+            ValueError: from `lcm_timesteps`, or more than 8 denoising steps.
+        """
+        timesteps = lcm_timesteps(steps, denoise)
+        alphas = alphas_cumprod.double()[timesteps]
+        return cls.from_alphas(alphas, timesteps)
+
+    @classmethod
+    def from_sigmas(cls, sigmas: Tensor, timesteps: Sequence[float]) -> ConsistencySchedule:
+        """Build the schedule of given noise levels.
+
+        Args:
+            sigmas: [T] σ = sqrt((1-ᾱ)/ᾱ), strictly descending, above 0.
+            timesteps: [T] the model's timesteps for them.
+
+        Raises:
+            ValueError: no level, more than 8, not descending, zero, negative or not finite.
+        """
+        levels = sigmas.detach().double().cpu()
+        if levels.numel() and not (torch.isfinite(levels).all() and (levels > 0).all()):
+            raise ValueError(f"SIGMAS must be finite and above 0, got {levels.tolist()}.")
+        if (levels.diff() >= 0).any():
+            raise ValueError(f"SIGMAS must fall from step to step, got {levels.tolist()}.")
+        return cls.from_alphas(1.0 / (levels**2 + 1.0), timesteps)
+
+    @classmethod
+    def from_alphas(cls, alphas: Tensor, timesteps: Sequence[float]) -> ConsistencySchedule:
+        """Build the schedule from ᾱ at each step: [T] float64; all checks on T are here."""
+        if not 1 <= len(timesteps) <= MAX_DENOISING_STEPS:
+            raise ValueError(
+                f"the schedule has {len(timesteps)} denoising steps; 1 to {MAX_DENOISING_STEPS} "
+                "are supported. Use fewer steps or a lower denoise: consistency models need 2 to 4."
+            )
+        scaled = torch.tensor(timesteps, dtype=torch.float64) * TIMESTEP_SCALING
+        return cls(
+            timesteps=tuple(timesteps),
+            sqrt_alpha=alphas.sqrt().float(),
+            sqrt_beta=(1.0 - alphas).sqrt().float(),
+            c_skip=(SIGMA_DATA**2 / (scaled**2 + SIGMA_DATA**2)).float(),
+            c_out=(scaled / (scaled**2 + SIGMA_DATA**2).sqrt()).float(),
+        )
+
+    def __len__(self) -> int:
+        """T, the number of denoising steps."""
+        return len(self.timesteps)
+
+    @property
+    def sigmas(self) -> Tensor:
+        """[T] noise levels in the variance-exploding scale that ComfyUI's models take."""
+        return self.sqrt_beta / self.sqrt_alpha
+
+    def add_noise(self, x0: Tensor, noise: Tensor, step: int) -> Tensor:
+        """Noise a clean latent to the level of `step`; tensors of any one shape."""
+        return self.sqrt_alpha[step].item() * x0 + self.sqrt_beta[step].item() * noise
+
+    def consistency_x0(self, x: Tensor, denoised: Tensor, step: int) -> Tensor:
+        """Apply the boundary scalings: the model's guess of x0 mixed with its input.
+
+        Args:
+            x: noisy latent that went into the model at `step`.
+            denoised: (x - sqrt_beta * eps) / sqrt_alpha, the model's own prediction of x0.
+            step: 0 .. T-1.
+        """
+        return self.c_out[step].item() * denoised + self.c_skip[step].item() * x

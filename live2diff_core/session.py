@@ -1,0 +1,144 @@
+"""One stream, from its first frame to its last: the owner of everything that changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from .pipeline import FrameInFlight, NoiseFn, PipelinedDenoiser
+from .schedule import ConsistencySchedule
+from .step_plan import DenoiseModel, TemporalMemory
+
+
+class StreamSession:
+    """Translates a stream of latents, frame by frame, in constant memory.
+
+    Frames come out in order, as many as went in: the output lags by the warm-up and by T-1 frames,
+    and `flush` brings out the rest. How the stream is cut into calls changes nothing.
+
+    Attributes:
+        frames_in, frames_out: how many frames have entered and left so far.
+        ended: whether the stream has been flushed.
+    """
+
+    def __init__(
+        self,
+        schedule: ConsistencySchedule,
+        model: DenoiseModel,
+        noise: NoiseFn,
+        memory: TemporalMemory | None = None,
+        depth_encoder: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        """Open a stream.
+
+        Args:
+            schedule: the T noise levels.
+            model: predicts x0 of every row of a call.
+            noise: (frame, step, shape) to noise; see `FrameNoise`.
+            memory: temporal memory, owned by this session; None denoises each frame by itself.
+            depth_encoder: [1, C, h, w] depth latent to [1, C0, h, w] feature, run once per frame.
+        """
+        self.pipeline = PipelinedDenoiser(schedule, model, noise, memory)
+        self.memory = memory
+        self.depth_encoder = depth_encoder
+        self.reset()
+
+    def reset(self) -> None:
+        """Start over with frame 0; memory is freed."""
+        self._waiting: list[FrameInFlight] = []
+        self._shape: torch.Size | None = None
+        self.frames_in = 0
+        self.frames_out = 0
+        self.ended = False
+        self.pipeline.reset()
+        if self.memory is not None:
+            self.memory.reset()
+
+    def push(self, latent: Tensor, depth: Tensor | None = None) -> list[Tensor]:
+        """Feed one frame and take what is finished.
+
+        If the model raises (an interrupt, say), the stream is as it was before: push again.
+
+        Args:
+            latent: [C, h, w] clean, scaled latent of the next frame.
+            depth: [C, h, w] latent of its depth image; None streams without depth.
+
+        Returns:
+            x0 of the finished frames, [C, h, w] each: none, one, or a whole group.
+
+        Raises:
+            ValueError: another size than the frames before, or depth that cannot be used.
+            RuntimeError: the stream has been flushed.
+        """
+        self._check(latent, depth)
+        feature = None
+        if depth is not None and self.depth_encoder is not None:
+            feature = self.depth_encoder(depth.unsqueeze(0)).squeeze(0)
+        entering = self.pipeline.enter(self.frames_in, latent.float(), feature)
+        group = self.memory.group(entering.frame) if self.memory else range(1)
+        if len(group) == 1:
+            done = self.pipeline.advance(entering)
+            finished = [] if done is None else [done]
+        elif entering.frame == group[-1]:
+            finished = list(self.pipeline.denoise_group([*self._waiting, entering]))
+            self._waiting = []
+        else:
+            self._waiting = [*self._waiting, entering]
+            finished = []
+        self._shape = latent.shape
+        self.frames_in += 1
+        self.frames_out += len(finished)
+        return finished
+
+    def drain(self) -> Iterator[Tensor]:
+        """End the stream and yield x0 of the frames still inside, [C, h, w] each, in order."""
+        self.ended = True
+        if self._waiting:
+            finished = self.pipeline.denoise_group(self._waiting)
+            self._waiting = []
+            self.frames_out += len(finished)
+            yield from finished
+        while self.pipeline.in_flight:
+            done = self.pipeline.advance(None)
+            if done is not None:
+                self.frames_out += 1
+                yield done
+
+    def step(self, latents: Tensor, depth: Tensor | None = None) -> Tensor:
+        """Push F frames, [F, C, h, w] each, and stack what is finished: [F', C, h, w]."""
+        if depth is not None and len(depth) != len(latents):
+            raise ValueError(f"{len(latents)} frames came with {len(depth)} depth images.")
+        finished = []
+        for index, latent in enumerate(latents):
+            finished += self.push(latent, None if depth is None else depth[index])
+        return self._stack(finished)
+
+    def flush(self) -> Tensor:
+        """End the stream and stack the frames still inside: [F', C, h, w]."""
+        return self._stack(list(self.drain()))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of temporal memory held now."""
+        return self.memory.nbytes if self.memory is not None else 0
+
+    def _check(self, latent: Tensor, depth: Tensor | None) -> None:
+        if self.ended:
+            raise RuntimeError("this stream has been flushed; reset it or open a new one.")
+        if self._shape not in (None, latent.shape):
+            raise ValueError(
+                f"a stream of {tuple(self._shape)} latents got one of {tuple(latent.shape)}: "
+                "the frame size cannot change within a stream. Resize the frames, or reset it."
+            )
+        if depth is not None and self.depth_encoder is None:
+            raise ValueError("depth came, but this stream has no depth encoder.")
+        if depth is not None and depth.shape != latent.shape:
+            raise ValueError(
+                f"frame latent is {tuple(latent.shape)} but its depth latent is "
+                f"{tuple(depth.shape)}; both must have one size."
+            )
+
+    def _stack(self, frames: list[Tensor]) -> Tensor:
+        return torch.stack(frames) if frames else torch.empty(0, *(self._shape or (0, 0, 0)))
