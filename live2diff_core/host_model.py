@@ -103,6 +103,14 @@ class HostModel:
         dtype = _compute_dtype(self._model)
         return applied.motion.model.flow_conv_in(depth.to(self.device, dtype))
 
+    def from_latent(self, latent: Tensor) -> Tensor:
+        """Scale a VAE latent, any shape, for the model: float32 on its device."""
+        return self._model.model.process_latent_in(latent.to(self.device, torch.float32))
+
+    def to_latent(self, x0: Tensor) -> Tensor:
+        """Undo `from_latent`: from the model's scale to the VAE's."""
+        return self._model.model.process_latent_out(x0)
+
     @property
     def cache_bytes(self) -> int:
         """Bytes that the stream's KV-caches will take; 0 without a motion module."""
@@ -201,6 +209,29 @@ class HostModel:
         check_memory(needed, self.device)
         row = base.memory_required([1, 4, *self._latent_size])
         return [rows + math.ceil(needed / max(row, 1)), 4, *self._latent_size]
+
+
+def host_schedule(
+    model: Any, steps: int, denoise: float, sigmas: Tensor | None = None
+) -> ConsistencySchedule:
+    """Make the schedule for a MODEL's own noise levels.
+
+    Args:
+        model: ComfyUI's ModelPatcher.
+        steps, denoise: LCM steps and strength; see `lcm_timesteps`.
+        sigmas: [T] or [T+1] noise levels that replace them; a last 0 is left out.
+
+    Raises:
+        ValueError: from `ConsistencySchedule`.
+    """
+    sampling = model.get_model_object("model_sampling")
+    if sigmas is None:
+        return ConsistencySchedule.lcm(1.0 / (sampling.sigmas.double() ** 2 + 1.0), steps, denoise)
+    levels = sigmas.detach().float().cpu()
+    if levels.numel() and levels[-1] == 0:
+        levels = levels[:-1]
+    timesteps = [] if not levels.numel() else sampling.timestep(levels).tolist()
+    return ConsistencySchedule.from_sigmas(levels, timesteps)
 
 
 def check_memory(needed: int, device: torch.device) -> None:

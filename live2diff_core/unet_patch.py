@@ -135,6 +135,25 @@ def applied_motion(model: Any) -> AppliedMotion | None:
     return model.get_attachment(KEY)
 
 
+def check_depth(model: Any) -> None:
+    """Refuse depth for a MODEL that has nothing to read it with.
+
+    Raises:
+        UnsupportedModelError: no motion module, or one without a depth encoder.
+    """
+    applied = applied_motion(model)
+    if applied is None:
+        raise UnsupportedModelError(
+            "depth is connected, but this MODEL has no motion module to read it with. Put 'Apply "
+            "Live2Diff' before the Stream Sampler, or disconnect depth."
+        )
+    if applied.motion.layout.depth_channels is None:
+        raise UnsupportedModelError(
+            f"depth is connected, but {applied.motion.name} has no depth encoder (AnimateDiff's "
+            "motion modules have none). Load live2diff.ckpt, or disconnect depth."
+        )
+
+
 def sd15_unet(model: Any) -> Any:
     """Get the UNet of an SD1.5 ModelPatcher.
 

@@ -1,0 +1,27 @@
+"""ComfyUI's side of the pack: schemas, tooltips, checks and progress. No tensor maths."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .depth import Live2DiffEstimateDepth, Live2DiffLoadDepthModel
+from .folders import register_model_folders
+from .motion import Live2DiffApply, Live2DiffLoadMotionModule, Live2DiffSettings
+from .sampler import Live2DiffStreamSampler
+
+
+class Live2DiffExtension(ComfyExtension):
+    """The pack, as ComfyUI's V3 API asks for it."""
+
+    async def on_load(self) -> None:
+        """Make the model folders known before any node lists its files."""
+        register_model_folders()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """List the node classes."""
+        return [
+            Live2DiffLoadMotionModule,
+            Live2DiffSettings,
+            Live2DiffApply,
+            Live2DiffLoadDepthModel,
+            Live2DiffEstimateDepth,
+            Live2DiffStreamSampler,
+        ]

@@ -1,0 +1,148 @@
+"""The Stream Sampler: LATENT frames in, as many LATENT frames out."""
+
+from collections.abc import Iterator
+
+import comfy.model_management
+import latent_preview
+import torch
+from comfy_api.latest import io
+
+from ..live2diff_core.host_model import HostModel, host_schedule
+from ..live2diff_core.latent_checks import frame_latents, matching_depth
+from ..live2diff_core.memory_estimate import format_bytes
+from ..live2diff_core.motion_memory import MotionMemory
+from ..live2diff_core.noise import FrameNoise
+from ..live2diff_core.session import StreamSession
+from ..live2diff_core.unet_patch import applied_motion, check_depth
+from .node_text import show_text
+from .types import CATEGORY
+
+MAX_SEED = 0xFFFFFFFFFFFFFFFF
+
+
+class Live2DiffStreamSampler(io.ComfyNode):
+    """Runs a stream over a batch of frames."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="Live2DiffStreamSampler",
+            display_name="Stream Sampler",
+            category=CATEGORY,
+            description="Translates video frames one after another, each seeing the ones before. "
+            "Gives exactly one frame per input frame, in order. Without 'Apply Live2Diff' every "
+            "frame is translated by itself (StreamDiffusion).",
+            inputs=[
+                io.Model.Input("model", tooltip="From 'Apply Live2Diff', or a plain SD1.5 MODEL."),
+                io.Conditioning.Input("positive", tooltip="What the video should become."),
+                io.Conditioning.Input(
+                    "negative", tooltip="What it should not be. Used only when cfg is not 1."
+                ),
+                io.Latent.Input(
+                    "frames", tooltip="The video's frames in order, encoded with an SD1.5 VAE."
+                ),
+                io.Latent.Input(
+                    "depth",
+                    optional=True,
+                    tooltip="Depth images of the same frames, encoded with the same VAE. Keeps "
+                    "the structure of the scene. Needs a motion module with a depth encoder.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=MAX_SEED,
+                    control_after_generate=True,
+                    tooltip="Noise of every frame and step follows from it, whatever the batch.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=4,
+                    min=1,
+                    max=50,
+                    tooltip="LCM steps of the whole schedule; denoise picks the last of them.",
+                ),
+                io.Float.Input(
+                    "denoise",
+                    default=0.5,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="How far the video may change. steps x denoise steps are run: 4 x 0.5 "
+                    "gives 2, the paper's setting; 8 at most.",
+                ),
+                io.Float.Input(
+                    "cfg",
+                    default=1.0,
+                    min=0.0,
+                    max=30.0,
+                    step=0.1,
+                    tooltip="Guidance. 1 (for LCM) is fastest; more doubles time and cache.",
+                ),
+                io.Sigmas.Input(
+                    "sigmas",
+                    optional=True,
+                    tooltip="Noise levels to use in place of steps and denoise, from any core "
+                    "scheduler given the MODEL from 'Apply Live2Diff'.",
+                ),
+            ],
+            outputs=[
+                io.Latent.Output(
+                    display_name="frames", tooltip="One latent per input frame, in order."
+                )
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        positive,
+        negative,
+        frames: dict,
+        seed: int,
+        steps: int,
+        denoise: float,
+        cfg: float,
+        depth: dict | None = None,
+        sigmas: torch.Tensor | None = None,
+    ) -> io.NodeOutput:
+        """Check everything, then stream."""
+        latents = frame_latents(frames)
+        depth_latents = None if depth is None else matching_depth(depth, latents)
+        if depth is not None:
+            check_depth(model)
+        schedule = host_schedule(model, steps, denoise, sigmas)
+        host = HostModel(
+            model, positive, negative, cfg, schedule, tuple(latents.shape[2:]), len(latents)
+        )
+        show_text(cls.hidden.unique_id, f"KV-cache: {format_bytes(host.cache_bytes)}")
+        applied = applied_motion(model)
+        memory = None if applied is None else MotionMemory(applied.config, len(schedule))
+        output = torch.empty_like(latents, device=comfy.model_management.intermediate_device())
+        preview = latent_preview.prepare_callback(model, len(latents))
+        with host:
+            session = StreamSession(
+                schedule,
+                host,
+                FrameNoise(seed),
+                memory,
+                None if depth is None else host.encode_depth,
+            )
+            finished = _stream(session, host, latents, depth_latents)
+            for index, x0 in enumerate(finished):
+                preview(index, x0.unsqueeze(0), x0.unsqueeze(0), len(latents))
+                output[index] = host.to_latent(x0)
+        return io.NodeOutput({**frames, "samples": output})
+
+
+def _stream(
+    session: StreamSession, host: HostModel, latents: torch.Tensor, depth: torch.Tensor | None
+) -> Iterator[torch.Tensor]:
+    """Feed all frames and yield each finished one, [4, h, w]."""
+    for index, latent in enumerate(latents):
+        hint = None if depth is None else host.from_latent(depth[index])
+        yield from session.push(host.from_latent(latent), hint)
+    yield from session.drain()

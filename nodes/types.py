@@ -1,0 +1,8 @@
+"""Types that only this pack's nodes exchange."""
+
+from comfy_api.latest import io
+
+CATEGORY = "Live2Diff"
+MotionModuleType = io.Custom("MOTION_MODULE")
+SettingsType = io.Custom("LIVE2DIFF_SETTINGS")
+DepthModelType = io.Custom("LIVE2DIFF_DEPTH_MODEL")

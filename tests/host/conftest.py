@@ -1,0 +1,69 @@
+"""Tests in this folder run inside ComfyUI's process: its modules, on the CPU, with our pack."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ALIAS = "comfyui_live2diff"
+COMFYUI = os.environ.get("COMFYUI_PATH")
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Without a ComfyUI there is nothing to import; the skip is reported by test_host_present."""
+    if COMFYUI is None and collection_path.name != "test_host_present.py":
+        return collection_path.suffix == ".py" and collection_path.name.startswith("test_") or None
+    return None
+
+
+if COMFYUI is not None:
+    # First, because our `nodes/` and ComfyUI's `nodes.py` share a name.
+    sys.path.insert(0, COMFYUI)
+    argv, sys.argv = sys.argv, sys.argv[:1]
+    import comfy.cli_args
+
+    comfy.cli_args.args.cpu = True
+    sys.argv = argv
+
+
+def load_pack():
+    """Load the pack by file location under an alias, as ComfyUI does."""
+    if ALIAS not in sys.modules:
+        spec = importlib.util.spec_from_file_location(
+            ALIAS, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+        )
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[ALIAS] = module
+        spec.loader.exec_module(module)
+    return sys.modules[ALIAS]
+
+
+@pytest.fixture(scope="session")
+def pack():
+    """The pack as ComfyUI sees it; its modules are `comfyui_live2diff.*`."""
+    return load_pack()
+
+
+@pytest.fixture(scope="session")
+def golden(pack):
+    """devtools.golden with the pack's engine: (module, engine)."""
+    from devtools import golden as module
+
+    return module, module.load_engine(f"{ALIAS}.live2diff_core")
+
+
+@pytest.fixture(scope="session")
+def motion(golden, golden_folder):
+    """The traces' motion module, with its depth encoder."""
+    _, engine = golden
+    return engine.unet_patch.load_motion_module(str(golden_folder / "live2diff.ckpt"))
+
+
+@pytest.fixture
+def sd15(golden, golden_folder):
+    """A small SD1.5 ModelPatcher with the traces' weights, float32 on the CPU."""
+    module, _ = golden
+    return module.build_sd15(golden_folder / "unet.safetensors")
