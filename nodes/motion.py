@@ -13,6 +13,7 @@ FOLDERS = ("live2diff", "animatediff_models")
 SD15_LEVELS = ((320,) * 2, (640,) * 2, (1280,) * 2, (1280,) * 2)
 SD15_UP_LEVELS = ((1280,) * 3, (1280,) * 3, (640,) * 3, (320,) * 3)
 EXAMPLE_SIZES = ((256, 256), (512, 512), (768, 512))
+NO_FILE = "(no file in models/live2diff or models/animatediff_models)"
 DOWNLOAD_HINT = (
     "Put Live2Diff's live2diff.ckpt into ComfyUI/models/live2diff, or an AnimateDiff SD1.5 motion "
     "module into ComfyUI/models/animatediff_models, then press R in the browser."
@@ -45,7 +46,7 @@ class Live2DiffLoadMotionModule(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "motion_module",
-                    options=sorted(motion_module_files()),
+                    options=sorted(motion_module_files()) or [NO_FILE],
                     tooltip="File from models/live2diff or models/animatediff_models. What it is "
                     "is found out from its contents, not from its name.",
                 )
