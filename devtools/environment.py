@@ -1,0 +1,131 @@
+"""The virtual environment: pinned requirements, made once per set of pins, reused after.
+
+Standard library only: this runs before the environment exists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+from devtools.console import ToolError, say
+from devtools.paths import REPO, cache_dir, exclusive, remove_tree, require_free_space
+
+# torchaudio ends at 2.11 and the three must match, or the host stops at start.
+TORCH_PINS = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
+REQUIREMENT_FILES = ("requirements.txt", "requirements-dev.txt")
+CONSTRAINTS = REPO / "devtools" / "constraints.txt"
+INSTALL_GIGABYTES = 8.0
+STAMP = "complete"
+
+
+def pins_hash(texts: list[str], python: tuple[int, int], machine: str) -> str:
+    """Twelve hex digits that change when any requirement, the Python or the platform does.
+
+    Comments and blank lines do not count, so that a reworded comment costs nobody a reinstall.
+    """
+    lines = [
+        line.split(" #")[0].strip()
+        for text in texts
+        for line in text.splitlines()
+        if line.strip() and not line.lstrip().startswith("#")
+    ]
+    material = "\n".join([*lines, f"python {python[0]}.{python[1]}", machine])
+    return hashlib.sha256(material.encode()).hexdigest()[:12]
+
+
+def environment_dir(host_requirements: Path) -> Path:
+    """The folder of the environment for the present pins; it may not exist yet."""
+    files = [host_requirements, CONSTRAINTS, *_own_requirements()]
+    texts = ["\n".join(TORCH_PINS), *(path.read_text(encoding="utf-8") for path in files)]
+    machine = f"{sys.platform} {platform.machine()}"
+    return cache_dir() / f"env-{pins_hash(texts, sys.version_info[:2], machine)}"
+
+
+def python_in(venv: Path) -> Path:
+    """The interpreter of a virtual environment on this operating system."""
+    return venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def ensure_environment(host_requirements: Path) -> Path:
+    """Return the Python of the ready environment, installing it first when needed (minutes).
+
+    A half-made environment (no stamp file) is removed and made again. Raises ToolError with one
+    line when the disk is too full, `venv` is missing or the packages cannot be installed.
+    """
+    venv = environment_dir(host_requirements)
+    if (venv / STAMP).is_file():
+        return python_in(venv)
+    with exclusive(venv.name):
+        if not (venv / STAMP).is_file():
+            _install(venv, host_requirements)
+    return python_in(venv)
+
+
+def _own_requirements() -> list[Path]:
+    return [REPO / name for name in REQUIREMENT_FILES if (REPO / name).is_file()]
+
+
+def _install(venv: Path, host_requirements: Path) -> None:
+    remove_tree(venv)
+    require_free_space(venv.parent, INSTALL_GIGABYTES, "the Python environment")
+    say(f"Installing the Python environment into {venv} (about 7 GB, a few minutes) ...")
+    make_venv(venv)
+    arguments = ["install", *TORCH_PINS, "--constraint", str(CONSTRAINTS)]
+    for path in [host_requirements, *_own_requirements()]:
+        arguments += ["--requirement", str(path)]
+    run_pip(python_in(venv), arguments, log=venv.parent / f"{venv.name}.pip.log")
+    (venv / STAMP).write_text(f"{sys.version}\n", encoding="utf-8")
+
+
+def make_venv(venv: Path) -> None:
+    """Make an empty virtual environment with pip in it; ToolError when Python cannot."""
+    for module in ("venv", "ensurepip"):
+        if importlib.util.find_spec(module) is None:
+            raise ToolError(
+                f"this Python has no `{module}` module; install it (on Debian and Ubuntu: "
+                "apt-get install python3-venv) and run again"
+            )
+    command = [sys.executable, "-m", "venv", str(venv)]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    if done.returncode:
+        lines = (done.stdout + done.stderr).strip().splitlines() or ["no message"]
+        raise ToolError(f"could not make a virtual environment in {venv}: {lines[-1]}")
+
+
+def run_pip(python: Path, arguments: list[str], log: Path) -> None:
+    """Run `python -m pip` with its output in `log`; ToolError with one line when it fails."""
+    command = [str(python), "-m", "pip", "--disable-pip-version-check", *arguments]
+    with open(log, "w", encoding="utf-8", errors="replace") as handle:
+        code = subprocess.call(
+            command, stdin=subprocess.DEVNULL, stdout=handle, stderr=subprocess.STDOUT
+        )
+    if code:
+        output = log.read_text(encoding="utf-8", errors="replace")
+        raise ToolError(f"{explain_pip_failure(output)} (full output: {log})")
+
+
+def explain_pip_failure(output: str) -> str:
+    """One line that says why pip failed, judged by its output."""
+    text = output.lower()
+    if "no space left on device" in text or "not enough space on the disk" in text:
+        return "the disk is full: make room in the cache folder and run again"
+    unreachable = (
+        "connection broken by",
+        "name resolution",
+        "max retries exceeded",
+        "failed to establish a new connection",
+        "read timed out",
+        "connection refused",
+    )
+    if any(sign in text for sign in unreachable):
+        return "the package registry cannot be reached: check the network or pip's configuration"
+    errors = [line for line in output.splitlines() if line.upper().startswith("ERROR")]
+    # "No matching distribution" only follows the line that says which versions there are.
+    reason = errors[0] if errors else (output.strip().splitlines() or ["no message"])[-1]
+    return f"pip could not install the packages: {reason.strip()}"
