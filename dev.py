@@ -1,0 +1,72 @@
+"""Try, test and check comfyui-live2diff on any machine: `python3 dev.py --help`.
+
+Standard library only, Python 3.10 to 3.12. What the commands need is installed into the user's
+cache folder on first use; the work is done by the modules in `devtools/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+OLDEST, NEWEST = (3, 10), (3, 12)
+
+
+def python_problem(version):
+    """One line that says why this Python will not do, or None.
+
+    Must run on Python 3.8, too.
+    """
+    if OLDEST <= tuple(version[:2]) <= NEWEST:
+        return None
+    return "dev.py needs Python 3.10, 3.11 or 3.12, but this is Python %d.%d (%s)" % (
+        version[0],
+        version[1],
+        sys.executable,
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line: demo, test, golden, lint."""
+    parser = argparse.ArgumentParser(prog="dev.py", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="translate a video in a real ComfyUI, into output/")
+    demo.add_argument("--input", metavar="FILE", help="a video of your own")
+    demo.add_argument("--checkpoint", metavar="FILE", help="an SD1.5 checkpoint: path or name")
+    demo.add_argument("--motion-module", metavar="FILE", help="a motion module: path or name")
+    demo.add_argument("--depth-model", metavar="FILE", help="a MiDaS file: path or name")
+    demo.add_argument("--host", metavar="VERSION", help="a ComfyUI version, e.g. 0.24.0")
+    demo.add_argument("--port", type=int, help="the server's port (default: a free one)")
+    demo.add_argument("--keep-server", action="store_true", help="keep serving until Ctrl-C")
+
+    test = commands.add_parser("test", help="run the tests; more options go to pytest")
+    test.add_argument("--host", metavar="VERSION|all", help="ComfyUI version(s) to test on")
+
+    golden = commands.add_parser("golden", help="check recorded traces of the reference code")
+    golden.add_argument("folder", metavar="FOLDER", help="laid out like golden/live2diff")
+
+    commands.add_parser("lint", help="ruff check, ruff format --check, mypy")
+    return parser
+
+
+def main() -> int:
+    """Parse the command line and run the command; its exit status."""
+    problem = python_problem(sys.version_info)
+    if problem:
+        sys.stderr.write("error: %s\n" % problem)
+        return 1
+    parser = build_parser()
+    options, rest = parser.parse_known_args()
+    if rest and options.command != "test":
+        parser.error("unrecognized arguments: " + " ".join(rest))
+
+    # Only now: these need the Python that was just checked for.
+    from devtools import commands
+    from devtools.console import run_main
+
+    return run_main(lambda: commands.run(options, rest))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

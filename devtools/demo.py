@@ -1,0 +1,139 @@
+"""The demo: translate a video through a real ComfyUI queue. Run by `python3 dev.py demo`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from devtools import media, models
+from devtools.client import ComfyClient, Graph, Progress, PromptError, PromptResult
+from devtools.console import ToolError, run_main, say
+from devtools.hosts import Host, current_host
+from devtools.paths import REPO, cache_dir
+from devtools.server import ComfyServer
+from devtools.workspace import cache_models, default_workspace, prepare_workspace
+
+WORKFLOW = REPO / "workflows" / "api" / "video_to_video_depth.json"
+OUTPUT = REPO / "output"
+# What the clip is called in the server's input folder.
+CLIP_NAME = "live2diff-demo"
+SAMPLER = "Live2DiffStreamSampler"
+# Node class -> (input, key of models.WANTED).
+MODEL_INPUTS = {
+    "CheckpointLoaderSimple": ("ckpt_name", "checkpoint"),
+    "LoraLoader": ("lora_name", "lora"),
+    "LoraLoaderModelOnly": ("lora_name", "lora"),
+    "Live2DiffLoadMotionModule": ("motion_module", "motion_module"),
+    "Live2DiffLoadDepthModel": ("depth_model", "depth_model"),
+}
+
+
+def main() -> int:
+    """Run the demo with the options on the command line; its exit status."""
+    options = parse_options(sys.argv[1:])
+    started = time.monotonic()
+    host = current_host()
+    clip = sample_or_given(options.input)
+    workspace = default_workspace()
+    chosen = choose(options, host, workspace)
+    prepare_workspace(workspace, chosen.folders)
+    video = f"{CLIP_NAME}{clip.suffix}"
+    shutil.copyfile(clip, workspace / "input" / video)
+    graph = patch_graph(json.loads(WORKFLOW.read_text(encoding="utf-8")), video, chosen.names)
+    say(f"Starting ComfyUI {host.version} ...")
+    with ComfyServer(host, workspace, port=options.port) as server:
+        say(f"Queueing {WORKFLOW.name} at {server.url} (log: {server.log_path})")
+        translated = translate(server.client, graph)
+        write_results(clip, translated)
+        say(f"Done in {time.monotonic() - started:.0f} s.")
+        if options.keep_server:
+            say(f"ComfyUI keeps running at {server.url}; Ctrl-C stops it.")
+            server.wait()
+    return 0
+
+
+def parse_options(arguments: list[str]) -> argparse.Namespace:
+    """The options that dev.py passes on."""
+    parser = argparse.ArgumentParser(prog="dev.py demo")
+    for name in ("--input", "--checkpoint", "--motion-module", "--depth-model"):
+        parser.add_argument(name)
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--keep-server", action="store_true")
+    return parser.parse_args(arguments)
+
+
+def sample_or_given(path: str | None) -> Path:
+    """The user's video, or the sample clip."""
+    if path is not None:
+        return Path(path)
+    clip = cache_dir() / "sample.mp4"
+    media.write_sample_clip(clip)
+    return clip
+
+
+def choose(options: argparse.Namespace, host: Host, workspace: Path) -> models.Models:
+    """Decide on the models and tell the user when they are stand-ins."""
+    folders = [folder for folder in (host.models, cache_models()) if folder is not None]
+    keys = ("checkpoint", "motion_module", "depth_model")
+    wanted = {key: getattr(options, key) for key in keys}
+    chosen = models.choose_models(folders, wanted, workspace / "chosen_models")
+    models.announce(chosen, folders[0])
+    return chosen
+
+
+def patch_graph(graph: Graph, video: str, names: dict[str, str]) -> Graph:
+    """Put the video's and the models' names into the workflow's nodes, by class."""
+    for node in graph.values():
+        if node["class_type"] == "LoadVideo":
+            node["inputs"]["file"] = video
+        elif node["class_type"] in MODEL_INPUTS:
+            name, key = MODEL_INPUTS[node["class_type"]]
+            node["inputs"][name] = names[key]
+    return graph
+
+
+def translate(client: ComfyClient, graph: Graph) -> Path:
+    """Run the graph with a progress bar over frames; the path of the video it saved."""
+    with tqdm(unit="frame", desc="Translating", dynamic_ncols=True) as bar:
+
+        def show(progress: Progress) -> None:
+            if graph[progress.node_id]["class_type"] == SAMPLER:
+                bar.total = progress.total
+                bar.update(progress.value - bar.n)
+
+        try:
+            result: PromptResult = client.run(graph, show)
+        except PromptError as error:
+            raise ToolError(str(error)) from error
+    videos = [path for path in result.files() if path.suffix == ".mp4"]
+    if not videos:
+        raise ToolError("the workflow saved no video")
+    return videos[-1]
+
+
+def write_results(clip: Path, translated: Path) -> None:
+    """Copy the video into output/, add the two comparisons, print paths, check the count."""
+    OUTPUT.mkdir(exist_ok=True)
+    video, beside, sheet = (
+        OUTPUT / f"{clip.stem}-{name}"
+        for name in ("translated.mp4", "side-by-side.mp4", "contact-sheet.png")
+    )
+    shutil.copyfile(translated, video)
+    media.write_side_by_side(beside, clip, video)
+    media.write_contact_sheet(sheet, clip, video)
+    for path in (video, beside, sheet):
+        say(str(path))
+    frames_in, frames_out = media.count_frames(clip), media.count_frames(video)
+    if frames_in != frames_out:
+        raise ToolError(f"{frames_in} frames went in, but {frames_out} came out")
+    say(f"{frames_in} frames in, {frames_out} frames out.")
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))
