@@ -4,13 +4,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "tests" / "data"
 
-if str(ROOT) not in sys.path:
-    # Behind everything else: our `nodes/` must not hide ComfyUI's `nodes.py`.
-    sys.path.append(str(ROOT))
+# Behind everything else: our `nodes/` must not hide ComfyUI's `nodes.py`.
+for folder in (ROOT, ROOT / "tests" / "support"):
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+
+# The models here are so small that a second thread waits longer than it works.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
