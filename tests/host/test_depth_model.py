@@ -6,18 +6,19 @@ import functools
 import importlib
 import importlib.util
 import os
+import pickle
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import safetensors.torch
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,6 +66,14 @@ def _network(core: ModuleType) -> nn.Module:
     return core.build_network()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _release() -> Iterator[None]:
+    """Drop the cached models while ComfyUI's modules, which they need for that, still stand."""
+    yield
+    _load.cache_clear()
+    _network.cache_clear()
+
+
 class TinyNetwork(nn.Module):
     """In place of DPT: depth is the frame's brightness; keeps what it was given."""
 
@@ -89,7 +98,7 @@ def _frames(count: int, height: int = 48, width: int = 64, seed: int = 0) -> Ten
     """Frames [F, H, W, 3] in 0..1 with large soft shapes, each different."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 3, 4, 5, generator=generator)
-    return F.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1).movedim(1, -1)
+    return interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1).movedim(1, -1)
 
 
 # The real network, on the stand-in's weights.
@@ -112,28 +121,22 @@ def test_the_standin_is_reproducible() -> None:
 
 
 @pytest.mark.slow
-def test_depth_does_not_depend_on_the_batch_size(core: ModuleType, midas_file: Path) -> None:
-    model, frames = _load(core, midas_file), _frames(3)
-    together, singly = model.estimate(frames, batch_size=2), model.estimate(frames, batch_size=1)
-    assert together.shape == (3, 48, 64)
+def test_a_batch_gives_what_single_frames_give(core: ModuleType, midas_file: Path) -> None:
+    model, frames = _load(core, midas_file), _frames(2)
+    together = model.estimate(frames, batch_size=2)
+    assert together.shape == (2, 48, 64)
     assert together.dtype == torch.float32
-    torch.testing.assert_close(together, singly, rtol=1e-4, atol=1e-4 * float(singly.max()))
     assert together.min() >= 0.0
+    # The low-level way, on the weights that are loaded by now.
+    raw = torch.cat([model.infer(frame[None]) for frame in frames])
+    assert raw.shape == (2, core.SIZE, core.SIZE)
+    assert not model.patcher.model.pretrained.activations
+    singly = core.resize_depth(raw, 48, 64)
+    torch.testing.assert_close(together, singly, rtol=1e-4, atol=1e-4 * float(singly.max()))
     # Every frame its own depth, not constant, and smooth: neighbours differ little.
     assert together.std(dim=(1, 2)).min() > 0.01
     assert (together[0] - together[1]).abs().max() > 0.1
-    steps = together.diff(dim=2).abs().mean() / together.std()
-    assert steps < 0.2
-
-
-@pytest.mark.slow
-def test_frame_by_frame_on_loaded_weights_is_the_same(core: ModuleType, midas_file: Path) -> None:
-    model, frames = _load(core, midas_file), _frames(1)
-    model.load()
-    raw = model.infer(frames)
-    assert raw.shape == (1, core.SIZE, core.SIZE)
-    assert not model.patcher.model.pretrained.activations
-    torch.testing.assert_close(core.resize_depth(raw, 48, 64), model.estimate(frames))
+    assert together.diff(dim=2).abs().mean() / together.std() < 0.35
 
 
 @pytest.mark.slow
@@ -187,7 +190,7 @@ def test_frames_go_in_as_the_released_code_sends_them(core: ModuleType, tiny) ->
     tiny.load()
     raw = tiny.infer(frames)
     (seen,) = tiny.patcher.model.seen
-    expected = F.interpolate(
+    expected = interpolate(
         frames.movedim(-1, 1) * 2 - 1, (384, 384), mode="bilinear", align_corners=False
     )
     torch.testing.assert_close(seen, expected)
@@ -241,16 +244,15 @@ def test_depth_that_is_not_finite_is_refused(tiny) -> None:
 # Files.
 
 
-def _save_pickle(path: Path, content: object) -> None:
-    torch.save(content, path)
+class Harmful:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+        return pytest.fail, ("code in a depth model file was run",)
 
 
-def _write_code(path: Path) -> None:
-    class Harmful:
-        def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
-            return os.system, ("exit 0",)
-
-    torch.save({"weights": torch.ones(1), "code": Harmful()}, path)
+def _write_bare_pickle(path: Path) -> None:
+    path.write_bytes(pickle.dumps({"weights": Harmful()}, protocol=4))
 
 
 def _write_truncated(path: Path) -> None:
@@ -279,16 +281,15 @@ UNREADABLE = {
         lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256"),
         "Git LFS pointer",
     ),
-    "code": (_write_code, "can run code"),
-    "a list": (lambda path: _save_pickle(path, [1, 2]), "no tensors by name"),
-    "numbers": (lambda path: _save_pickle(path, {"epoch": 3}), "no tensors by name"),
+    "code": (lambda path: torch.save({"a": torch.ones(1), "b": Harmful()}, path), "can run code"),
+    "bare pickle": (_write_bare_pickle, "can run code"),
+    "a list": (lambda path: torch.save([1, 2], path), "no tensors by name"),
+    "numbers": (lambda path: torch.save({"epoch": 3}, path), "no tensors by name"),
 }
 
 
 @pytest.mark.parametrize("kind", UNREADABLE)
-def test_a_file_that_cannot_be_read_is_refused(
-    core: ModuleType, tmp_path: Path, kind: str
-) -> None:
+def test_a_file_that_cannot_be_read_is_refused(core: ModuleType, tmp_path: Path, kind: str) -> None:
     write, cause = UNREADABLE[kind]
     path = tmp_path / "depth.pt"
     write(path)
@@ -408,7 +409,7 @@ def test_estimate_depth_takes_the_range_before_resizing(node: ModuleType, tiny) 
     depth = node.Live2DiffEstimateDepth.execute(tiny, frames, "per frame (paper)").args[0]
     raw = tiny.predict(frames)
     expected = (raw - raw.min()) / (raw.max() - raw.min())
-    expected = F.interpolate(expected[None], (8, 8), mode="bilinear", align_corners=False)[0]
+    expected = interpolate(expected[None], (8, 8), mode="bilinear", align_corners=False)[0]
     torch.testing.assert_close(depth[..., 0], expected)
 
 
@@ -431,9 +432,7 @@ def test_transparency_is_ignored(node: ModuleType, tiny) -> None:
         (torch.zeros(1, 16, 16, 1), "expected an IMAGE batch"),
     ],
 )
-def test_unusable_frames_are_refused(
-    node: ModuleType, tiny, frames: Tensor, message: str
-) -> None:
+def test_unusable_frames_are_refused(node: ModuleType, tiny, frames: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         node.Live2DiffEstimateDepth.execute(tiny, frames, "per clip")
     assert not tiny.patcher.model.seen
@@ -452,9 +451,7 @@ def midas_folder(node: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """An empty models/midas of our own."""
     folder_paths = importlib.import_module("folder_paths")
     extensions = folder_paths.folder_names_and_paths["midas"][1]
-    monkeypatch.setitem(
-        folder_paths.folder_names_and_paths, "midas", ([str(tmp_path)], extensions)
-    )
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "midas", ([str(tmp_path)], extensions))
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
     return tmp_path
 
@@ -463,9 +460,7 @@ def _combo(node: ModuleType) -> list[str]:
     return node.Live2DiffLoadDepthModel.define_schema().inputs[0].options
 
 
-def test_an_empty_folder_says_which_file_to_put_where(
-    node: ModuleType, midas_folder: Path
-) -> None:
+def test_an_empty_folder_says_which_file_to_put_where(node: ModuleType, midas_folder: Path) -> None:
     (chosen,) = _combo(node)
     load = node.Live2DiffLoadDepthModel
     message = load.validate_inputs(depth_model=chosen)
@@ -485,14 +480,23 @@ def test_files_outside_the_folder_cannot_be_named(node: ModuleType, midas_folder
 
 @pytest.mark.slow
 def test_load_depth_model_lists_and_loads_the_file(
-    node: ModuleType, core: ModuleType, midas_folder: Path, midas_file: Path
+    node: ModuleType,
+    core: ModuleType,
+    midas_folder: Path,
+    midas_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # Building takes longer than reading; one network will do.
+    monkeypatch.setattr(core, "build_network", lambda: _network(core))
     (midas_folder / "dpt_hybrid_384.pt").symlink_to(midas_file)
     (midas_folder / "notes.txt").write_text("not a model")
     assert _combo(node) == ["dpt_hybrid_384.pt"]
     assert node.Live2DiffLoadDepthModel.validate_inputs(depth_model="dpt_hybrid_384.pt") is True
     model = node.Live2DiffLoadDepthModel.execute("dpt_hybrid_384.pt").args[0]
     assert isinstance(model, core.DepthModel)
+    name = "scratch.layer1_rn.weight"
+    written = torch.load(midas_file, weights_only=True)[name]
+    assert torch.equal(model.patcher.model.state_dict()[name], written.float())
 
 
 def test_every_input_and_node_explains_itself(node: ModuleType) -> None:

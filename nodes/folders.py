@@ -1,0 +1,31 @@
+"""The model folders this pack reads, made known to ComfyUI."""
+
+from __future__ import annotations
+
+import os
+
+import folder_paths
+
+MOTION_FOLDERS = ("live2diff", "animatediff_models")
+DEPTH_FOLDER = "midas"
+
+_MOTION_EXTENSIONS = frozenset({".ckpt", ".pt", ".pth", ".safetensors"})
+_DEPTH_EXTENSIONS = frozenset({".pt", ".pth", ".safetensors"})
+
+
+def register_model_folders() -> None:
+    """Add models/live2diff, models/animatediff_models and models/midas to ComfyUI's folders.
+
+    Paths that are there already, from extra_model_paths.yaml or another pack, stay and keep their
+    order; calling it twice changes nothing.
+    """
+    for name in MOTION_FOLDERS:
+        _register(name, _MOTION_EXTENSIONS)
+    _register(DEPTH_FOLDER, _DEPTH_EXTENSIONS)
+
+
+def _register(name: str, extensions: frozenset[str]) -> None:
+    folder_paths.add_model_folder_path(name, os.path.join(folder_paths.models_dir, name))
+    paths, known = folder_paths.folder_names_and_paths[name]
+    # A folder that only extra_model_paths.yaml knows has no extensions, and would list every file.
+    folder_paths.folder_names_and_paths[name] = (paths, set(known) | extensions)
