@@ -1,0 +1,182 @@
+"""Cached attention, streamed, against masked attention over the whole sequence."""
+
+import figure1
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from live2diff_core.config import AttentionMode, StreamConfig
+from live2diff_core.kv_cache import KVCache
+from live2diff_core.temporal_attention import PositionTables, WindowView, windowed_attention
+from live2diff_core.window import AttentionWindow
+
+HEADS, DIM, TOKENS, POSITIONS = 2, 3, 4, 24
+WIDTH = HEADS * DIM
+
+
+class Streamed:
+    """One attention with its cache for T steps, fed group by group."""
+
+    def __init__(self, config, steps, dtype=torch.float64, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        self.weights = torch.randn(3, WIDTH, WIDTH, generator=generator, dtype=dtype)
+        self.table = torch.randn(POSITIONS, WIDTH, generator=generator, dtype=dtype)
+        tables = [(self.table @ w.T).view(POSITIONS, HEADS, DIM) for w in self.weights]
+        self.window = AttentionWindow(config)
+        self.cache = KVCache.allocate(
+            (steps, TOKENS, HEADS, config.window_size, DIM), PositionTables(*tables), tables[0]
+        )
+
+    def __call__(self, x, groups, steps):
+        """x [R, Q, HW, C], group r at step r of `steps`; returns the same shape."""
+        rows = [self.window.row(group) for group in groups]
+        view = WindowView.from_rows(steps, rows, x.device)
+        query, key, value = (
+            (x @ w.T).view(*x.shape[:-1], HEADS, DIM).permute(0, 2, 3, 1, 4) for w in self.weights
+        )
+        keys, values = self.cache.update(key, value, steps, view.slots)
+        out = windowed_attention(query, keys, values, self.cache.positions, view)
+        return out.permute(0, 3, 1, 2, 4).reshape(x.shape)
+
+    def direct(self, x, config):
+        """x [F, HW, C], the whole sequence."""
+        projections = [lambda t, w=w: t @ w.T for w in self.weights]
+        return figure1.direct_attention(x, projections, self.table, HEADS, config)
+
+
+def sequences(steps, frames, dtype=torch.float64, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(steps, frames, TOKENS, WIDTH, generator=generator, dtype=dtype)
+
+
+def groups_of(window, frames):
+    frame = 0
+    while frame < frames:
+        group = range(frame, min(window.group(frame).stop, frames))
+        yield group
+        frame = group.stop
+
+
+def stream(attention, x):
+    """Feed x [T, F, HW, C] as a pipeline would: single frames together, groups step by step."""
+    steps, frames = x.shape[:2]
+    out = torch.full_like(x, float("nan"))
+    groups = list(groups_of(attention.window, frames))
+    grouped = [group for group in groups if len(attention.window.group(group[0])) > 1]
+    for group in grouped:
+        for step in range(steps):
+            part = x[step, group.start : group.stop]
+            found = attention(part[None], [group], range(step, step + 1))
+            out[step, group.start : group.stop] = found[0]
+    single = [group[0] for group in groups if group not in grouped]
+    for call in range(len(single) + steps - 1 if single else 0):
+        rows = [(single[call - s], s) for s in range(steps) if 0 <= call - s < len(single)]
+        part = torch.stack([x[step, frame] for frame, step in rows]).unsqueeze(1)
+        at = range(rows[0][1], rows[-1][1] + 1)
+        found = attention(part, [range(frame, frame + 1) for frame, _ in rows], at)
+        for (frame, step), row in zip(rows, found, strict=True):
+            out[step, frame] = row[0]
+    return out
+
+
+@pytest.mark.parametrize("mode", AttentionMode)
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("size, warmup, frames", [(16, 8, 40), (5, 2, 19), (2, 1, 7), (8, 3, 2)])
+def test_streamed_is_full_masked_attention(mode, steps, size, warmup, frames):
+    config = StreamConfig(size, warmup, mode)
+    attention = Streamed(config, steps)
+    x = sequences(steps, frames)
+    streamed = stream(attention, x)
+    for step in range(steps):
+        torch.testing.assert_close(
+            streamed[step], attention.direct(x[step], config), rtol=1e-5, atol=1e-5
+        )
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=40)
+def test_streamed_is_full_masked_attention_at_any_size(data):
+    mode = data.draw(st.sampled_from(AttentionMode))
+    size = data.draw(st.integers(2, 12))
+    config = StreamConfig(size, data.draw(st.integers(1, size - 1)), mode)
+    steps, frames = data.draw(st.integers(1, 8)), data.draw(st.integers(1, 30))
+    attention = Streamed(config, steps)
+    x = sequences(steps, frames)
+    streamed = stream(attention, x)
+    for step in range(steps):
+        torch.testing.assert_close(
+            streamed[step], attention.direct(x[step], config), rtol=1e-5, atol=1e-5
+        )
+
+
+def test_float32_is_close_enough_for_the_traces():
+    config = StreamConfig()
+    x = sequences(1, 30, torch.float32)
+    attention = Streamed(config, 1, torch.float32)
+    direct = attention.direct(x[0], config)
+    assert (stream(attention, x)[0] - direct).abs().max() < 1e-5 * direct.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_keeps_its_type_and_its_sense(dtype):
+    config = StreamConfig()
+    x = sequences(1, 24, torch.float32)
+    exact = stream(Streamed(config, 1, torch.float32), x)
+    half = Streamed(config, 1, torch.float32)
+    half.weights, half.cache = half.weights.to(dtype), Streamed(config, 1, dtype).cache
+    half.cache.positions = PositionTables(
+        *((half.table @ w.float().T).view(POSITIONS, HEADS, DIM).to(dtype) for w in half.weights)
+    )
+    found = stream(half, x.to(dtype))
+    assert found.dtype is half.cache.keys.dtype is dtype
+    assert (found.float() - exact).abs().mean() < 0.05 * exact.abs().mean()
+
+
+def test_float16_scores_do_not_overflow():
+    """Products of large queries and keys pass 65504 unless they are scaled first."""
+    big = torch.full((1, 1, 1, 1, 64), 50.0, dtype=torch.float16)  # scores of 160000, or 20000
+    zero = torch.zeros(1, 1, 64, dtype=torch.float16)
+    row = AttentionWindow(StreamConfig(1, 1, AttentionMode.CAUSAL)).row(range(1))
+    view = WindowView.from_rows(range(1), [row], big.device)
+    out = windowed_attention(big, big, big, PositionTables(zero, zero, zero), view)
+    assert torch.equal(out, big)
+
+
+def test_hidden_slots_have_no_influence():
+    """What lies in slots that are not visible is weighted with exactly zero."""
+    config = StreamConfig()
+    x = sequences(2, 11)
+    clean, littered = Streamed(config, 2), Streamed(config, 2)
+    littered.cache.keys[:, :, :, 11:] = 1e3
+    littered.cache.values[:, :, :, 11:] = -1e6
+    assert torch.equal(stream(clean, x), stream(littered, x))
+
+
+def test_unwritten_slots_are_zero():
+    """Zero times a weight of zero is zero; NaN would not be."""
+    attention = Streamed(StreamConfig(), 2)
+    assert not attention.cache.keys.any() and not attention.cache.values.any()
+    stream(attention, sequences(2, 10))
+    assert not attention.cache.keys[:, :, :, 10:].any()
+
+
+def test_steps_never_meet():
+    """Changing what step 1 saw changes nothing at step 0."""
+    x = sequences(2, 20)
+    other = x.clone()
+    other[1] = -other[1]
+    first, second = (stream(Streamed(StreamConfig(), 2), each) for each in (x, other))
+    assert torch.equal(first[0], second[0])
+    assert not torch.allclose(first[1], second[1])
+
+
+def test_cache_holds_no_positions():
+    """A frame's keys are the same wherever it stands in the window."""
+    attention = Streamed(StreamConfig(4, 2), 1)
+    x = sequences(1, 6)
+    stream(attention, x)
+    expected = (x[0, 5] @ attention.weights[1].T).view(TOKENS, HEADS, DIM)
+    slot = attention.window.slot(5)
+    torch.testing.assert_close(attention.cache.keys[0, :, :, slot], expected)
+    assert attention.cache.nbytes == 2 * 1 * TOKENS * HEADS * 4 * DIM * 8
