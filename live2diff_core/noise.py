@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy
 import torch
 from torch import Tensor
 
-_MASK = (1 << 64) - 1
-
-
-def _mix(value: int) -> int:
-    """Spread 64 bits evenly (SplitMix64's finaliser), so that nearby frames share nothing."""
-    value = (value + 0x9E3779B97F4A7C15) & _MASK
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
-    return value ^ (value >> 31)
+_WORD = (1 << 64) - 1
 
 
 @dataclass(frozen=True)
@@ -24,7 +17,7 @@ class FrameNoise:
     """Fresh noise for every frame and denoising step of a stream.
 
     Attributes:
-        seed: any integer; two streams of the same seed get the same noise.
+        seed: any integer, of which the low 64 bits count; streams of one seed get the same noise.
     """
 
     seed: int
@@ -40,7 +33,8 @@ class FrameNoise:
         Returns:
             [C, h, w] float32 on the CPU (so that all devices agree), normally distributed.
         """
-        key = _mix(_mix(_mix(self.seed & _MASK) ^ frame) ^ step)
-        # torch.manual_seed takes signed 64-bit seeds.
-        generator = torch.Generator(device="cpu").manual_seed(key >> 1)
-        return torch.randn(tuple(shape), generator=generator, dtype=torch.float32, device="cpu")
+        # Philox is a counter-based generator: each (key, counter) starts a sequence of its own.
+        # torch's generator on the CPU keeps 32 bits of a seed, so frames of a long stream collide.
+        key = (self.seed & _WORD) | (frame & _WORD) << 64
+        generator = numpy.random.Generator(numpy.random.Philox(key=key, counter=step << 192))
+        return torch.from_numpy(generator.standard_normal(tuple(shape), dtype=numpy.float32))
