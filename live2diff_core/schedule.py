@@ -7,6 +7,7 @@ boundary scalings.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,6 +49,8 @@ def lcm_timesteps(steps: int, denoise: float) -> list[int]:
     """
     if not 1 <= steps <= LCM_ORIGIN_STEPS:
         raise ValueError(f"steps is {steps}; the LCM schedule has 1 to {LCM_ORIGIN_STEPS} steps.")
+    if not math.isfinite(denoise):
+        raise ValueError(f"denoise is {denoise}; it must be above 0 and at most 1.")
     # A decimal such as 0.29 * 100 falls just short of its integer in binary.
     kept = int(steps * denoise + 1e-6)
     if denoise > 1:
@@ -58,7 +61,7 @@ def lcm_timesteps(steps: int, denoise: float) -> list[int]:
     if kept < 1:
         raise ValueError(
             f"{steps} steps at denoise {denoise} leave no denoising step. "
-            f"Raise denoise to at least {1 / steps:.2f}, or use more steps."
+            f"Raise denoise to at least {math.ceil(100 / steps) / 100:.2f}, or use more steps."
         )
     origin = [k * (TRAIN_TIMESTEPS // LCM_ORIGIN_STEPS) - 1 for k in range(LCM_ORIGIN_STEPS, 0, -1)]
     chosen = [origin[i * LCM_ORIGIN_STEPS // steps] for i in range(steps)]
@@ -109,7 +112,9 @@ class ConsistencySchedule:
             ValueError: no level, more than 8, not descending, zero, negative or not finite.
         """
         levels = sigmas.detach().double().cpu()
-        if levels.numel() and not (torch.isfinite(levels).all() and (levels > 0).all()):
+        if not levels.numel():
+            raise ValueError("SIGMAS holds no noise level above 0: the scheduler's denoise is 0.")
+        if not (torch.isfinite(levels).all() and (levels > 0).all()):
             raise ValueError(f"SIGMAS must be finite and above 0, got {levels.tolist()}.")
         if (levels.diff() >= 0).any():
             raise ValueError(f"SIGMAS must fall from step to step, got {levels.tolist()}.")
