@@ -16,13 +16,15 @@ from devtools.client import ComfyClient, Graph, Progress, PromptError, PromptRes
 from devtools.console import ToolError, run_main, say
 from devtools.hosts import Host, current_host
 from devtools.paths import REPO, cache_dir
-from devtools.server import ComfyServer
+from devtools.server import ComfyServer, has_accelerator
 from devtools.workspace import cache_models, default_workspace, prepare_workspace
 
 WORKFLOW = REPO / "workflows" / "api" / "video_to_video_depth.json"
 OUTPUT = REPO / "output"
 # What the clip is called in the server's input folder.
 CLIP_NAME = "live2diff-demo"
+# Of the translated pictures, in pixels; a CPU takes minutes even so.
+LONGEST_SIDE, LONGEST_SIDE_CPU = 512, 256
 SAMPLER = "Live2DiffStreamSampler"
 # Node class -> (input, key of models.WANTED).
 MODEL_INPUTS = {
@@ -46,9 +48,13 @@ def main() -> int:
     video = f"{CLIP_NAME}{clip.suffix}"
     shutil.copyfile(clip, workspace / "input" / video)
     graph = patch_graph(json.loads(WORKFLOW.read_text(encoding="utf-8")), video, chosen.names)
-    say(f"Starting ComfyUI {host.version} ...")
-    with ComfyServer(host, workspace, port=options.port) as server:
-        say(f"Queueing {WORKFLOW.name} at {server.url} (log: {server.log_path})")
+    cpu = not has_accelerator(host.python)
+    size = working_size(media.frame_size(clip), LONGEST_SIDE_CPU if cpu else LONGEST_SIDE)
+    set_size(graph, size)
+    say(f"Starting ComfyUI {host.version} on the {'CPU' if cpu else 'GPU'} ...")
+    with ComfyServer(host, workspace, port=options.port, cpu=cpu) as server:
+        say(f"Queueing {WORKFLOW.name} at {server.url}, {size[0]}x{size[1]} pixels")
+        say(f"Log: {server.log_path}")
         translated = translate(server.client, graph)
         write_results(clip, translated)
         say(f"Done in {time.monotonic() - started:.0f} s.")
@@ -96,6 +102,20 @@ def patch_graph(graph: Graph, video: str, names: dict[str, str]) -> Graph:
             name, key = MODEL_INPUTS[node["class_type"]]
             node["inputs"][name] = names[key]
     return graph
+
+
+def working_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """(width, height) in multiples of 8 pixels, in the clip's shape, no side above `longest`."""
+    scale = min(1.0, longest / max(size))
+    width, height = (max(8, round(side * scale / 8) * 8) for side in size)
+    return width, height
+
+
+def set_size(graph: Graph, size: tuple[int, int]) -> None:
+    """Have the workflow scale the frames to `size`, instead of the size it was saved with."""
+    for node in graph.values():
+        if node["class_type"] == "ImageScale":
+            node["inputs"]["width"], node["inputs"]["height"] = size
 
 
 def translate(client: ComfyClient, graph: Graph) -> Path:

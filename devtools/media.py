@@ -75,6 +75,13 @@ def count_frames(path: Path) -> int:
     return sum(1 for _ in read_frames(path))
 
 
+def frame_size(path: Path) -> tuple[int, int]:
+    """Width and height in pixels of a video's first picture; ToolError when it has none."""
+    for frame in read_frames(path):
+        return frame.size
+    raise ToolError(f"{path} holds no frames")
+
+
 def frame_rate(path: Path) -> Fraction:
     """Frames a second, as the file states it."""
     with av.open(str(path)) as container:
