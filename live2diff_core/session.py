@@ -49,6 +49,7 @@ class StreamSession:
         """Start over with frame 0; memory is freed."""
         self._waiting: list[FrameInFlight] = []
         self._shape: torch.Size | None = None
+        self._with_depth: bool | None = None
         self.frames_in = 0
         self.frames_out = 0
         self.ended = False
@@ -69,7 +70,8 @@ class StreamSession:
             x0 of the finished frames, [C, h, w] each: none, one, or a whole group.
 
         Raises:
-            ValueError: another size than the frames before, or depth that cannot be used.
+            ValueError: another size than the frames before, depth that cannot be used, or depth
+                with some frames and not with others.
             RuntimeError: the stream has been flushed.
         """
         self._check(latent, depth)
@@ -88,6 +90,7 @@ class StreamSession:
             self._waiting = [*self._waiting, entering]
             finished = []
         self._shape = latent.shape
+        self._with_depth = depth is not None
         self.frames_in += 1
         self.frames_out += len(finished)
         return finished
@@ -107,7 +110,10 @@ class StreamSession:
                 yield done
 
     def step(self, latents: Tensor, depth: Tensor | None = None) -> Tensor:
-        """Push F frames, [F, C, h, w] each, and stack what is finished: [F', C, h, w]."""
+        """Push F latents [F, C, h, w] and stack what is finished: [F', C, h, w].
+
+        If the model raises, what finished in this call is lost; `push` gives it out frame by frame.
+        """
         if depth is not None and len(depth) != len(latents):
             raise ValueError(f"{len(latents)} frames came with {len(depth)} depth images.")
         finished = []
@@ -116,7 +122,11 @@ class StreamSession:
         return self._stack(finished)
 
     def flush(self) -> Tensor:
-        """End the stream and stack the frames still inside: [F', C, h, w]."""
+        """End the stream and stack the frames still inside: [F', C, h, w].
+
+        If the model raises, what finished in this call is lost; `drain` gives it out one by one,
+        and may be called again.
+        """
         return self._stack(list(self.drain()))
 
     @property
@@ -132,6 +142,8 @@ class StreamSession:
                 f"a stream of {tuple(self._shape)} latents got one of {tuple(latent.shape)}: "
                 "the frame size cannot change within a stream. Resize the frames, or reset it."
             )
+        if self._with_depth not in (None, depth is not None):
+            raise ValueError("depth must come with every frame of a stream or with none.")
         if depth is not None and self.depth_encoder is None:
             raise ValueError("depth came, but this stream has no depth encoder.")
         if depth is not None and depth.shape != latent.shape:

@@ -1,0 +1,117 @@
+"""A toy model with one temporal attention, and what a stream of it must come to."""
+
+import torch
+from figure1 import direct_attention
+
+from live2diff_core.motion_memory import MotionMemory
+from live2diff_core.noise import FrameNoise
+from live2diff_core.schedule import ConsistencySchedule, linear_beta_alphas_cumprod
+from live2diff_core.session import StreamSession
+from live2diff_core.temporal_attention import PositionTables, windowed_attention
+
+CHANNELS, HEADS, POSITIONS = 4, 2, 24
+SIZE = (2, 3)
+
+
+def schedule(steps):
+    return ConsistencySchedule.lcm(linear_beta_alphas_cumprod(), steps, 1.0)
+
+
+def frames(count, seed=0):
+    """[F, C, h, w] latents."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, CHANNELS, *SIZE, generator=generator)
+
+
+class ToyModel:
+    """x0 = 0.5 x + 0.5 attention(x + depth). Keeps the plans it saw; fails on demand."""
+
+    def __init__(self, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+
+        def weights(*shape):
+            return torch.randn(*shape, generator=generator)
+
+        # Small enough that rounding is not amplified over the steps.
+        self.projections = [weights(CHANNELS, CHANNELS) * 0.3 for _ in range(3)]
+        self.table = weights(POSITIONS, CHANNELS)
+        self.plans = []
+        self.fail_at = None
+
+    def __call__(self, x, plan):
+        self.plans.append(plan)
+        hidden = x if plan.depth is None else x + plan.depth
+        if plan.memory is not None:
+            hidden = self._attend(hidden, plan.memory)
+        if self.fail_at == len(self.plans):
+            raise InterruptedError("stopped by the user")
+        return 0.5 * x + 0.5 * hidden
+
+    def _attend(self, x, step):
+        groups, queries = step.view.slots.shape
+        tokens = x.flatten(2).transpose(1, 2)  # [N, HW, C]
+
+        def heads(projection):
+            rows = (tokens @ projection.T).view(groups, queries, -1, HEADS, CHANNELS // HEADS)
+            return rows.permute(0, 2, 3, 1, 4)  # [R, HW, heads, Q, d]
+
+        query, key, value = map(heads, self.projections)
+        cache = step.memory.cache("positive.0", "only", key, self._tables)
+        keys, values = cache.update(key, value, step.view.steps, step.view.slots)
+        out = windowed_attention(query, keys, values, cache.positions, step.view)
+        return out.permute(0, 3, 2, 4, 1).reshape(x.shape)  # [R, Q, heads, d, HW]
+
+    def _tables(self):
+        return PositionTables(
+            *((self.table @ p.T).view(POSITIONS, HEADS, -1) for p in self.projections)
+        )
+
+    def whole_sequence(self, x, depth, config):
+        """Run all F frames of a clip at once, attending directly; [F, C, h, w]."""
+        hidden = x if depth is None else x + depth
+        if config is not None:
+            tokens = hidden.flatten(2).transpose(1, 2)
+            projections = [lambda t, p=p: t @ p.T for p in self.projections]
+            out = direct_attention(tokens, projections, self.table, HEADS, config)
+            hidden = out.transpose(1, 2).reshape(x.shape)
+        return 0.5 * x + 0.5 * hidden
+
+
+def translate(latents, levels, noise, whole_sequence):
+    """Translate a clip without a stream: all frames together, one step after the other.
+
+    `whole_sequence(x, step)` predicts x0 of all frames. Formulas of latent consistency models.
+    """
+
+    def noised(x0, step):
+        fresh = torch.stack([noise(f, step, x0.shape[1:]) for f in range(len(x0))])
+        return levels.sqrt_alpha[step] * x0 + levels.sqrt_beta[step] * fresh
+
+    x = noised(latents, 0)
+    for step in range(len(levels)):
+        x0 = levels.c_out[step] * whole_sequence(x, step) + levels.c_skip[step] * x
+        if step + 1 < len(levels):
+            x = noised(x0, step + 1)
+    return x0
+
+
+def expected(model, latents, depth, steps, config, seed=7):
+    """What `stream` must give for the whole clip."""
+    return translate(
+        latents,
+        schedule(steps),
+        FrameNoise(seed),
+        lambda x, step: model.whole_sequence(x, depth, config),
+    )
+
+
+def session(model, steps, config, seed=7, depth_encoder=None):
+    """Open a stream of `model`; config None streams without memory."""
+    memory = None if config is None else MotionMemory(config, steps)
+    return StreamSession(schedule(steps), model, FrameNoise(seed), memory, depth_encoder)
+
+
+def stream(model, latents, depth, steps, config, seed=7):
+    """Push a clip frame by frame, flush, and stack: [F, C, h, w]."""
+    opened = session(model, steps, config, seed, lambda d: d)
+    return torch.cat([opened.step(latents, depth), opened.flush()])
