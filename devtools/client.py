@@ -140,15 +140,23 @@ class ComfyClient:
             _raise_on_failure(message)
 
     def run(
-        self, graph: Graph, on_progress: Callable[[Progress], None] | None = None
+        self,
+        graph: Graph,
+        on_progress: Callable[[Progress], None] | None = None,
+        on_node: Callable[[str], None] | None = None,
     ) -> PromptResult:
-        """Queue a graph, wait for its end and return what it made; PromptError when it failed."""
+        """Queue a graph, wait for its end and return what it made; PromptError when it failed.
+
+        `on_node` is called with the id of each node as it begins, `on_progress` within nodes.
+        """
         prompt_id, executed = "", []
         for message in self.messages(graph):
             data = message["data"]
             prompt_id = data["prompt_id"]
             if message["type"] == "executing" and data.get("node"):
                 executed.append(data["node"])
+                if on_node is not None:
+                    on_node(data["node"])
             for progress in _progress(message):
                 if on_progress is not None:
                     on_progress(progress)

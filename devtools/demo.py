@@ -23,9 +23,15 @@ WORKFLOW = REPO / "workflows" / "api" / "video_to_video_depth.json"
 OUTPUT = REPO / "output"
 # What the clip is called in the server's input folder.
 CLIP_NAME = "live2diff-demo"
+SAMPLER = "Live2DiffStreamSampler"
+# What the progress bar says while a node works: those that take long.
+WORK = {
+    "Live2DiffEstimateDepth": "Estimating depth",
+    SAMPLER: "Translating",
+    "VAEDecode": "Decoding",
+}
 # Of the translated pictures, in pixels; a CPU takes minutes even so.
 LONGEST_SIDE, LONGEST_SIDE_CPU = 512, 256
-SAMPLER = "Live2DiffStreamSampler"
 # Node class -> (input, key of models.WANTED).
 MODEL_INPUTS = {
     "CheckpointLoaderSimple": ("ckpt_name", "checkpoint"),
@@ -55,7 +61,7 @@ def main() -> int:
     with ComfyServer(host, workspace, port=options.port, cpu=cpu) as server:
         say(f"Queueing {WORKFLOW.name} at {server.url}, {size[0]}x{size[1]} pixels")
         say(f"Log: {server.log_path}")
-        translated = translate(server.client, graph)
+        translated = translate(server.client, graph, media.count_frames(clip))
         write_results(clip, translated)
         say(f"Done in {time.monotonic() - started:.0f} s.")
         if options.keep_server:
@@ -118,17 +124,19 @@ def set_size(graph: Graph, size: tuple[int, int]) -> None:
             node["inputs"]["width"], node["inputs"]["height"] = size
 
 
-def translate(client: ComfyClient, graph: Graph) -> Path:
-    """Run the graph with a progress bar over frames; the path of the video it saved."""
-    with tqdm(unit="frame", desc="Translating", dynamic_ncols=True) as bar:
+def translate(client: ComfyClient, graph: Graph, frames: int) -> Path:
+    """Run the graph with a progress bar over its frames; the path of the video it saved."""
+    with tqdm(total=frames, unit="frame", desc="Loading", dynamic_ncols=True) as bar:
 
         def show(progress: Progress) -> None:
             if graph[progress.node_id]["class_type"] == SAMPLER:
-                bar.total = progress.total
                 bar.update(progress.value - bar.n)
 
+        def name_the_work(node_id: str) -> None:
+            bar.set_description(WORK.get(graph[node_id]["class_type"], bar.desc.rstrip(": ")))
+
         try:
-            result: PromptResult = client.run(graph, show)
+            result: PromptResult = client.run(graph, show, name_the_work)
         except PromptError as error:
             raise ToolError(str(error)) from error
     videos = [path for path in result.files() if path.suffix == ".mp4"]

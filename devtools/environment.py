@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -125,6 +126,11 @@ def explain_pip_failure(output: str) -> str:
     )
     if any(sign in text for sign in unreachable):
         return "the package registry cannot be reached: check the network or pip's configuration"
+    if "(from versions: none)" in text or "(from versions: )" in text:
+        # Every package we ask for exists: the registry gave no answer, or has no copy of it.
+        missing = re.search(r"requirement (\S+)", output)
+        name = missing[1] if missing else "a package"
+        return f"the package registry cannot be reached, or has no {name}: check the network"
     errors = [line for line in output.splitlines() if line.upper().startswith("ERROR")]
     # "No matching distribution" only follows the line that says which versions there are.
     reason = errors[0] if errors else (output.strip().splitlines() or ["no message"])[-1]

@@ -46,6 +46,11 @@ def test_hash_changes_with_pins_python_and_platform(changed):
             "registry cannot be reached",
         ),
         (
+            "ERROR: Could not find a version that satisfies the requirement av==9 "
+            "(from versions: none)\nERROR: No matching distribution found for av==9",
+            "cannot be reached, or has no av==9",
+        ),
+        (
             "Collecting nope\nERROR: Could not find a version that satisfies nope==9\n"
             "ERROR: No matching distribution found for nope==9",
             "satisfies nope==9",
