@@ -224,6 +224,16 @@ def test_the_host_owns_the_weights(core: ModuleType, tiny) -> None:
     assert tiny.load_device.type == "cpu"
 
 
+def test_weights_that_the_host_leaves_behind_are_fetched(
+    tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with --novram; "meta" stands for the GPU."""
+    monkeypatch.setattr("comfy.model_management.load_models_gpu", lambda *args, **options: None)
+    tiny.load_device = torch.device("meta")
+    tiny.load()
+    assert tiny.patcher.model.scale.device.type == "meta"
+
+
 def test_an_interrupt_stops_between_batches(tiny) -> None:
     management = importlib.import_module("comfy.model_management")
     with pytest.raises(management.InterruptProcessingException):

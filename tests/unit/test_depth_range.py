@@ -17,11 +17,12 @@ from live2diff_core.depth_range import (
 
 @pytest.fixture
 def raw() -> torch.Tensor:
-    """Twelve frames whose range drifts, jumps up at frame 5 and falls back at frame 9."""
+    """Twelve frames whose range drifts, jumps up at 5, falls back at 9, reaches lower at 10."""
     generator = torch.Generator().manual_seed(3)
     frames = torch.rand(12, 6, 10, generator=generator) * 20.0 + 5.0
     frames += torch.arange(12.0)[:, None, None]
     frames[5:9] *= 3.0
+    frames[10] -= 25.0
     return frames
 
 
