@@ -1,8 +1,7 @@
 """MiDaS DPT-hybrid under ComfyUI's memory management.
 
-The network is controlled by three outside parties: its code comes from the package controlnet-aux
-(and timm below it), its weights from a local file, its place in memory from the host. Nothing here
-ever reaches for the network.
+The code of the network comes from the package controlnet-aux (and timm below it), its weights from
+a local file, its place in memory from the host. Nothing here is ever downloaded.
 
 Legend: N frames of one batch, F frames, H W frame height and width, S = 384 the network's size.
 """
@@ -62,8 +61,7 @@ class DepthModel:
     """A depth network, loaded once and run on as many frames as come.
 
     `estimate` and `predict` do everything for a clip. A stream that runs depth frame by frame
-    calls `load` once per node run (or hands `patcher` to the host's `load_models_gpu` together
-    with its other models) and then `infer` per frame.
+    calls `load` once per node run and then `infer` per frame.
 
     Attributes:
         patcher: the host's handle on the weights.
@@ -103,8 +101,8 @@ class DepthModel:
     def load(self, batch_size: int = 1) -> None:
         """Bring the weights to `load_device`, with room for batches of `batch_size` frames.
 
-        Later loads of other models may evict them again: call once per node run, after or
-        together with the others.
+        Later loads of other models may evict them again: call it once per node run, after the
+        host has loaded the others.
         """
         # In full, because timm's layers cannot stream their weights in as the host's own do.
         comfy.model_management.load_models_gpu(
