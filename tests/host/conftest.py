@@ -27,6 +27,8 @@ if COMFYUI is not None:
 
     comfy.cli_args.args.cpu = True
     sys.argv = argv
+    # As main.py does: later imports put ComfyUI's comfy/ on the path, whose utils.py would hide it.
+    import utils.install_util  # noqa: F401
 
 
 def load_pack():
