@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import pickle
 import re
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,22 @@ EXPECTED = (
 )
 _LEVELS = 4
 _MODULE_KEY = re.compile(r"^(down_blocks|up_blocks|mid_block)\.(?:(\d+)\.)?motion_modules\.(\d+)\.")
+
+# How torch names what `weights_only` refused: "Unsupported global: GLOBAL os.system was not ...".
+_FORBIDDEN = re.compile(r"GLOBAL ([\w.]+)")
+# What unpickling damaged bytes has been seen to raise.
+_DAMAGED = (
+    EOFError,
+    RuntimeError,
+    OSError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    AssertionError,
+    struct.error,
+    zipfile.BadZipFile,
+)
 
 
 class MotionFileError(ValueError):
@@ -91,20 +108,23 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickle(path: Path, zipped: bool) -> object:
-    if zipped and not zipfile.is_zipfile(path):
-        raise MotionFileError(path, "the file is truncated (its index is gone): download it again.")
     try:
+        if zipped and not zipfile.is_zipfile(path):
+            raise EOFError("its index is gone")
         return torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipped or None)
     except pickle.UnpicklingError as error:
-        problem = str(error).splitlines()[0]
-        if "eights only" in str(error) or "GLOBAL" in str(error):
+        wanted = _FORBIDDEN.search(str(error))
+        if wanted:
             raise MotionFileError(
                 path,
                 "this pickle asks to run code, which a file of weights never needs. It was not "
-                f"loaded ({problem[:200]}).",
+                f"loaded (it wants {wanted.group(1)}).",
             ) from error
-        raise MotionFileError(path, f"the file is damaged ({problem}).") from error
-    except (EOFError, RuntimeError, OSError, ValueError) as error:
+        raise MotionFileError(
+            path,
+            "the file is damaged, or a pickle of something else than tensors. It was not loaded.",
+        ) from error
+    except _DAMAGED as error:
         problem = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MotionFileError(
             path, f"the file is truncated or damaged ({problem}): download it again."

@@ -1,0 +1,136 @@
+"""Streams through ComfyUI's own UNet, small and short, for tests that run inside its process."""
+
+import importlib
+
+import figure1
+import torch
+
+PACK = "comfyui_live2diff"
+PROMPT_WIDTH = 32
+# The deepest level must have more than one pixel: with one, GroupNorm sees two values per group and
+# blows rounding up a thousandfold.
+SIZE = (8, 10)
+
+
+def core(name):
+    """An engine module as the loaded pack sees it."""
+    return importlib.import_module(f"{PACK}.live2diff_core.{name}")
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def prompt(seed=0, **more):
+    """A conditioning as a text encoder makes it."""
+    return [[random(1, 77, PROMPT_WIDTH, seed=100 + seed), more]]
+
+
+def frames(count, size=SIZE, seed=0):
+    """[F, 4, h, w] latents."""
+    return random(count, 4, *size, seed=seed)
+
+
+def patched(model, motion, window=16, warmup=8, mode="causal_warmup"):
+    """Apply Live2Diff to a ModelPatcher."""
+    config = core("config").StreamConfig(window, warmup, mode)
+    return core("unet_patch").apply_live2diff(model, motion, config)
+
+
+class Stream:
+    """A HostModel with a session on it; close with `with`."""
+
+    def __init__(
+        self,
+        model,
+        size,
+        count,
+        steps=2,
+        positive=None,
+        negative=None,
+        cfg=1.0,
+        seed=3,
+        depth=False,
+    ):
+        """Open for `count` frames of latents `size`, at T = `steps` of LCM's 4 (8 above that)."""
+        positive = prompt() if positive is None else positive
+        negative = prompt(1) if negative is None else negative
+        host_model = core("host_model")
+        total = 4 if steps <= 4 else 8
+        self.schedule = host_model.host_schedule(model, total, steps / total)
+        self.host = host_model.HostModel(model, positive, negative, cfg, self.schedule, size, count)
+        self.model, self.seed, self.depth = model, seed, depth
+
+    def __enter__(self):
+        self.host.__enter__()
+        applied = core("unet_patch").applied_motion(self.model)
+        memory = None
+        if applied is not None:
+            memory = core("motion_memory").MotionMemory(applied.config, len(self.schedule))
+        self.noise = core("noise").FrameNoise(self.seed)
+        encoder = self.host.encode_depth if self.depth else None
+        self.session = core("session").StreamSession(
+            self.schedule, self.host, self.noise, memory, encoder
+        )
+        return self
+
+    def __exit__(self, *error):
+        self.host.__exit__(*error)
+
+    def run(self, latents, depth=None):
+        return torch.cat([self.session.step(latents, depth), self.session.flush()])
+
+
+@torch.inference_mode()
+def translate(model, latents, depth=None, **settings):
+    """Stream a clip: [F, 4, h, w] to the same."""
+    with Stream(
+        model, tuple(latents.shape[2:]), len(latents), depth=depth is not None, **settings
+    ) as stream:
+        return stream.run(latents, depth)
+
+
+@torch.inference_mode()
+def translate_at_once(monkeypatch, model, latents, depth=None, **settings):
+    """The same clip with nothing streamed, cached or pipelined.
+
+    All frames go through the UNet in one batch, step by step; the temporal attentions attend over
+    the whole sequence under figure 1's mask, with positions added to their inputs.
+    """
+    from toy_stream import translate as without_stream
+
+    config = core("unet_patch").applied_motion(model).config
+    step_plan = core("step_plan")
+
+    def attend(self, x, step, conditionings):
+        table = self.pos_encoder.pe[0]
+        sequences = x.chunk(len(conditionings))
+        heads = core("motion_module").HEADS
+        projections = (self.to_q, self.to_k, self.to_v)
+        return self.to_out[0](
+            torch.cat(
+                [figure1.direct_attention(s, projections, table, heads, config) for s in sequences]
+            )
+        )
+
+    with (
+        Stream(
+            model, tuple(latents.shape[2:]), len(latents), depth=depth is not None, **settings
+        ) as stream,
+        monkeypatch.context() as patch,
+    ):
+        patch.setattr(core("motion_module").TemporalAttention, "forward", attend)
+        features = None if depth is None else stream.host.encode_depth(depth)
+
+        def whole_sequence(x, step):
+            rows = tuple(step_plan.Row(frame, step) for frame in range(len(x)))
+            return stream.host(x, step_plan.StepPlan(rows, features, "unused"))
+
+        return without_stream(latents, stream.schedule, stream.noise, whole_sequence)
+
+
+def relative_error(found, expected):
+    """max|found - expected| / max|expected|; NaN and other shapes fail."""
+    assert found.shape == expected.shape
+    assert found.isfinite().all()
+    return ((found - expected).abs().max() / expected.abs().max()).item()
