@@ -133,7 +133,9 @@ def translate(client: ComfyClient, graph: Graph, frames: int) -> Path:
                 bar.update(progress.value - bar.n)
 
         def name_the_work(node_id: str) -> None:
-            bar.set_description(WORK.get(graph[node_id]["class_type"], bar.desc.rstrip(": ")))
+            work = WORK.get(graph[node_id]["class_type"])
+            if work is not None:
+                bar.set_description(work)
 
         try:
             result: PromptResult = client.run(graph, show, name_the_work)
