@@ -13,13 +13,14 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from devtools.console import ToolError
 from devtools.hosts import Host
@@ -181,8 +182,8 @@ class ComfyServer:
         raise ToolError(f"ComfyUI did not answer within {START_SECONDS:.0f} s ({self.log_path})")
 
 
-def _new_group() -> dict[str, object]:
-    if os.name == "nt":
+def _new_group() -> dict[str, Any]:
+    if sys.platform == "win32":
         return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     return {"start_new_session": True}
 
