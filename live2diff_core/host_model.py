@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from .control_hints import ControlHints
+from .frame_conditions import FrameConditions
 from .memory_estimate import format_bytes, kv_cache_bytes
 from .schedule import ConsistencySchedule
 from .step_plan import StepPlan
@@ -31,6 +32,7 @@ from .unet_patch import (
     StepContext,
     UnsupportedModelError,
     applied_motion,
+    check_depth,
     sd15_unet,
 )
 
@@ -50,7 +52,7 @@ class HostModel:
         cfg: guidance scale; 1 runs without the negative conditioning.
         schedule: noise levels of the T steps.
         latent_size: (h, w).
-        frames: frames in the stream, which ControlNet images are matched with.
+        frames: frames in the stream, which ControlNet images, masks and prompts are matched with.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class HostModel:
             kind: comfy.sampler_helpers.convert_cond(cond) for kind, cond in conds.items()
         }
         self._hints = ControlHints(self._conds, frames)
+        self._frame_conditions = FrameConditions(self._conds, frames)
         self._cfg = cfg
         self._schedule = schedule
         self._latent_size = latent_size
@@ -98,10 +101,14 @@ class HostModel:
         return torch.cat([self._run(x[rows], part) for rows, part in plan.by_step()])
 
     def encode_depth(self, depth: Tensor) -> Tensor:
-        """Map depth latents [F, 4, h, w] to depth features [F, C0, h, w]."""
-        applied = applied_motion(self._model)
+        """Map depth latents [F, 4, h, w] to depth features [F, C0, h, w].
+
+        Raises:
+            UnsupportedModelError: from `check_depth`.
+        """
+        motion = check_depth(self._model)
         dtype = _compute_dtype(self._model)
-        return applied.motion.model.flow_conv_in(depth.to(self.device, dtype))
+        return motion.model.flow_conv_in(depth.to(self.device, dtype))
 
     def from_latent(self, latent: Tensor) -> Tensor:
         """Scale a VAE latent, any shape, for the model: float32 on its device."""
@@ -134,7 +141,8 @@ class HostModel:
     def _run(self, x: Tensor, plan: StepPlan) -> Tensor:
         """Run the rows of `plan` as one batch through the host's sampling function."""
         steps = [row.step for row in plan.rows]
-        self._hints.show([row.frame for row in plan.rows])
+        frames = [row.frame for row in plan.rows]
+        self._hints.show(frames)
         # The host's latents are variance-exploding: x_ve = x_vp * sqrt(sigma² + 1).
         exploding = x / self._sqrt_alpha[steps].view(-1, 1, 1, 1)
         context = StepContext(plan, self._names, self._offsets)
@@ -146,8 +154,8 @@ class HostModel:
             self._inner,
             exploding,
             self._sigmas[steps],
-            self._conds["negative"],
-            self._conds["positive"],
+            self._frame_conditions.select(self._conds["negative"], frames),
+            self._frame_conditions.select(self._conds["positive"], frames),
             self._cfg,
             model_options=options,
         )
@@ -155,6 +163,7 @@ class HostModel:
     def _open(self, stack: ExitStack) -> None:
         model, conds, device = self._model, self._conds, self.device
         comfy.samplers.preprocess_conds_hooks(conds)
+        check_hooks(conds)
         options = comfy.model_patcher.create_model_options_clone(model.model_options)
         stack.callback(_restore_hooks, model, model.hook_mode, options)
         if comfy.samplers.get_total_hook_groups_in_conds(conds) <= 1:
@@ -164,6 +173,7 @@ class HostModel:
         self._inner, conds, loaded = comfy.sampler_helpers.prepare_sampling(
             model, self._memory_shape(), conds, options
         )
+        self._options = options
         stack.callback(self._close, loaded)
         comfy.samplers.cast_to_load_options(options, device=device, dtype=model.model_dtype())
         model.pre_run()
@@ -173,7 +183,6 @@ class HostModel:
         self._sigmas = self._schedule.sigmas.to(device)
         self._sqrt_alpha = self._schedule.sqrt_alpha.to(device)
         options["transformer_options"]["sample_sigmas"] = self._sigmas
-        self._options = options
         self._split_steps = self._hints.partial or any(
             "timestep_start" in c or "timestep_end" in c for cs in self._conds.values() for c in cs
         )
@@ -276,6 +285,24 @@ def check_sampling(model: Any) -> None:
             "This MODEL's sampling was changed (ModelSamplingDiscrete with 'lcm'?). The Stream "
             "Sampler applies the LCM scalings itself: connect the MODEL from before that node."
         )
+
+
+def check_hooks(conds: dict[str, list[dict]]) -> None:
+    """Refuse hooks whose strength changes over the denoising steps.
+
+    The host steps through their keyframes once, in the order of its calls; in a stream every call
+    is at several steps.
+
+    Raises:
+        UnsupportedModelError: a hook with more than one keyframe.
+    """
+    for cond in (cond for kind in conds.values() for cond in kind):
+        hooks = cond["hooks"].hooks if cond.get("hooks") is not None else []
+        if any(len(hook.hook_keyframe.keyframes) > 1 for hook in hooks):
+            raise UnsupportedModelError(
+                "A conditioning carries hooks with keyframes, which change over the denoising "
+                "steps; a stream runs all steps at once. Remove the hook keyframes."
+            )
 
 
 def _without_dynamic_hooks(model: Any, conds: dict[str, Any]) -> Any:

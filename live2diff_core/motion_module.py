@@ -71,6 +71,8 @@ class Build:
 class PositionEncoder(nn.Module):
     """Holds the sinusoidal table `pe` [1, P, C]."""
 
+    pe: Tensor
+
     def __init__(self, channels: int, positions: int, build: Build) -> None:
         """Reserve the table; the file fills it."""
         super().__init__()

@@ -135,8 +135,8 @@ def applied_motion(model: Any) -> AppliedMotion | None:
     return model.get_attachment(KEY)
 
 
-def check_depth(model: Any) -> None:
-    """Refuse depth for a MODEL that has nothing to read it with.
+def check_depth(model: Any) -> LoadedMotionModule:
+    """Get the motion module that reads depth for `model`.
 
     Raises:
         UnsupportedModelError: no motion module, or one without a depth encoder.
@@ -152,6 +152,7 @@ def check_depth(model: Any) -> None:
             f"depth is connected, but {applied.motion.name} has no depth encoder (AnimateDiff's "
             "motion modules have none). Load live2diff.ckpt, or disconnect depth."
         )
+    return applied.motion
 
 
 def sd15_unet(model: Any) -> Any:
@@ -190,8 +191,12 @@ class LinearBetaSampling(comfy.model_sampling.ModelSamplingDiscrete):
 
 
 def linear_beta_sampling(model: Any) -> LinearBetaSampling:
-    """Make the schedule for `model`, keeping what its UNet predicts (eps, or v in some merges)."""
-    velocity = isinstance(model.model.model_sampling, comfy.model_sampling.V_PREDICTION)
+    """Make the schedule for `model`, keeping what its UNet predicts.
+
+    That is eps, or v in some merges, which ModelSamplingDiscrete may have said.
+    """
+    sampling = model.get_model_object("model_sampling")
+    velocity = isinstance(sampling, comfy.model_sampling.V_PREDICTION)
     prediction = comfy.model_sampling.V_PREDICTION if velocity else comfy.model_sampling.EPS
     kind = type("LinearBetaSampling", (LinearBetaSampling, prediction), {})
     return kind(model.model.model_config)

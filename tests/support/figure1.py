@@ -56,3 +56,21 @@ def direct_attention(x, projections, table, heads, config):
         weights = (scores * (channels // heads) ** -0.5).softmax(-1)
         out.append(torch.einsum("xhv,vxhd->xhd", weights, split(to_v(placed))))
     return torch.stack(out).view(x.shape)
+
+
+def translate(latents, levels, noise, whole_sequence):
+    """Translate a clip without a stream: all frames together, one step after the other.
+
+    `whole_sequence(x, step)` predicts x0 of all frames. Formulas of latent consistency models.
+    """
+
+    def noised(x0, step):
+        fresh = torch.stack([noise(f, step, x0.shape[1:]) for f in range(len(x0))])
+        return levels.sqrt_alpha[step] * x0 + levels.sqrt_beta[step] * fresh
+
+    x = noised(latents, 0)
+    for step in range(len(levels)):
+        x0 = levels.c_out[step] * whole_sequence(x, step) + levels.c_skip[step] * x
+        if step + 1 < len(levels):
+            x = noised(x0, step + 1)
+    return x0

@@ -22,8 +22,8 @@ def random(*shape, seed=0):
 
 
 def prompt(seed=0, **more):
-    """A conditioning as a text encoder makes it."""
-    return [[random(1, 77, PROMPT_WIDTH, seed=100 + seed), more]]
+    """A conditioning as a text encoder makes it, strong enough to matter to random weights."""
+    return [[random(1, 77, PROMPT_WIDTH, seed=100 + seed) * 10, more]]
 
 
 def frames(count, size=SIZE, seed=0):
@@ -90,6 +90,13 @@ def translate(model, latents, depth=None, **settings):
         return stream.run(latents, depth)
 
 
+class NoMemory:
+    """Stands where a MotionStep would, for attentions that keep nothing."""
+
+    def select(self, index):
+        return self
+
+
 @torch.inference_mode()
 def translate_at_once(monkeypatch, model, latents, depth=None, **settings):
     """The same clip with nothing streamed, cached or pipelined.
@@ -97,8 +104,6 @@ def translate_at_once(monkeypatch, model, latents, depth=None, **settings):
     All frames go through the UNet in one batch, step by step; the temporal attentions attend over
     the whole sequence under figure 1's mask, with positions added to their inputs.
     """
-    from toy_stream import translate as without_stream
-
     config = core("unet_patch").applied_motion(model).config
     step_plan = core("step_plan")
 
@@ -124,9 +129,9 @@ def translate_at_once(monkeypatch, model, latents, depth=None, **settings):
 
         def whole_sequence(x, step):
             rows = tuple(step_plan.Row(frame, step) for frame in range(len(x)))
-            return stream.host(x, step_plan.StepPlan(rows, features, "unused"))
+            return stream.host(x, step_plan.StepPlan(rows, features, NoMemory()))
 
-        return without_stream(latents, stream.schedule, stream.noise, whole_sequence)
+        return figure1.translate(latents, stream.schedule, stream.noise, whole_sequence)
 
 
 def relative_error(found, expected):

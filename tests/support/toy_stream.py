@@ -1,7 +1,7 @@
 """A toy model with one temporal attention, and what a stream of it must come to."""
 
 import torch
-from figure1 import direct_attention
+from figure1 import direct_attention, translate
 
 from live2diff_core.motion_memory import MotionMemory
 from live2diff_core.noise import FrameNoise
@@ -75,24 +75,6 @@ class ToyModel:
             out = direct_attention(tokens, projections, self.table, HEADS, config)
             hidden = out.transpose(1, 2).reshape(x.shape)
         return 0.5 * x + 0.5 * hidden
-
-
-def translate(latents, levels, noise, whole_sequence):
-    """Translate a clip without a stream: all frames together, one step after the other.
-
-    `whole_sequence(x, step)` predicts x0 of all frames. Formulas of latent consistency models.
-    """
-
-    def noised(x0, step):
-        fresh = torch.stack([noise(f, step, x0.shape[1:]) for f in range(len(x0))])
-        return levels.sqrt_alpha[step] * x0 + levels.sqrt_beta[step] * fresh
-
-    x = noised(latents, 0)
-    for step in range(len(levels)):
-        x0 = levels.c_out[step] * whole_sequence(x, step) + levels.c_skip[step] * x
-        if step + 1 < len(levels):
-            x = noised(x0, step + 1)
-    return x0
 
 
 def expected(model, latents, depth, steps, config, seed=7):

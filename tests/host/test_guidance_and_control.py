@@ -1,0 +1,326 @@
+"""Guidance, ControlNets, areas, masks and hooks, each against the whole clip at once."""
+
+import comfy.controlnet
+import comfy.hooks
+import comfy.model_patcher
+import pytest
+import torch
+from host_stream import (
+    SIZE,
+    Stream,
+    core,
+    frames,
+    patched,
+    prompt,
+    random,
+    relative_error,
+    translate,
+    translate_at_once,
+)
+
+LIMIT = 1e-4
+COUNT = 6
+
+
+@pytest.fixture
+def model(sd15, motion):
+    """A window of 4 with 2 warm-up frames: six frames fill it and move on."""
+    return patched(sd15, motion, 4, 2)
+
+
+@pytest.fixture
+def same_at_once(monkeypatch, model):
+    """Stream a clip, compare it with the whole clip at once, and return it."""
+
+    def run(latents=None, depth=None, **settings):
+        latents = frames(COUNT) if latents is None else latents
+        found = translate(model, latents, depth, **settings)
+        expected = translate_at_once(monkeypatch, model, latents, depth, **settings)
+        assert relative_error(found, expected) < LIMIT
+        return found
+
+    return run
+
+
+# Guidance
+
+
+def test_cfg_1_ignores_the_negative(model):
+    clips = [translate(model, frames(3), negative=prompt(seed)) for seed in (1, 2)]
+    assert torch.equal(*clips)
+
+
+def test_cfg_of_the_same_prompt_is_no_guidance(model):
+    guided = translate(model, frames(COUNT), negative=prompt(), cfg=4.0)
+    assert relative_error(guided, translate(model, frames(COUNT))) < LIMIT
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_guidance_has_a_memory_for_each_prompt(same_at_once, model, steps):
+    guided = same_at_once(cfg=2.0, steps=steps, depth=frames(COUNT, seed=1))
+    alone = translate(model, frames(COUNT), frames(COUNT, seed=1), steps=steps)
+    assert relative_error(guided, alone) > 1e-2
+
+
+def test_prompts_of_two_lengths(same_at_once):
+    same_at_once(cfg=2.0, negative=[[random(1, 154, 32), {}]])
+
+
+def test_several_prompts_at_once(same_at_once):
+    same_at_once(positive=[*prompt(), *prompt(5, strength=0.5)], cfg=2.0)
+
+
+@torch.inference_mode()
+def test_caches_are_named_by_prompt(model):
+    with Stream(model, SIZE, 3, cfg=2.0, positive=[*prompt(), *prompt(5)]) as stream:
+        stream.run(frames(3))
+        names = {name for name, _ in stream.session.memory._caches}
+    assert names == {"positive.0", "positive.1", "negative.0"}
+
+
+@pytest.fixture
+def no_memory_for_batches(monkeypatch):
+    """The host then runs the conditionings one by one."""
+    monkeypatch.setattr(comfy.model_patcher.ModelPatcher, "get_free_memory", lambda *_: 1)
+
+
+def test_prompts_one_by_one_are_prompts_together(sd15, motion, request):
+    batches = []
+
+    def record(apply, call):
+        batches.append(len(call["cond_or_uncond"]))
+        return apply(call["input"], call["timestep"], **call["c"])
+
+    sd15.set_model_unet_function_wrapper(record)
+    model = patched(sd15, motion, 4, 2)
+    together = translate(model, frames(COUNT), cfg=2.0)
+    assert set(batches) == {2}
+    batches.clear()
+    # Opened while there is memory, run when there is none.
+    with torch.inference_mode(), Stream(model, SIZE, COUNT, cfg=2.0) as stream:
+        request.getfixturevalue("no_memory_for_batches")
+        one_by_one = stream.run(frames(COUNT))
+    assert set(batches) == {1}
+    assert relative_error(one_by_one, together) < LIMIT
+
+
+# ControlNets
+
+
+class TinyControl(torch.nn.Module):
+    """Adds the mean of each row's hint to the middle block, and notes the hints it saw."""
+
+    dtype = torch.float32
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.seen = []
+
+    def forward(self, x, hint, timesteps, context, **_):
+        rows = hint.mean((1, 2, 3)).expand(len(x))
+        self.seen.append([round(value) for value in rows.tolist()])
+        return {"input": [], "middle": [rows.view(-1, 1, 1, 1).clone()], "output": []}
+
+
+def control_net(images, time_range=(0.0, 1.0), strength=20.0):
+    """A ControlNet of the host's own class."""
+    control = comfy.controlnet.ControlNet(TinyControl(), load_device=torch.device("cpu"))
+    control.set_cond_hint(images, strength, time_range)
+    return control
+
+
+def numbered(count):
+    """Image f is filled with f + 1."""
+    return torch.arange(1.0, count + 1).view(count, 1, 1, 1).expand(count, 3, 64, 80).clone()
+
+
+def controlled(control, seed=0):
+    return prompt(seed, control=control, control_apply_to_uncond=True)
+
+
+@pytest.mark.parametrize("cfg", [1.0, 2.0])
+@torch.inference_mode()
+def test_every_row_is_shown_its_own_frame(model, cfg):
+    control = control_net(numbered(COUNT))
+    asked = []
+    with Stream(model, SIZE, COUNT, steps=3, positive=controlled(control), cfg=cfg) as stream:
+        host = stream.host
+
+        def note(x, plan):
+            asked.append([row.frame + 1 for row in plan.rows] * (1 if cfg == 1 else 2))
+            return host(x, plan)
+
+        stream.session.pipeline.model = note
+        stream.run(frames(COUNT))
+    assert control.control_model.seen == asked
+    assert [6, 5, 4] == asked[-3][:3]
+
+
+@pytest.mark.parametrize("cfg", [1.0, 2.0])
+@pytest.mark.parametrize("time_range", [(0.0, 1.0), (0.0, 0.6), (0.6, 1.0)])
+def test_control_is_the_same_at_once(same_at_once, model, cfg, time_range):
+    control = control_net(numbered(COUNT), time_range)
+    found = same_at_once(positive=controlled(control), steps=3, cfg=cfg)
+    assert relative_error(found, translate(model, frames(COUNT), steps=3, cfg=cfg)) > 1e-3
+
+
+def test_chained_controls(same_at_once):
+    first = control_net(numbered(COUNT))
+    second = control_net(numbered(COUNT).flip(0)).set_previous_controlnet(first)
+    same_at_once(positive=controlled(second))
+    rows = zip(first.control_model.seen, second.control_model.seen, strict=True)
+    assert all(a + b == COUNT + 1 for one, other in rows for a, b in zip(one, other, strict=True))
+
+
+def test_one_image_for_all_frames(same_at_once, model):
+    control = control_net(numbered(1))
+    same_at_once(positive=controlled(control))
+    assert {value for call in control.control_model.seen for value in call} == {1}
+
+
+def test_the_users_control_is_not_touched(model):
+    control = control_net(numbered(COUNT))
+    positive = controlled(control)
+    before = dict(vars(control))
+    translate(model, frames(COUNT), positive=positive, cfg=2.0)
+    assert positive[0][1]["control"] is control
+    after = vars(control)
+    assert after.keys() == before.keys()
+    assert all(after[name] is before[name] for name in before)
+    assert torch.equal(control.cond_hint_original, numbered(COUNT))
+
+
+@pytest.mark.parametrize("count", [2, COUNT - 1, COUNT + 1])
+def test_other_counts_of_images_are_refused(model, count):
+    error = core("control_hints").ControlHintError
+    with pytest.raises(
+        error, match=f"got {count} images for {COUNT} frames.*exactly one per frame"
+    ):
+        translate(model, frames(COUNT), positive=controlled(control_net(numbered(count))))
+
+
+# Conditionings for a part of the steps, of the picture, or of the frames
+
+
+@pytest.mark.parametrize("span", [(0.0, 0.6), (0.6, 1.0)])
+def test_prompt_for_a_part_of_the_steps(same_at_once, span):
+    part = prompt(5, start_percent=span[0], end_percent=span[1])
+    same_at_once(positive=[*prompt(), *part], steps=3)
+
+
+def test_prompt_of_a_step_range_alone(same_at_once, model):
+    found = same_at_once(
+        positive=[*prompt(0, end_percent=0.6), *prompt(5, start_percent=0.6)], steps=3, cfg=2.0
+    )
+    assert relative_error(found, translate(model, frames(COUNT), steps=3, cfg=2.0)) > 1e-2
+
+
+@pytest.mark.parametrize("cfg", [1.0, 2.0])
+@pytest.mark.parametrize(
+    "area", [(9, 10, 0, 2), (8, 10, 8, 2), ("percentage", 0.5, 1.0, 0.5, 0.0)], ids=str
+)
+def test_area_with_depth(same_at_once, cfg, area):
+    size = (16, 12)
+    same_at_once(
+        frames(COUNT, size),
+        frames(COUNT, size, seed=1),
+        positive=[*prompt(), *prompt(5, area=area, strength=1.0)],
+        cfg=cfg,
+    )
+
+
+@torch.inference_mode()
+def test_an_area_alone_is_a_stream_of_that_part(model):
+    """Same frames, depth and noise, cut out: the area must see the depth of its own place."""
+    top, left, height, width = 6, 2, 9, 10
+    latents, depth = frames(COUNT, (16, 12)), frames(COUNT, (16, 12), seed=1)
+
+    def cut(whole):
+        return whole[..., top : top + height, left : left + width]
+
+    found = translate(model, latents, depth, positive=prompt(0, area=(height, width, top, left)))
+    with Stream(model, (height, width), COUNT, depth=True) as stream:
+        stream.session.pipeline.noise = lambda f, s, _: cut(stream.noise(f, s, (4, 16, 12)))
+        # The depth encoder sees across the edges of the cut.
+        features = iter(cut(stream.host.encode_depth(depth)))
+        stream.session.depth_encoder = lambda _: next(features).unsqueeze(0)
+        expected = stream.run(cut(latents), cut(depth))
+    assert relative_error(cut(found), expected) < LIMIT
+
+
+@torch.inference_mode()
+def test_memory_estimate_is_not_short_with_areas(model):
+    positive = [*prompt(), *prompt(5, area=(4, 5, 0, 0), strength=1.0)]
+    with Stream(model, SIZE, 3, positive=positive, cfg=2.0) as stream:
+        stream.run(frames(3))
+        assert stream.session.nbytes <= stream.host.cache_bytes
+
+
+@pytest.mark.parametrize("bounds", [False, True])
+def test_mask(same_at_once, bounds):
+    mask = torch.zeros(1, 128, 160)
+    mask[:, :, 32:] = 1.0
+    same_at_once(
+        frames(COUNT, (16, 20)),
+        positive=[*prompt(), *prompt(5, mask=mask, mask_strength=0.7, set_area_to_bounds=bounds)],
+    )
+
+
+def test_mask_per_frame(same_at_once, model):
+    masks = (random(COUNT, *SIZE, seed=9) > 0).float()
+    positive = [*prompt(), *prompt(5, mask=masks, set_area_to_bounds=False)]
+    found = same_at_once(positive=positive, cfg=2.0)
+    positive[1][1]["mask"] = masks[:1]
+    assert relative_error(translate(model, frames(COUNT), positive=positive, cfg=2.0), found) > 1e-2
+
+
+def test_prompt_per_frame(same_at_once, model):
+    found = same_at_once(positive=[[random(COUNT, 77, 32, seed=8), {}]], cfg=2.0)
+    first = translate(
+        model, frames(COUNT), positive=[[random(COUNT, 77, 32, seed=8)[:1], {}]], cfg=2.0
+    )
+    assert relative_error(first, found) > 1e-2
+
+
+def test_other_counts_of_masks_and_prompts_are_refused(model):
+    error = core("frame_conditions").FrameConditionError
+    with pytest.raises(error, match=f"has 2 masks for {COUNT} frames"):
+        translate(model, frames(COUNT), positive=prompt(0, mask=torch.ones(2, *SIZE)))
+    with pytest.raises(error, match=f"has 3 prompts for {COUNT} frames.*exactly one per frame"):
+        translate(model, frames(COUNT), negative=[[random(3, 77, 32), {}]])
+
+
+# Hooks
+
+
+KEY = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight"
+
+
+def lora_hook():
+    width = 32
+    lora = {
+        KEY.replace(".weight", ".lora_up.weight"): random(width, 4, seed=1),
+        KEY.replace(".weight", ".lora_down.weight"): random(4, width, seed=2),
+    }
+    return comfy.hooks.create_hook_lora(lora, 1.0, 1.0)
+
+
+def test_lora_hooked_on_one_prompt(same_at_once, model):
+    weight = dict(model.model.named_parameters())[KEY].clone()
+    hooked = comfy.hooks.set_hooks_for_conditioning(prompt(), lora_hook())
+    found = same_at_once(positive=hooked, cfg=2.0)
+    assert relative_error(translate(model, frames(COUNT), cfg=2.0), found) > 1e-3
+    model.detach()
+    assert torch.equal(dict(model.model.named_parameters())[KEY], weight)
+
+
+def test_hooks_with_keyframes_are_refused(model):
+    hooks, keyframes = lora_hook(), comfy.hooks.HookKeyframeGroup()
+    for start, strength in ((0.0, 1.0), (0.5, 0.0)):
+        keyframes.add(comfy.hooks.HookKeyframe(strength, start_percent=start))
+    hooks.set_keyframes_on_hooks(keyframes)
+    hooked = comfy.hooks.set_hooks_for_conditioning(prompt(), hooks)
+    error = core("unet_patch").UnsupportedModelError
+    with pytest.raises(error, match="Remove the hook keyframes"):
+        translate(model, frames(2), positive=hooked)
