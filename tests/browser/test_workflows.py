@@ -1,0 +1,126 @@
+"""The bundled workflows in ComfyUI's own page, and queued on its server."""
+
+import itertools
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
+MAIN = "video_to_video_depth"
+SIDE = 128
+
+pytestmark = pytest.mark.browser
+Graph = dict[str, dict[str, Any]]
+
+
+def read_json(*parts: str) -> dict[str, Any]:
+    return json.loads((ROOT / "workflows").joinpath(*parts).read_text(encoding="utf-8"))
+
+
+def known_inputs(graph: Graph, object_info: dict[str, Any]) -> Graph:
+    """Class and inputs of each node, without inputs that this server's version does not have."""
+    known = {}
+    for key, node in graph.items():
+        groups = object_info[node["class_type"]]["input"]
+        names = {name for kind in ("required", "optional") for name in groups.get(kind, {})}
+        inputs = {name: value for name, value in node["inputs"].items() if name in names}
+        known[key] = {"class_type": node["class_type"], "inputs": inputs}
+    return known
+
+
+def choices(spec: list[Any]) -> list[Any] | None:
+    """What a combo input offers, in any of ComfyUI's ways to say it; None for other inputs."""
+    if isinstance(spec[0], list):
+        return spec[0]
+    options = spec[1].get("options") if len(spec) > 1 else None
+    if options is None:
+        return None
+    return [option["key"] if isinstance(option, dict) else option for option in options]
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def live(name, comfy_page):
+    """The workflow as the page has it."""
+    return comfy_page.load(read_json(f"{name}.json"))
+
+
+def test_the_four_workflows_are_there():
+    assert NAMES == [
+        "video_to_video",
+        "video_to_video_controlnet",
+        MAIN,
+        "video_to_video_style_lora",
+    ]
+    assert NAMES == sorted(path.stem for path in (ROOT / "workflows" / "api").glob("*.json"))
+
+
+def test_opens_without_missing_nodes_or_errors(live):
+    assert live.missing == []
+    assert live.errors == []
+
+
+def test_converts_to_its_twin(name, live, object_info):
+    twin = read_json("api", f"{name}.json")
+    assert known_inputs(live.prompt, object_info) == known_inputs(twin, object_info)
+
+
+def test_nothing_overlaps_and_everything_fits(live):
+    pairs = [*itertools.combinations(live.nodes, 2), *itertools.combinations(live.groups, 2)]
+    assert [(a.name, b.name) for a, b in pairs if a.overlaps(b)] == []
+    halfway = [
+        (group.name, node.name)
+        for group, node in itertools.product(live.groups, live.nodes)
+        if group.overlaps(node) and not group.holds(node)
+    ]
+    assert halfway == []
+    assert live.cramped == []
+
+
+def test_reads_from_left_to_right(live):
+    left = {group.name.removeprefix("group "): group.left for group in live.groups}
+    order = ["Models", "Prompt", "Stream", "Output"]
+    assert [left[title] for title in order] == sorted(left[title] for title in order)
+
+
+def test_file_names_and_choices_exist(name, object_info):
+    missing = []
+    for node in known_inputs(read_json("api", f"{name}.json"), object_info).values():
+        groups = object_info[node["class_type"]]["input"]
+        specs = {**groups.get("required", {}), **groups.get("optional", {})}
+        for key, value in node["inputs"].items():
+            offered = None if isinstance(value, list) else choices(specs[key])
+            if offered is not None and value not in offered:
+                missing.append((node["class_type"], key, value))
+    assert missing == []
+
+
+def test_runs_and_keeps_every_frame(name, page_server, short_clip):
+    from devtools.media import count_frames, frame_size
+
+    clip, frames = short_clip
+    graph = read_json("api", f"{name}.json")
+    for node in graph.values():
+        if node["class_type"] == "ImageScale":
+            node["inputs"].update(width=SIDE, height=SIDE)
+        elif node["class_type"] == "LoadVideo":
+            node["inputs"]["file"] = clip
+    (video,) = page_server.client.run(graph).files()
+    assert count_frames(video) == frames
+    assert frame_size(video) == (SIDE, SIDE)
+
+
+def test_picture_of_the_main_workflow(comfy_page, tmp_path):
+    folder = Path(os.environ.get("LIVE2DIFF_SCREENSHOTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    graph = comfy_page.load(read_json(f"{MAIN}.json"))
+    picture = comfy_page.picture(graph, folder / "workflow.png")
+    assert 20_000 < picture.stat().st_size < 300_000
