@@ -17,6 +17,13 @@ def core(name):
     return importlib.import_module(f"{PACK}.live2diff_core.{name}")
 
 
+def node(module, name):
+    """A node class, locked as ComfyUI does it before each run."""
+    return getattr(importlib.import_module(f"{PACK}.nodes.{module}"), name).PREPARE_CLASS_CLONE(
+        None
+    )
+
+
 def random(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
