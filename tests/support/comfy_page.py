@@ -77,7 +77,7 @@ VIDEOS_READY = "() => Array.from(document.querySelectorAll('video')).every(v => 
 
 
 def find_chromium() -> str | None:
-    """The browser: the variable CHROMIUM, /usr/bin/chromium, or one on the PATH."""
+    """The browser: the one that the variable CHROMIUM names, else the first on the PATH."""
     named = os.environ.get("CHROMIUM")
     if named:
         return named if Path(named).is_file() else None
@@ -132,7 +132,7 @@ class ComfyPage:
         self._errors: list[str] = []
         page.on("pageerror", lambda error: self._errors.append(str(error)))
         page.on("console", self._on_console)
-        # Nor may the page: the models of its default workflow are looked up on the web.
+        # The page would look up the models of its default workflow on the web.
         page.route(lambda address: not address.startswith(url), lambda route: route.abort())
         page.goto(url)
         page.wait_for_function(READY, timeout=LOAD_MILLISECONDS)
