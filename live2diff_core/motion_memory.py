@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +39,8 @@ class MotionMemory:
         self.window = AttentionWindow(config)
         self.denoising_steps = denoising_steps
         self._caches: dict[tuple[str, str], KVCache] = {}
+        # Keys and values of a saved stream; they join the caches when their attention first runs.
+        self._restored: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
 
     def group(self, frame: int) -> range:
         """Frames denoised together with `frame`."""
@@ -65,6 +67,11 @@ class MotionMemory:
             positions: makes the attention's projected position tables.
         """
         key = (conditioning, layer)
+        if key in self._restored:
+            self._caches[key] = KVCache(
+                *(part.to(like) for part in self._restored[key]), positions()
+            )
+            del self._restored[key]
         if key not in self._caches:
             _, tokens, heads, _, dim = like.shape
             shape = (self.denoising_steps, tokens, heads, self.window.slots, dim)
@@ -74,8 +81,39 @@ class MotionMemory:
     def reset(self) -> None:
         """Forget the stream and free its memory."""
         self._caches.clear()
+        self._restored.clear()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Keys and values of every attention, as `conditioning/layer/keys`; not copied."""
+        saved = {key: (cache.keys, cache.values) for key, cache in self._caches.items()}
+        parts = ("keys", "values")
+        return {
+            f"{conditioning}/{layer}/{part}": tensor
+            for (conditioning, layer), tensors in {**self._restored, **saved}.items()
+            for part, tensor in zip(parts, tensors, strict=True)
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take up a saved stream.
+
+        Raises:
+            ValueError: caches of another number of denoising steps or another window.
+        """
+        self.reset()
+        for name in state:
+            conditioning, layer, part = name.rsplit("/", 2)
+            if part != "keys":
+                continue
+            keys, values = state[name], state[f"{conditioning}/{layer}/values"]
+            if (keys.shape[0], keys.shape[3]) != (self.denoising_steps, self.window.slots):
+                raise ValueError(
+                    f"the saved stream has {keys.shape[0]} denoising steps and a window of "
+                    f"{keys.shape[3]}, this one {self.denoising_steps} and {self.window.slots}."
+                )
+            self._restored[conditioning, layer] = (keys, values)
 
     @property
     def nbytes(self) -> int:
         """Bytes held now."""
-        return sum(cache.nbytes for cache in self._caches.values())
+        waiting = sum(keys.nbytes + values.nbytes for keys, values in self._restored.values())
+        return waiting + sum(cache.nbytes for cache in self._caches.values())

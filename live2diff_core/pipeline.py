@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +29,17 @@ class FrameInFlight:
     step: int
     latent: Tensor
     depth: Tensor | None
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The frame as named tensors."""
+        depth = {} if self.depth is None else {"depth": self.depth}
+        return {"where": torch.tensor([self.frame, self.step]), "latent": self.latent, **depth}
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Tensor]) -> FrameInFlight:
+        """Make the frame again that `state_dict` gave."""
+        frame, step = state["where"].tolist()
+        return cls(frame, step, state["latent"], state.get("depth"))
 
 
 class PipelinedDenoiser:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count, takewhile
 
 import torch
 from torch import Tensor
@@ -129,6 +130,44 @@ class StreamSession:
         """
         return self._stack(list(self.drain()))
 
+    def attach(self, model: DenoiseModel, depth_encoder: Callable[[Tensor], Tensor] | None) -> None:
+        """Go on with another opening of the same model, as live streams do for every prompt."""
+        self.pipeline.model = model
+        self.depth_encoder = depth_encoder
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything that decides how the stream goes on, by name; tensors are not copied."""
+        counters = [self.frames_in, self.frames_out, int(self.ended)]
+        state = {"counters": torch.tensor(counters)}
+        if self._shape is not None:
+            state["shape"] = torch.tensor([*self._shape, int(bool(self._with_depth))])
+        for place, frames in (("waiting", self._waiting), ("flight", self.pipeline.in_flight)):
+            for index, frame in enumerate(frames):
+                state |= {f"{place}.{index}.{k}": v for k, v in frame.state_dict().items()}
+        if self.memory is not None:
+            state |= {f"memory/{k}": v for k, v in self.memory.state_dict().items()}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where `state_dict` was taken.
+
+        Raises:
+            ValueError: the state is of another kind of stream.
+        """
+        self.reset()
+        memory = {k.split("/", 1)[1]: v for k, v in state.items() if k.startswith("memory/")}
+        if memory and self.memory is None:
+            raise ValueError("the saved stream has a temporal memory, this MODEL has none.")
+        if self.memory is not None:
+            self.memory.load_state_dict(memory)
+        self.frames_in, self.frames_out, ended = state["counters"].tolist()
+        self.ended = bool(ended)
+        if "shape" in state:
+            *shape, with_depth = state["shape"].tolist()
+            self._shape, self._with_depth = torch.Size(shape), bool(with_depth)
+        self._waiting = _frames(state, "waiting")
+        self.pipeline.in_flight = _frames(state, "flight")
+
     @property
     def nbytes(self) -> int:
         """Bytes of temporal memory held now."""
@@ -154,3 +193,18 @@ class StreamSession:
 
     def _stack(self, frames: list[Tensor]) -> Tensor:
         return torch.stack(frames) if frames else torch.empty(0, *(self._shape or (0, 0, 0)))
+
+
+def _frames(state: Mapping[str, Tensor], place: str) -> list[FrameInFlight]:
+    """Read the frames that were saved as `place`.0, `place`.1 and so on."""
+    indices = takewhile(lambda index: f"{place}.{index}.where" in state, count())
+    return [
+        FrameInFlight.from_state_dict(
+            {
+                part: state[f"{place}.{index}.{part}"]
+                for part in ("where", "latent", "depth")
+                if f"{place}.{index}.{part}" in state
+            }
+        )
+        for index in indices
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -76,6 +76,14 @@ class TemporalMemory(Protocol):
 
     def reset(self) -> None:
         """Forget the stream."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What is remembered of the stream, by name."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take up what `state_dict` gave."""
         ...
 
     @property

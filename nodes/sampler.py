@@ -69,7 +69,7 @@ class Live2DiffStreamSampler(io.ComfyNode):
                     min=0.01,
                     max=1.0,
                     step=0.01,
-                    tooltip="How far the video may change. steps x denoise steps are run: 4 x 0.5 "
+                    tooltip="How far the video may change. steps x denoise, rounded down, are run: 4 x 0.5 "
                     "gives 2, the paper's setting; 8 at most.",
                 ),
                 io.Float.Input(

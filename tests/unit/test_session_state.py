@@ -1,0 +1,95 @@
+"""A stream's state is a value: saved, loaded, taken up as if nothing had happened."""
+
+import pytest
+import torch
+import toy_stream as toy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from live2diff_core.config import AttentionMode, StreamConfig
+from live2diff_core.state_file import StateFileError, fingerprint, load_state, save_state
+
+CONFIGS = [None, *(StreamConfig(6, 3, mode) for mode in AttentionMode)]
+SETTINGS = {"seed": 7, "steps": 2}
+
+
+def opened(config, steps=2):
+    return toy.session(toy.ToyModel(), steps, config, depth_encoder=lambda d: d)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.attention_mode.value if c else "none")
+@given(data=st.data())
+@settings(deadline=None, max_examples=15)
+def test_resumed_is_uninterrupted(config, data, tmp_path_factory):
+    count, steps = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 4))
+    cuts = data.draw(st.sets(st.integers(0, count), max_size=4))
+    latents, depth = toy.frames(count), toy.frames(count, seed=1)
+    path = tmp_path_factory.mktemp("state") / "stream.safetensors"
+    session, parts = opened(config, steps), []
+    for index in range(count):
+        if index in cuts:
+            save_state(path, session.state_dict(), SETTINGS)
+            session = opened(config, steps)
+            session.load_state_dict(load_state(path, SETTINGS))
+        parts += session.push(latents[index], depth[index])
+    found = torch.stack([*parts, *session.drain()])
+    assert torch.equal(found, toy.stream(toy.ToyModel(), latents, depth, steps, config))
+    assert session.frames_in == session.frames_out == count
+
+
+def test_a_saved_state_does_not_follow_the_stream(tmp_path):
+    latents = toy.frames(12)
+    session = opened(StreamConfig(6, 3))
+    session.step(latents[:6])
+    save_state(tmp_path / "s", session.state_dict(), SETTINGS)
+    rest = session.step(latents[6:])
+    again = opened(StreamConfig(6, 3))
+    again.load_state_dict(load_state(tmp_path / "s", SETTINGS))
+    assert torch.equal(again.step(latents[6:]), rest)
+
+
+def test_another_kind_of_stream_is_refused():
+    session = opened(StreamConfig(6, 3))
+    session.step(toy.frames(6))
+    state = session.state_dict()
+    with pytest.raises(ValueError, match="window of 6"):
+        opened(StreamConfig(7, 3)).load_state_dict(state)
+    with pytest.raises(ValueError, match="2 denoising steps"):
+        opened(StreamConfig(6, 3), steps=3).load_state_dict(state)
+    with pytest.raises(ValueError, match="has none"):
+        opened(None).load_state_dict(state)
+
+
+def test_other_settings_are_named(tmp_path):
+    save_state(tmp_path / "s", {"counters": torch.tensor([0])}, SETTINGS)
+    with pytest.raises(StateFileError, match="seed 7 -> 8"):
+        load_state(tmp_path / "s", {**SETTINGS, "seed": 8})
+    assert fingerprint(SETTINGS) == fingerprint(dict(reversed(SETTINGS.items())))
+    assert fingerprint(SETTINGS) != fingerprint({**SETTINGS, "seed": 8})
+
+
+def test_files_that_are_no_states(tmp_path):
+    from safetensors.torch import save_file
+
+    with pytest.raises(StateFileError, match="no saved stream"):
+        load_state(tmp_path / "missing", SETTINGS)
+    (tmp_path / "text").write_text("hello")
+    with pytest.raises(StateFileError, match="damaged"):
+        load_state(tmp_path / "text", SETTINGS)
+    save_file({"a": torch.zeros(1)}, str(tmp_path / "other"))
+    with pytest.raises(StateFileError, match="not a saved stream"):
+        load_state(tmp_path / "other", SETTINGS)
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "s"
+    save_state(path, {"counters": torch.tensor([1])}, SETTINGS)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("live2diff_core.state_file.save_file", full)
+    with pytest.raises(OSError, match="No space"):
+        save_state(path, {"counters": torch.tensor([2])}, SETTINGS)
+    assert load_state(path, SETTINGS)["counters"].item() == 1
+    assert list(tmp_path.iterdir()) == [path]
