@@ -1,0 +1,355 @@
+"""The nodes as ComfyUI calls them: results, refusals and what they say of themselves."""
+
+import asyncio
+import inspect
+import shutil
+from pathlib import Path
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.samplers
+import comfy.supported_models
+import folder_paths
+import pytest
+import torch
+from host_stream import core, frames, node, prompt, relative_error, translate
+
+ROOT = Path(__file__).resolve().parents[2]
+COUNT = 6
+NODES = (
+    "Live2DiffLoadMotionModule",
+    "Live2DiffSettings",
+    "Live2DiffApply",
+    "Live2DiffLoadDepthModel",
+    "Live2DiffEstimateDepth",
+    "Live2DiffStreamSampler",
+)
+
+
+@torch.inference_mode()
+def sample(model, latents=None, depth=None, **settings):
+    """Run the Stream Sampler and return its LATENT."""
+    inputs = {
+        "positive": prompt(),
+        "negative": prompt(1),
+        "frames": {"samples": frames(COUNT) if latents is None else latents},
+        "seed": 3,
+        "steps": 4,
+        "denoise": 0.5,
+        "cfg": 1.0,
+        "depth": None if depth is None else {"samples": depth},
+        **settings,
+    }
+    return node("sampler", "Live2DiffStreamSampler").execute(model, **inputs).args[0]
+
+
+def settings_node(warmup=8, window=16, mode="causal_warmup"):
+    return node("motion", "Live2DiffSettings").execute(warmup, window, mode).args[0]
+
+
+def apply_node(model, motion, settings=None):
+    return node("motion", "Live2DiffApply").execute(model, motion, settings).args[0]
+
+
+def tiny(sd15, kind, **changes):
+    """Another kind of diffusion model, as small as the traces' SD1.5."""
+    config = kind({**sd15.model.model_config.unet_config, **changes})
+    config.set_inference_dtype(torch.float32, None)
+    cpu = torch.device("cpu")
+    return comfy.model_patcher.CoreModelPatcher(
+        config.get_model({}, ""), load_device=cpu, offload_device=cpu
+    )
+
+
+# What they give
+
+
+def test_sampler_gives_what_the_engine_gives(sd15, motion):
+    """Latents are scaled into the model's range and back; the rest of the LATENT is kept."""
+    model = apply_node(sd15, motion, settings_node(2, 4))
+    latents, depth = frames(COUNT), frames(COUNT, seed=1)
+    scale = 0.18215
+    expected = translate(model, latents * scale, depth * scale) / scale
+    output = sample(model, latents, depth, frames={"samples": latents, "batch_index": [*range(6)]})
+    assert relative_error(output["samples"], expected) < 1e-5
+    assert output["batch_index"] == [*range(6)]
+
+
+def test_settings_are_the_papers_by_default(sd15, motion):
+    applied = core("unet_patch").applied_motion
+    default = applied(apply_node(sd15, motion)).config
+    assert default == settings_node() == core("config").StreamConfig(16, 8)
+    chosen = applied(apply_node(sd15, motion, settings_node(3, 9, "causal"))).config
+    assert chosen == core("config").StreamConfig(9, 3, core("config").AttentionMode.CAUSAL)
+
+
+def test_plain_model_translates_frame_by_frame(sd15):
+    """Without a motion module a frame depends on itself and its noise alone."""
+    latents = frames(COUNT)
+    changed = latents.clone()
+    changed[2] += 1
+    one, other = (sample(sd15, each)["samples"] for each in (latents, changed))
+    for frame in range(COUNT):
+        assert (relative_error(one[frame], other[frame]) < 1e-4) == (frame != 2)
+
+
+@pytest.mark.parametrize("count", [1, 8, 9])
+def test_as_many_frames_as_came(sd15, motion, count):
+    assert len(sample(apply_node(sd15, motion), frames(count))["samples"]) == count
+
+
+def test_input_is_not_changed(sd15, motion):
+    latents = frames(COUNT)
+    given = {"samples": latents.clone()}
+    sample(apply_node(sd15, motion, settings_node(2, 4)), frames=given)
+    assert given.keys() == {"samples"} and torch.equal(given["samples"], latents)
+
+
+def test_half_precision_latents(sd15, motion):
+    model = apply_node(sd15, motion, settings_node(2, 4))
+    output = sample(model, frames(COUNT).half())["samples"]
+    assert output.isfinite().all() and output.dtype is torch.float16
+    assert relative_error(output.float(), sample(model)["samples"]) < 0.05
+
+
+def test_progress_counts_frames_in_order(monkeypatch, sd15, motion):
+    import latent_preview
+
+    told = []
+    monkeypatch.setattr(
+        latent_preview,
+        "prepare_callback",
+        lambda model, steps: lambda step, x0, x, total: told.append((step, total, x0.shape[0])),
+    )
+    sample(apply_node(sd15, motion, settings_node(2, 4)))
+    assert told == [(frame, COUNT, 1) for frame in range(COUNT)]
+
+
+# SIGMAS
+
+
+def test_sigmas_replace_steps_and_denoise(sd15, motion):
+    model = apply_node(sd15, motion, settings_node(2, 4))
+    expected = sample(model, steps=4, denoise=0.75)["samples"]
+    levels = core("host_model").host_schedule(model, 4, 0.75).sigmas
+    for sigmas in (levels, torch.cat([levels, torch.zeros(1)])):
+        found = sample(model, steps=1, denoise=0.1, sigmas=sigmas)["samples"]
+        assert relative_error(found, expected) < 1e-4
+
+
+@pytest.mark.parametrize("scheduler", ["simple", "normal", "karras", "sgm_uniform", "beta"])
+def test_core_schedulers(sd15, motion, scheduler):
+    model = apply_node(sd15, motion, settings_node(2, 4))
+    sampling = model.get_model_object("model_sampling")
+    sigmas = comfy.samplers.calculate_sigmas(sampling, scheduler, 3)
+    output = sample(model, frames(3), sigmas=sigmas)["samples"]
+    assert output.shape == frames(3).shape and output.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "sigmas, message",
+    [
+        ([], "no noise level above 0"),
+        ([0.0], "no noise level above 0"),
+        ([1.0, 2.0], "must fall from step to step"),
+        ([2.0, float("nan"), 0.0], "must be finite"),
+        ([*range(10, -1, -1)], "10 denoising steps; 1 to 8 are supported"),
+    ],
+)
+def test_sigmas_that_are_no_schedule(sd15, sigmas, message):
+    with pytest.raises(ValueError, match=message):
+        sample(sd15, sigmas=torch.tensor(sigmas, dtype=torch.float32))
+
+
+# Bad input
+
+
+def bad(count=COUNT, value=None):
+    latents = frames(count)
+    if value is not None:
+        latents[count // 2, 0, 1, 1] = value
+    return latents
+
+
+@pytest.mark.parametrize(
+    "latents, depth, message",
+    [
+        (bad(0), None, r"frames: there are no frames"),
+        (bad(value=float("nan")), None, r"frames: frame 3 .*NaN or infinite"),
+        (bad(value=float("inf")), None, r"frames: frame 3 .*NaN or infinite"),
+        (torch.zeros(2, 16, 8, 8), None, r"frames: expected SD1.5 latents"),
+        (torch.zeros(1, 4, 2, 8, 8), None, r"frames: expected SD1.5 latents"),
+        (bad(), bad(COUNT - 1), r"depth: 5 depth latents came for 6 frames"),
+        (bad(), bad(COUNT + 1), r"depth: 7 depth latents came for 6 frames"),
+        (bad(), bad(value=float("nan")), r"depth: frame 3 .*NaN"),
+        (
+            bad(),
+            frames(COUNT, (8, 9)),
+            r"depth: the depth latents are 72 x 64 pixels, the frames 80",
+        ),
+    ],
+)
+def test_bad_latents(sd15, motion, latents, depth, message):
+    with pytest.raises(ValueError, match=message):
+        sample(apply_node(sd15, motion), latents, depth)
+
+
+def test_noise_masks_are_refused(sd15):
+    latent = {"samples": frames(2), "noise_mask": torch.ones(1, 64, 80)}
+    with pytest.raises(ValueError, match="streams do not inpaint"):
+        sample(sd15, frames=latent)
+
+
+@pytest.mark.parametrize(
+    "steps, denoise, message",
+    [
+        (4, 0.2, r"leave no denoising step. Raise denoise to at least 0.25"),
+        (9, 1.0, r"9 denoising steps; 1 to 8 are supported. Use fewer steps or a lower denoise"),
+        (4, 1.5, r"more denoising steps than the 4 steps there are"),
+        (51, 0.1, r"steps is 51; the LCM schedule has 1 to 50"),
+    ],
+)
+def test_bad_steps(sd15, steps, denoise, message):
+    with pytest.raises(ValueError, match=message):
+        sample(sd15, steps=steps, denoise=denoise)
+
+
+def test_window_longer_than_the_position_table(sd15, motion):
+    with pytest.raises(
+        ValueError, match="window_size is 25, but .* 24 entries. Set the window to 24"
+    ):
+        apply_node(sd15, motion, settings_node(8, 25))
+
+
+def test_warmup_that_fills_the_window(pack):
+    with pytest.raises(ValueError, match="Choose warmup_frames from 1 to window_size - 1"):
+        settings_node(16, 16)
+
+
+def test_depth_without_a_motion_module(sd15):
+    with pytest.raises(ValueError, match="Put 'Apply Live2Diff' before the Stream Sampler"):
+        sample(sd15, depth=frames(COUNT))
+
+
+def test_cache_larger_than_the_memory(monkeypatch, sd15, motion):
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *_, **__: 1000)
+    with pytest.raises(MemoryError, match=r"needs [\d.]+ MB, but cpu has only .* a smaller window"):
+        sample(apply_node(sd15, motion))
+
+
+# Wrong MODELs
+
+
+@pytest.mark.parametrize("kind", ["SDXL", "SD20", "SD15_instructpix2pix"])
+def test_other_models_are_refused(sd15, motion, kind):
+    model = tiny(sd15, getattr(comfy.supported_models, kind))
+    with pytest.raises(ValueError, match=f"This MODEL is {kind}, but .* SD1.5 only"):
+        apply_node(model, motion)
+    with pytest.raises(ValueError, match=f"This MODEL is {kind}"):
+        sample(model)
+
+
+def test_inpainting_models_are_refused(sd15, motion):
+    model = tiny(sd15, comfy.supported_models.SD15, in_channels=9)
+    with pytest.raises(ValueError, match="takes 9 input channels .an inpainting"):
+        apply_node(model, motion)
+    with pytest.raises(ValueError, match="takes 9 input channels"):
+        sample(model)
+
+
+def test_other_widths_are_refused(sd15, motion):
+    model = tiny(sd15, comfy.supported_models.SD15, model_channels=64)
+    with pytest.raises(ValueError, match="live2diff.ckpt has widths .* do not belong together"):
+        apply_node(model, motion)
+
+
+# Load Motion Module
+
+
+@pytest.fixture
+def motion_folder(tmp_path, pack, monkeypatch):
+    """An empty models folder that is the only one the node knows."""
+    known = dict(folder_paths.folder_names_and_paths)
+    for name in ("live2diff", "animatediff_models"):
+        (tmp_path / name).mkdir()
+        known[name] = ([str(tmp_path / name)], {".ckpt", ".pt", ".pth", ".safetensors"})
+    monkeypatch.setattr(folder_paths, "folder_names_and_paths", known)
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    return tmp_path
+
+
+def test_loader_lists_and_loads(motion_folder, golden_folder):
+    shutil.copy(
+        golden_folder / "live2diff.ckpt", motion_folder / "animatediff_models" / "mine.ckpt"
+    )
+    loader = node("motion", "Live2DiffLoadMotionModule")
+    assert loader.define_schema().inputs[0].options == ["mine.ckpt"]
+    assert loader.validate_inputs("mine.ckpt") is True
+    loaded = loader.execute("mine.ckpt").args[0]
+    assert loaded.name == "mine.ckpt" and loaded.layout.depth_channels == 32
+    assert "no motion module 'other.ckpt'; found: mine.ckpt" in loader.validate_inputs("other.ckpt")
+
+
+def test_loader_says_what_to_put_where(motion_folder):
+    loader = node("motion", "Live2DiffLoadMotionModule")
+    (shown,) = loader.define_schema().inputs[0].options
+    assert "models/live2diff" in shown
+    assert "Put Live2Diff's live2diff.ckpt into" in loader.validate_inputs(shown)
+    with pytest.raises(FileNotFoundError, match="was not found. Put Live2Diff's"):
+        loader.execute("gone.ckpt")
+
+
+# What they say of themselves
+
+
+@pytest.fixture(scope="module")
+def classes(pack):
+    async def listed():
+        extension = await pack.comfy_entrypoint()
+        await extension.on_load()
+        return await extension.get_node_list()
+
+    return {cls.define_schema().node_id: cls for cls in asyncio.run(listed())}
+
+
+def test_the_pack_has_its_nodes(classes):
+    assert tuple(classes) == NODES
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_every_node_explains_itself(classes, name):
+    cls = classes[name]
+    cls.VALIDATE_CLASS()
+    schema = cls.GET_SCHEMA()
+    schema.validate()
+    assert cls.GET_NODE_INFO_V1()["name"] == name
+    assert schema.category == "Live2Diff"
+    assert schema.description and schema.display_name
+    for entry in [*schema.inputs, *schema.outputs]:
+        assert entry.tooltip and entry.tooltip.endswith("."), entry.id
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_execute_takes_what_the_schema_promises(classes, name):
+    schema = classes[name].GET_SCHEMA()
+    parameters = inspect.signature(classes[name].execute).parameters
+    assert list(parameters) and set(parameters) == {entry.id for entry in schema.inputs}
+    optional = {p.name for p in parameters.values() if p.default is not p.empty}
+    assert optional == {entry.id for entry in schema.inputs if entry.optional}
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_every_node_has_a_help_page_for_all_inputs(classes, name):
+    page = (ROOT / "web" / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    schema = classes[name].GET_SCHEMA()
+    assert page.startswith(f"# {schema.display_name}\n")
+    for entry in [*schema.inputs, *schema.outputs]:
+        label = getattr(entry, "display_name", None) or entry.id
+        assert f"**{entry.id}**" in page or f"**{label}**" in page, entry.id
+
+
+def test_settings_show_the_memory_they_need(pack):
+    from importlib import import_module
+
+    table = import_module("comfyui_live2diff.nodes.motion").memory_table(settings_node())
+    assert "512 x 512: 1.52 GB" in table
