@@ -6,9 +6,10 @@ layers, clones share nothing they could break, and an exception leaves nothing b
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import comfy.ldm.modules.attention as host_attention
@@ -27,6 +28,7 @@ from .config import StreamConfig
 from .motion_module import Build, MotionLayout, MotionModel, MotionModule
 
 KEY = "live2diff"
+CACHE_NAMES = "live2diff_cache_names"
 
 
 class UnsupportedModelError(ValueError):
@@ -61,11 +63,22 @@ class StepContext:
         plan: the engine's StepPlan.
         conditioning: name of each of the host's conditionings, by its uuid.
         offsets: (y, x) of conditionings that cover a part of the picture, by uuid.
+        passes: how often each conditioning has run in this call.
     """
 
     plan: Any
     conditioning: dict[Any, str]
     offsets: dict[Any, tuple[int, int]]
+    passes: Counter = field(default_factory=Counter)
+
+    def cache_names(self, uuids: Sequence[Any]) -> list[str]:
+        """Name whose caches a forward pass of these conditionings uses.
+
+        Guidance such as PAG runs a conditioning again, on a changed UNet: such a pass must neither
+        see nor overwrite what the first one remembers.
+        """
+        self.passes.update(uuids)
+        return [f"{self.conditioning[u]}.pass{self.passes[u] - 1}" for u in uuids]
 
 
 def load_motion_module(path: str) -> LoadedMotionModule:
@@ -266,7 +279,8 @@ class ScopedInsertion:
 
     def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """Insert, run, take out, whatever happens."""
-        step_context(_transformer_options(args, kwargs))
+        options = _transformer_options(args, kwargs)
+        options[CACHE_NAMES] = step_context(options).cache_names(options["uuids"])
         # The host may run another instance of the UNet than it had when the patch was applied.
         points = insertion_points(executor.class_obj, self.motion)
         with ExitStack() as stack:
@@ -301,9 +315,8 @@ def _run_motion_module(
     module: MotionModule, x: Tensor, emb: Any, context: Any, transformer_options: dict, *_: Any
 ) -> Tensor:
     """Call a motion module where the host's UNet reaches it (a forward_timestep_embed_patch)."""
-    step = step_context(transformer_options)
-    names = [step.conditioning[uuid] for uuid in transformer_options["uuids"]]
-    return module(x, step.plan.memory, names)
+    memory = step_context(transformer_options).plan.memory
+    return module(x, memory, transformer_options[CACHE_NAMES])
 
 
 def _add_depth(h: Tensor, transformer_options: dict) -> Tensor:

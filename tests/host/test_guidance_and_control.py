@@ -75,7 +75,7 @@ def test_caches_are_named_by_prompt(model):
     with Stream(model, SIZE, 3, cfg=2.0, positive=[*prompt(), *prompt(5)]) as stream:
         stream.run(frames(3))
         names = {name for name, _ in stream.session.memory._caches}
-    assert names == {"positive.0", "positive.1", "negative.0"}
+    assert names == {"positive.0.pass0", "positive.1.pass0", "negative.0.pass0"}
 
 
 @pytest.fixture
@@ -324,3 +324,22 @@ def test_hooks_with_keyframes_are_refused(model):
     error = core("unet_patch").UnsupportedModelError
     with pytest.raises(error, match="Remove the hook keyframes"):
         translate(model, frames(2), positive=hooked)
+
+
+def perturbed(model):
+    """Core's Perturbed-Attention Guidance runs each prompt again, with other self-attention."""
+    import comfy_extras.nodes_pag
+
+    node = comfy_extras.nodes_pag.PerturbedAttentionGuidance
+    if hasattr(node, "execute"):
+        return node.execute(model, 1.0).args[0]
+    return node().patch(model, 1.0)[0]
+
+
+@pytest.mark.parametrize("cfg", [1.0, 2.0])
+def test_a_guidance_pass_has_a_memory_of_its_own(monkeypatch, model, cfg):
+    guided = perturbed(model)
+    found = translate(guided, frames(COUNT), cfg=cfg)
+    expected = translate_at_once(monkeypatch, guided, frames(COUNT), cfg=cfg)
+    assert relative_error(found, expected) < LIMIT
+    assert relative_error(found, translate(model, frames(COUNT), cfg=cfg)) > 1e-3
