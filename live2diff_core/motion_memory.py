@@ -68,8 +68,10 @@ class MotionMemory:
         """
         key = (conditioning, layer)
         if key in self._restored:
+            keys, values = self._restored[key]
+            # Copies, because caches are written in place and the saved state is a value.
             self._caches[key] = KVCache(
-                *(part.to(like) for part in self._restored[key]), positions()
+                keys.to(like, copy=True), values.to(like, copy=True), positions()
             )
             del self._restored[key]
         if key not in self._caches:

@@ -48,6 +48,22 @@ def test_a_saved_state_does_not_follow_the_stream(tmp_path):
     assert torch.equal(again.step(latents[6:]), rest)
 
 
+def test_streams_resumed_from_one_state_do_not_mix():
+    latents = toy.frames(12)
+    session = opened(StreamConfig(6, 3))
+    session.step(latents[:6])
+    state = {name: tensor.clone() for name, tensor in session.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in state.items()}
+    expected = session.step(latents[6:])
+    resumed = [opened(StreamConfig(6, 3)) for _ in range(2)]
+    for each in resumed:
+        each.load_state_dict(state)
+    for latent, other, frame in zip(latents[6:], toy.frames(6, seed=9), expected, strict=True):
+        resumed[1].push(other)
+        assert torch.equal(resumed[0].push(latent)[0], frame)
+    assert all(torch.equal(state[name], before[name]) for name in before)
+
+
 def test_another_kind_of_stream_is_refused():
     session = opened(StreamConfig(6, 3))
     session.step(toy.frames(6))
