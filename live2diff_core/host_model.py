@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import uuid
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -53,6 +54,8 @@ class HostModel:
         schedule: noise levels of the T steps.
         latent_size: (h, w).
         frames: frames in the stream, which ControlNet images, masks and prompts are matched with.
+        companions: other models' handles (VAE, depth), loaded with this one and kept beside it.
+        companion_bytes: memory they take to work in.
     """
 
     def __init__(
@@ -64,6 +67,8 @@ class HostModel:
         schedule: ConsistencySchedule,
         latent_size: tuple[int, int],
         frames: int,
+        companions: Sequence[Any] = (),
+        companion_bytes: int = 0,
     ) -> None:
         """Check and remember; nothing is loaded yet."""
         sd15_unet(model)
@@ -73,6 +78,10 @@ class HostModel:
         self._conds = {
             kind: comfy.sampler_helpers.convert_cond(cond) for kind, cond in conds.items()
         }
+        # The host loads a conditioning's models together with the UNet.
+        first = self._conds["positive"][0]
+        first["additional_models"] = [*first.get("additional_models", []), *companions]
+        self._companion_bytes = companion_bytes
         self._hints = ControlHints(self._conds, frames)
         self._frame_conditions = FrameConditions(self._conds, frames)
         self._cfg = cfg
@@ -214,8 +223,8 @@ class HostModel:
         base, applied = self._model.model, applied_motion(self._model)
         group = 1 if applied is None else applied.config.window_size
         rows = max(len(self._schedule), group)
-        needed = self.cache_bytes
-        check_memory(needed, self.device)
+        needed = self.cache_bytes + self._companion_bytes
+        check_memory(self.cache_bytes, self.device)
         row = base.memory_required([1, 4, *self._latent_size])
         return [rows + math.ceil(needed / max(row, 1)), 4, *self._latent_size]
 
