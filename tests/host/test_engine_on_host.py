@@ -144,6 +144,36 @@ def test_the_memory_estimate_is_exact(sd15, motion, size, steps, cfg):
         assert stream.session.nbytes == stream.host.cache_bytes > 0
 
 
+@pytest.mark.parametrize(
+    "stored, computed, cached",
+    [
+        (torch.bfloat16, None, torch.bfloat16),
+        (torch.float16, torch.float32, torch.float32),
+        (torch.float8_e4m3fn, torch.bfloat16, torch.bfloat16),
+    ],
+    ids=str,
+)
+@torch.inference_mode()
+def test_weights_of_other_types(golden, golden_folder, motion, stored, computed, cached):
+    """The cache and its estimate follow the type that the UNet computes in."""
+    exact = golden[0].build_sd15(golden_folder / "unet.safetensors")
+    config = type(exact.model.model_config)(exact.model.model_config.unet_config)
+    config.set_inference_dtype(stored, computed)
+    rounded = config.get_model({}, "")
+    rounded.load_state_dict(exact.model.state_dict(), strict=False)
+    cpu = torch.device("cpu")
+    plain = type(exact)(rounded, load_device=cpu, offload_device=cpu)
+    model = patched(plain, motion, 4, 2)
+    with Stream(model, SIZE, 6, cfg=2.0, depth=True) as stream:
+        found = stream.run(frames(6), frames(6, seed=1))
+        assert stream.session.nbytes == stream.host.cache_bytes
+        types = {c.keys.dtype for c in stream.session.memory._caches.values()}
+    assert types == {cached} and found.dtype is torch.float32
+    latents = frames(6), frames(6, seed=1)
+    expected = translate(patched(exact, motion, 4, 2), *latents, cfg=2.0)
+    assert (found - expected).abs().mean() < 0.5 * expected.abs().mean()
+
+
 @torch.inference_mode()
 def test_memory_does_not_grow(sd15, motion):
     with Stream(patched(sd15, motion, 4, 2), (4, 4), 40) as stream:
