@@ -31,7 +31,7 @@ WORK = {
     "VAEDecode": "Decoding",
 }
 # Of the translated pictures, in pixels; a CPU takes minutes even so.
-LONGEST_SIDE, LONGEST_SIDE_CPU = 512, 256
+LONGEST_SIDE, LONGEST_SIDE_CPU = 512, 192
 # Node class -> (input, key of models.WANTED).
 MODEL_INPUTS = {
     "CheckpointLoaderSimple": ("ckpt_name", "checkpoint"),
