@@ -27,7 +27,7 @@ def test_every_attention_mode(monkeypatch, sd15, motion, mode, steps):
     assert relative_error(found, expected) < LIMIT
 
 
-@pytest.mark.parametrize("size", [(3, 3), (3, 5), (1, 40)])
+@pytest.mark.parametrize("size", [(5, 3), (3, 5), (1, 40)])
 def test_the_smallest_frames_run(sd15, motion, size):
     found = translate(patched(sd15, motion), frames(10, size), frames(10, size, seed=1))
     assert found.shape == (10, 4, *size) and found.isfinite().all()
@@ -176,10 +176,10 @@ def test_weights_of_other_types(golden, golden_folder, motion, stored, computed,
 
 @torch.inference_mode()
 def test_memory_does_not_grow(sd15, motion):
-    with Stream(patched(sd15, motion, 4, 2), (4, 4), 40) as stream:
-        stream.session.step(frames(10, (4, 4)))
+    with Stream(patched(sd15, motion, 4, 2), (4, 6), 40) as stream:
+        stream.session.step(frames(10, (4, 6)))
         held = stream.session.nbytes
-        stream.session.step(frames(30, (4, 4), seed=1))
+        stream.session.step(frames(30, (4, 6), seed=1))
         assert stream.session.nbytes == held
 
 
