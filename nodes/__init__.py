@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .depth import Live2DiffEstimateDepth, Live2DiffLoadDepthModel
+from .folder import Live2DiffVideoFromFolder
 from .folders import register_model_folders
 from .motion import Live2DiffApply, Live2DiffLoadMotionModule, Live2DiffSettings
 from .sampler import Live2DiffStreamSampler
@@ -24,4 +25,5 @@ class Live2DiffExtension(ComfyExtension):
             Live2DiffLoadDepthModel,
             Live2DiffEstimateDepth,
             Live2DiffStreamSampler,
+            Live2DiffVideoFromFolder,
         ]

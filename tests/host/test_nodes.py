@@ -23,6 +23,7 @@ NODES = (
     "Live2DiffLoadDepthModel",
     "Live2DiffEstimateDepth",
     "Live2DiffStreamSampler",
+    "Live2DiffVideoFromFolder",
 )
 
 
