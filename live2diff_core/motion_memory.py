@@ -14,6 +14,10 @@ from .temporal_attention import PositionTables, WindowView
 from .window import AttentionWindow
 
 
+class FeatureSizeError(ValueError):
+    """Something resizes the UNet's features while a stream runs."""
+
+
 @dataclass(frozen=True)
 class MotionStep:
     """What the motion modules read during one model call."""
@@ -65,6 +69,9 @@ class MotionMemory:
             layer: name of the attention.
             like: [R, HW, heads, Q, d] keys that are about to be written.
             positions: makes the attention's projected position tables.
+
+        Raises:
+            FeatureSizeError: `like` has another size than what is cached.
         """
         key = (conditioning, layer)
         if key in self._restored:
@@ -78,6 +85,13 @@ class MotionMemory:
             _, tokens, heads, _, dim = like.shape
             shape = (self.denoising_steps, tokens, heads, self.window.slots, dim)
             self._caches[key] = KVCache.allocate(shape, positions(), like)
+        if self._caches[key].keys.shape[1] != like.shape[1]:
+            raise FeatureSizeError(
+                f"The UNet's features at {layer} changed from {self._caches[key].keys.shape[1]} to "
+                f"{like.shape[1]} pixels within a stream. A node that shrinks them at some steps "
+                "only (PatchModelAddDownscale, Kohya Deep Shrink) cannot be used with Live2Diff: "
+                "remove it."
+            )
         return self._caches[key]
 
     def reset(self) -> None:

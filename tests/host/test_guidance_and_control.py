@@ -343,3 +343,17 @@ def test_a_guidance_pass_has_a_memory_of_its_own(monkeypatch, model, cfg):
     expected = translate_at_once(monkeypatch, guided, frames(COUNT), cfg=cfg)
     assert relative_error(found, expected) < LIMIT
     assert relative_error(found, translate(model, frames(COUNT), cfg=cfg)) > 1e-3
+
+
+def test_nodes_that_shrink_some_steps_are_refused(model):
+    import comfy_extras.nodes_model_downscale
+
+    node = comfy_extras.nodes_model_downscale.PatchModelAddDownscale
+    settings = (3, 2.0, 0.0, 0.6, True, "bicubic", "bicubic")
+    if hasattr(node, "execute"):
+        shrunk = node.execute(model, *settings).args[0]
+    else:
+        shrunk = node().patch(model, *settings)[0]
+    error = core("motion_memory").FeatureSizeError
+    with pytest.raises(error, match="within a stream.*PatchModelAddDownscale.*remove it"):
+        translate(shrunk, frames(COUNT), steps=3)
