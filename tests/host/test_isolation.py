@@ -328,6 +328,35 @@ def test_interrupt_stops_at_the_next_step_and_frees_all(monkeypatch, sd15, motio
     assert_same_anatomy(sd15, before)
 
 
+@pytest.mark.parametrize("call", [1, 60, 200, 330])
+@torch.inference_mode()
+def test_an_interrupted_frame_can_be_pushed_again(monkeypatch, sd15, motion, call):
+    """Half of a call's caches are written when it stops; the next try writes them all."""
+    model = patched(sd15, motion, 4, 2)
+    latents = frames(COUNT)
+    expected = translate(model, latents, steps=3, cfg=2.0)
+    attention = core("motion_module").TemporalAttention
+    original, calls = attention.forward, []
+
+    def stop(self, *args):
+        calls.append(1)
+        if len(calls) == call:
+            raise comfy.model_management.InterruptProcessingException
+        return original(self, *args)
+
+    monkeypatch.setattr(attention, "forward", stop)
+    found = []
+    with Stream(model, SIZE, COUNT, steps=3, cfg=2.0) as stream:
+        while len(found) < COUNT:
+            try:
+                for latent in latents[stream.session.frames_in :]:
+                    found += stream.session.push(latent)
+                found += stream.session.drain()
+            except comfy.model_management.InterruptProcessingException:
+                assert len(calls) == call
+    assert torch.equal(torch.stack(found), expected)
+
+
 def test_motion_weights_are_the_hosts_to_manage(sd15, motion):
     model = patched(sd15, motion)
     assert motion.patcher in model.get_nested_additional_models()
