@@ -36,10 +36,13 @@ class FrameInFlight:
         return {"where": torch.tensor([self.frame, self.step]), "latent": self.latent, **depth}
 
     @classmethod
-    def from_state_dict(cls, state: Mapping[str, Tensor]) -> FrameInFlight:
-        """Make the frame again that `state_dict` gave."""
+    def from_state_dict(
+        cls, state: Mapping[str, Tensor], device: torch.device | None = None
+    ) -> FrameInFlight:
+        """Make the frame again that `state_dict` gave, on `device` or where the state is."""
         frame, step = state["where"].tolist()
-        return cls(frame, step, state["latent"], state.get("depth"))
+        depth = None if "depth" not in state else state["depth"].to(device)
+        return cls(frame, step, state["latent"].to(device), depth)
 
 
 class PipelinedDenoiser:

@@ -148,8 +148,15 @@ class StreamSession:
             state |= {f"memory/{k}": v for k, v in self.memory.state_dict().items()}
         return state
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(
+        self, state: Mapping[str, Tensor], device: torch.device | None = None
+    ) -> None:
         """Go on where `state_dict` was taken.
+
+        Args:
+            state: what `state_dict` gave; it may lie on any device.
+            device: where the model runs. The frames inside are moved there; the memory follows
+                the model by itself. None leaves them where they are.
 
         Raises:
             ValueError: the state is of another kind of stream.
@@ -165,8 +172,8 @@ class StreamSession:
         if "shape" in state:
             *shape, with_depth = state["shape"].tolist()
             self._shape, self._with_depth = torch.Size(shape), bool(with_depth)
-        self._waiting = _frames(state, "waiting")
-        self.pipeline.in_flight = _frames(state, "flight")
+        self._waiting = _frames(state, "waiting", device)
+        self.pipeline.in_flight = _frames(state, "flight", device)
 
     @property
     def nbytes(self) -> int:
@@ -195,7 +202,9 @@ class StreamSession:
         return torch.stack(frames) if frames else torch.empty(0, *(self._shape or (0, 0, 0)))
 
 
-def _frames(state: Mapping[str, Tensor], place: str) -> list[FrameInFlight]:
+def _frames(
+    state: Mapping[str, Tensor], place: str, device: torch.device | None
+) -> list[FrameInFlight]:
     """Read the frames that were saved as `place`.0, `place`.1 and so on."""
     indices = takewhile(lambda index: f"{place}.{index}.where" in state, count())
     return [
@@ -204,7 +213,8 @@ def _frames(state: Mapping[str, Tensor], place: str) -> list[FrameInFlight]:
                 part: state[f"{place}.{index}.{part}"]
                 for part in ("where", "latent", "depth")
                 if f"{place}.{index}.{part}" in state
-            }
+            },
+            device,
         )
         for index in indices
     ]

@@ -64,6 +64,16 @@ def test_streams_resumed_from_one_state_do_not_mix():
     assert all(torch.equal(state[name], before[name]) for name in before)
 
 
+def test_frames_inside_go_where_the_model_is():
+    session = opened(StreamConfig(6, 3))
+    session.step(toy.frames(4))
+    again = opened(StreamConfig(6, 3))
+    again.load_state_dict(session.state_dict(), torch.device("meta"))
+    assert [frame.latent.device.type for frame in again.pipeline.in_flight] == ["meta"]
+    again.load_state_dict(session.state_dict())
+    assert [frame.latent.device.type for frame in again.pipeline.in_flight] == ["cpu"]
+
+
 def test_another_kind_of_stream_is_refused():
     session = opened(StreamConfig(6, 3))
     session.step(toy.frames(6))
