@@ -31,6 +31,7 @@ ENGINE = {
     "session",
     "state_file",
     "step_plan",
+    "stream_registry",
     "temporal_attention",
     "window",
 }
