@@ -1,0 +1,151 @@
+"""What a reader says about a video, and what it hands out: frames, and warnings with a place."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+
+# A file of noise has a warning per packet; memory must not grow with it.
+MAX_WARNINGS = 100
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What is known of a video once its first frame is decoded.
+
+    Attributes:
+        width, height: pixels of the frames handed out, after rotation.
+        frame_rate: average, frames per second.
+        time_base: seconds per tick; all times of frames are whole multiples.
+        frame_count: what the file says, cut to the trim window, or an estimate; None if unknown.
+            For progress bars: only iterating tells how many frames decode.
+        rotation: degrees counter-clockwise that were applied to the stored frames: 0, 90, 180, 270.
+        sample_aspect_ratio: width to height of a pixel, after rotation; 1 if the file says nothing.
+        codec: FFmpeg's name of the codec; "webp", "png", ... for pictures.
+        audio_codecs: one name per audio stream that FFmpeg knows.
+    """
+
+    width: int
+    height: int
+    frame_rate: Fraction
+    time_base: Fraction
+    frame_count: int | None
+    rotation: int
+    sample_aspect_ratio: Fraction
+    codec: str
+    audio_codecs: tuple[str, ...] = ()
+
+    @property
+    def has_audio(self) -> bool:
+        """Whether there is an audio stream."""
+        return bool(self.audio_codecs)
+
+    @property
+    def audio_codec(self) -> str | None:
+        """Codec of the first audio stream."""
+        return self.audio_codecs[0] if self.audio_codecs else None
+
+
+@dataclass(frozen=True)
+class DecodedFrame:
+    """One frame.
+
+    Attributes:
+        index: 0, 1, 2, ... without gaps, from the first frame inside the trim window.
+        time: seconds from the beginning of the trim window; without one, from the beginning of the
+            file, not from its first frame: a video that starts after its sound keeps its delay.
+        duration: seconds until the next frame; for the last one, what the file says.
+        image: uint8 [H, W, 3], RGB, contiguous.
+    """
+
+    index: int
+    time: Fraction
+    duration: Fraction
+    image: Image
+
+
+@dataclass(frozen=True)
+class VideoWarning:
+    """Damage in a file, and where.
+
+    Attributes:
+        message: what happened.
+        frame: frames that had been decoded before.
+        time: seconds in the file; None if unknown.
+        byte: position in the file; None if unknown.
+    """
+
+    message: str
+    frame: int
+    time: Fraction | None = None
+    byte: int | None = None
+
+    def __str__(self) -> str:
+        """Return one line with the place."""
+        place = [f"frame {self.frame}"]
+        if self.time is not None:
+            place.append(f"{float(self.time):.3f} s")
+        if self.byte is not None:
+            place.append(f"byte {self.byte}")
+        return f"{self.message} (at {', '.join(place)})"
+
+
+class WarningLog:
+    """Warnings of one file, each place logged once.
+
+    Args:
+        name: the file, for the log.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Start without warnings."""
+        self.warnings: list[VideoWarning] = []
+        self._name = name
+
+    def warn(
+        self, message: str, frame: int, time: Fraction | None = None, byte: int | None = None
+    ) -> None:
+        """Keep and log a warning, unless damage at the same frame has been told already."""
+        same_place = any(known.frame == frame for known in self.warnings[-2:])
+        if len(self.warnings) > MAX_WARNINGS or same_place:
+            return
+        if len(self.warnings) == MAX_WARNINGS:
+            message = "Further damage is not listed"
+        warning = VideoWarning(message, frame, time, byte)
+        self.warnings.append(warning)
+        logging.getLogger(__name__).warning("%s: %s", self._name, warning)
+
+
+@dataclass(frozen=True)
+class PendingFrame:
+    """A frame whose pixels are converted only when asked for.
+
+    Attributes:
+        time: seconds, as in `DecodedFrame`.
+        duration: seconds the file gives it, used if no frame follows; None if unknown.
+        image: makes uint8 [H, W, 3].
+    """
+
+    time: Fraction
+    duration: Fraction | None
+    image: Callable[[], Image]
+
+
+class FrameSource(Protocol):
+    """Where frames come from: a container that FFmpeg reads, or pictures."""
+
+    info: VideoInfo
+
+    def frames(self) -> Iterator[PendingFrame]:
+        """Frames in order of time, once."""
+
+    def close(self) -> None:
+        """Close the file."""
