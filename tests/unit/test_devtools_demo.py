@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 import dev
-from devtools import client, commands, demo, media, models, server, standins
+from devtools import commands, demo, media, models, server, standins
 from devtools.console import ToolError
 from devtools.websocket import PromptError
+from folder_queue import client
 
 ROOT = Path(__file__).resolve().parents[2]
 

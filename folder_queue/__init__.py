@@ -1,0 +1,11 @@
+"""Translate a folder of videos on a ComfyUI server, near or far: see `queue_folder.py --help`.
+
+    translate.py   one video on one server, its result: a plain function
+    folder_run.py  all videos of a folder: skip, retry, report
+    workflow.py    the graph: where the video goes in, where the result comes out
+    ledger.py      what is done already
+    client.py      ComfyUI's API, with connection.py, websocket.py and transfer.py
+    command.py     the command line, with bars.py and report.py
+
+Knows neither torch nor ComfyUI's modules: it needs aiohttp, tqdm and PyAV, which ComfyUI has.
+"""
