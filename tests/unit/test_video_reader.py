@@ -7,7 +7,10 @@ import clips
 import numpy as np
 import pytest
 
+from live2diff_core import video_decoder
+from live2diff_core.video_decoder import _Clock
 from live2diff_core.video_reader import VideoError, open_video
+from live2diff_core.video_timeline import open_container
 
 FRAME = Fraction(1, 25)
 
@@ -74,6 +77,40 @@ def test_a_variable_frame_rate_keeps_its_exact_times(tmp_path):
     assert [frame.duration / time_base for frame in frames[:-1]] == expected
     assert frames[-1].duration > 0
     assert (frames[-1].time / reader.info.time_base).denominator == 1
+
+
+def test_a_duration_lasts_until_the_next_frame(tmp_path):
+    """Matroska's own durations are those of the average rate."""
+    ticks = [0, 40, 200, 230, 1000]
+    path = clips.make_clip(tmp_path, "h264_mkv", ticks=ticks, time_base=Fraction(1, 1000))
+    frames, _ = read(path)
+    assert [frame.time * 1000 for frame in frames] == ticks
+    assert [frame.duration * 1000 for frame in frames[:-1]] == [40, 160, 30, 770]
+
+
+def test_stamps_that_repeat_run_back_or_are_missing():
+    clock = _Clock(first=100, step=40)
+    stamps = [None, 140, 140, 120, 150, None, 300, 200, 340]
+    assert [clock.ticks(stamp) for stamp in stamps] == [100, 140, 141, 142, 150, 190, 300, 301, 340]
+    assert clock.guessed and not _Clock(0, 1).guessed
+
+
+def test_an_index_that_leads_too_far(tmp_path, monkeypatch):
+    """Some files' keyframes are listed at the wrong times: nothing may be missing for it."""
+
+    class WrongIndex:
+        def __init__(self, container):
+            self.container = container
+
+        def __getattr__(self, name):
+            return getattr(self.container, name)
+
+        def seek(self, offset, stream):
+            self.container.seek(offset + 8 * 512, stream=stream)
+
+    monkeypatch.setattr(video_decoder, "open_container", lambda s: WrongIndex(open_container(s)))
+    path = clips.make_clip(tmp_path, frames=40, gop=4)
+    assert numbers(read(path, start=0.8)[0]) == list(range(20, 40))
 
 
 def test_a_late_start_is_kept(tmp_path):

@@ -170,6 +170,12 @@ def test_nothing_is_kept_behind_a_gap(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {segments[0].path.name, "notes.txt"}
 
 
+def test_a_segment_that_is_gone_is_a_gap(tmp_path):
+    segments = write(tmp_path, noise(30))
+    segments[1].path.unlink()
+    assert list_segments(tmp_path) == segments[:1]
+
+
 def test_a_caller_whose_state_is_older_goes_back(tmp_path):
     images = noise(30)
     whole = [segment.path.read_bytes() for segment in write(tmp_path, images)]
@@ -192,7 +198,8 @@ def test_other_settings_are_refused(tmp_path, other):
 
 
 def test_variable_times_are_exact(tmp_path):
-    time_base = Fraction(1, 30_000)
+    # Not a divisor of the 1/90000 that FFmpeg falls back to.
+    time_base = Fraction(1, 12_800)
     ticks = [500, 1501, 1503, 4000, 9009, 9010, 20020]
     lengths = [b - a for a, b in zip(ticks, ticks[1:], strict=False)] + [777]
     with writer_of(tmp_path, LOSSLESS, time_base=time_base) as writer:
