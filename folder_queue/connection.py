@@ -86,7 +86,7 @@ class Connection:
             return False
 
     def wait_until_up(self, seconds: float) -> None:
-        """Ask again and again, ever more rarely; ServerGoneError when `seconds` pass without answer."""
+        """Ask again and again, ever more rarely; ServerGoneError after `seconds` in vain."""
         deadline = time.monotonic() + seconds
         pause = FIRST_PAUSE
         while not self.is_up():

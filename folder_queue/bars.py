@@ -1,0 +1,61 @@
+"""Two progress bars: the running video, and all videos."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from tqdm import tqdm
+
+from .client import Progress
+from .folder_run import VideoReport
+from .report import outcome
+from .workflow import Workflow
+
+
+class Bars:
+    """A Watcher that shows bars on a terminal, and elsewhere one line a video."""
+
+    def __init__(self, count: int, workflow: Workflow) -> None:
+        """Show nothing yet; `count` videos will come."""
+        self._count = count
+        self._workflow = workflow
+        self._node = ""
+        self._video = ""
+
+    def __enter__(self) -> Bars:
+        # disable=None: none where the output is no terminal.
+        self._all = tqdm(
+            total=self._count, desc="all videos", unit="video", position=1, disable=None
+        )
+        self._one = tqdm(desc="", unit="step", position=0, leave=False, disable=None)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._one.close()
+        self._all.close()
+
+    def begin(self, video: str) -> None:
+        """Name the video."""
+        self._video, self._node = video, ""
+        self._one.reset(total=0)
+        self._one.set_description(video)
+
+    def step(self, progress: Progress) -> None:
+        """Show the step of a node; the bar starts anew with each node."""
+        if progress.node_id != self._node:
+            self._node = progress.node_id
+            self._one.reset(total=progress.total)
+            title = self._workflow.title(progress.node_id)
+            self._one.set_description(f"{self._video}: {title}")
+        self._one.n = progress.value
+        self._one.refresh()
+
+    def end(self, report: VideoReport) -> None:
+        """Leave one line for the video and count it."""
+        tqdm.write(f"{report.video}: {outcome(report)}")
+        self._all.update()

@@ -1,0 +1,71 @@
+"""What a run leaves to read: a table for people, a JSON file for programs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .folder_run import DONE, FAILED, SKIPPED, FolderRun, VideoReport
+from .ledger import write_json
+
+REPORT_NAME = "queue_folder.report.json"
+_LONGEST_ERROR = 200
+
+
+def table(reports: Sequence[VideoReport]) -> str:
+    """A line a video: name, frames, seconds, result."""
+    rows = [("video", "frames", "seconds", "result")]
+    rows += [
+        (each.video, _number(each.frames), _number(each.seconds), outcome(each)) for each in reports
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = [
+        f"{name:<{widths[0]}}  {frames:>{widths[1]}}  {seconds:>{widths[2]}}  {result}"
+        for name, frames, seconds, result in rows
+    ]
+    rule = "  ".join("-" * width for width in [*widths, len("result")])
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def outcome(report: VideoReport) -> str:
+    """What became of a video, in a few words."""
+    tries = f" after {report.attempts} attempts" if report.attempts > 1 else ""
+    if report.status == DONE:
+        return f"{report.result}{tries}"
+    if report.status == SKIPPED:
+        return f"{report.result} (done before)"
+    why = " ".join(report.error.split())
+    why = why if len(why) <= _LONGEST_ERROR else f"{why[:_LONGEST_ERROR]} ..."
+    return f"{report.status.upper() if report.status == FAILED else report.status}{tries}" + (
+        f": {why}" if why else ""
+    )
+
+
+def summary(run: FolderRun) -> str:
+    """One line: how many videos ended how."""
+    counts = Counter(report.status for report in run.reports)
+    text = ", ".join(f"{count} {status}" for status, count in counts.items())
+    return f"{len(run.reports)} videos: {text}" + (f". {run.stopped}" if run.stopped else "")
+
+
+def write_report(path: Path, run: FolderRun, workflow: Path, seconds: float) -> None:
+    """Write the whole of a run to a JSON file, which is there as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data: dict[str, Any] = {
+        "server": run.client.url,
+        "workflow": str(workflow),
+        "folder": str(run.folder),
+        "out": str(run.out),
+        "seconds": round(seconds, 1),
+        "succeeded": run.succeeded,
+        "stopped": run.stopped,
+        "videos": [asdict(report) for report in run.reports],
+    }
+    write_json(path, data)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:g}"

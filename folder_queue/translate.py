@@ -1,0 +1,117 @@
+"""One video through one server: a plain function, for whoever has many of both."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+import av
+
+from .client import ComfyClient, Progress
+from .errors import ConnectionLostError, PromptError
+from .ledger import content_hash
+from .transfer import SUBFOLDER, download, on_server
+from .workflow import Workflow
+
+PATIENCE_SECONDS = 300.0
+# A video that brings the server down so often is taken for the cause.
+MOST_LOSSES = 5
+
+
+@dataclass(frozen=True)
+class VideoResult:
+    """A translated video: the file, its frames, and the seconds it took, waiting included."""
+
+    path: Path
+    frames: int
+    seconds: float
+
+
+def translate_video(
+    client: ComfyClient,
+    workflow: Workflow,
+    video: Path,
+    out: Path,
+    on_progress: Callable[[Progress], None] | None = None,
+    *,
+    content: str | None = None,
+    input_dir: Path | None = None,
+    patience: float = PATIENCE_SECONDS,
+) -> VideoResult:
+    """Translate one video and wait for the result.
+
+    When the connection is lost it waits for the server, and goes on with the prompt or, after a
+    restart, queues it anew. When it is interrupted itself, it takes the prompt off the server.
+
+    Args:
+        client: the server.
+        workflow: what to do with the video.
+        video: the file here.
+        out: where the result goes, without an ending: the server decides on that.
+        on_progress: called with every step of every node.
+        content: hash of the video's content, if it is known.
+        input_dir: the server's input folder, if this machine can write to it; None: upload.
+        patience: seconds to wait for a lost server.
+
+    Raises:
+        UploadRefusedError: the server does not take the video.
+        PromptRefusedError: the server does not take the workflow.
+        ServerGoneError: the server did not come back.
+        PromptError: the translation failed; says in which node and why.
+    """
+    started = monotonic()
+    prompt_id = str(uuid.uuid4())
+    prefix = f"{SUBFOLDER}/{safe_name(video.stem)}-{prompt_id[:8]}"
+
+    def attempt(name: str) -> Path:
+        graph = workflow.for_video(name, prefix)
+        result = client.run(graph, on_progress, prompt_id=prompt_id)
+        saved = result.entries(workflow.save_node)
+        if not saved:
+            raise PromptError(f"node {workflow.save_node} saved nothing")
+        return download(client, saved[-1], out)
+
+    with on_server(client, video, content or content_hash(video), input_dir) as there:
+        try:
+            path = outlast(client, lambda: attempt(there()), patience)
+        except BaseException:
+            _let_go(client, prompt_id)
+            raise
+    return VideoResult(path, count_frames(path), monotonic() - started)
+
+
+def outlast(client: ComfyClient, attempt: Callable[[], Path], patience: float) -> Path:
+    """Try until the connection holds; PromptError when it has been lost too often."""
+    for _ in range(MOST_LOSSES):
+        try:
+            return attempt()
+        except ConnectionLostError:
+            client.wait_until_up(patience)
+    raise PromptError(f"the server went away {MOST_LOSSES} times while this video ran")
+
+
+def count_frames(path: Path) -> int:
+    """Frames of a video, without decoding them; PromptError when the file is no video."""
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            return stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
+    except (av.error.FFmpegError, IndexError) as error:
+        raise PromptError(f"what came back is no video: {error}") from error
+
+
+def safe_name(stem: str) -> str:
+    """A file's stem without what Save Video or a file system reads in a way of its own."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", stem)[:60] or "video"
+
+
+def _let_go(client: ComfyClient, prompt_id: str) -> None:
+    """Take a prompt off the server, if there is one; harmless when it has ended."""
+    try:
+        client.cancel(prompt_id)
+    except PromptError:
+        return

@@ -1,0 +1,188 @@
+"""The workflow that every video goes through: an API-format graph with two places to change."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .client import Graph
+from .errors import UsageError
+
+LOAD_VIDEO, SAVE_VIDEO = "LoadVideo", "SaveVideo"
+# What an input that names a video file is called.
+FILE_INPUTS = ("file", "video")
+HOW_TO_EXPORT = (
+    "Open it in ComfyUI, choose Workflow > Export (API) (in older versions: Save (API Format), "
+    "after turning on the dev mode options), and give that file"
+)
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """A graph, the node and input that name the video, and the node that saves the result."""
+
+    graph: Graph
+    video_node: str
+    video_input: str
+    save_node: str
+
+    def for_video(self, name: str, prefix: str) -> Graph:
+        """The graph that reads `name` from the server's input folder and saves under `prefix`."""
+        graph = copy.deepcopy(self.graph)
+        graph[self.video_node]["inputs"][self.video_input] = name
+        graph[self.save_node]["inputs"]["filename_prefix"] = prefix
+        return graph
+
+    def fingerprint(self) -> str:
+        """A hash of all that decides about the result, save the video."""
+        graph = self.for_video("", "")
+        plain = {key: [node["class_type"], node["inputs"]] for key, node in graph.items()}
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+    def title(self, node_id: str) -> str:
+        """What a person calls a node; nodes that grew from others have ids like 12.0.3."""
+        node = self.graph.get(node_id) or self.graph.get(node_id.split(".")[0]) or {}
+        return str(node.get("_meta", {}).get("title") or node.get("class_type") or node_id)
+
+
+def load_workflow(
+    path: Path,
+    settings: Iterable[str] = (),
+    video_node: str | None = None,
+    save_node: str | None = None,
+) -> Workflow:
+    """Read a workflow, change its inputs, find where the video goes in and the result comes out.
+
+    Args:
+        path: an API-format file, or a UI-format file with its API twin in `api/` beside it.
+        settings: changes, as in "13.seed=7" or "ImageScale.width=512".
+        video_node: id of the node whose video is replaced; None: the only Load Video.
+        save_node: id of the node whose result is fetched; None: the only Save Video.
+
+    Raises UsageError with one line that says what to do.
+    """
+    graph = read_graph(path)
+    for setting in settings:
+        apply_setting(graph, setting)
+    video = video_node or _only(graph, LOAD_VIDEO, "the video", "--video-node")
+    save = save_node or _only(graph, SAVE_VIDEO, "the result", "--save-node")
+    if "filename_prefix" not in _node(graph, save)["inputs"]:
+        raise UsageError(f"{_name(graph, save)} has no filename_prefix; choose a Save Video node")
+    return Workflow(graph, video, _file_input(graph, video), save)
+
+
+def read_graph(path: Path) -> Graph:
+    """The API-format graph in `path`, or in its twin; UsageError when there is none."""
+    data = _read_json(path)
+    if isinstance(data, dict) and isinstance(data.get("nodes"), list):
+        twin = path.parent / "api" / path.name
+        if not twin.is_file():
+            raise UsageError(
+                f"{path} is in the format of ComfyUI's page, which servers cannot run. "
+                f"{HOW_TO_EXPORT}"
+            )
+        data = _read_json(twin)
+    if not _is_graph(data):
+        raise UsageError(f"{path} is no ComfyUI workflow. {HOW_TO_EXPORT}")
+    return data
+
+
+def apply_setting(graph: Graph, setting: str) -> None:
+    """Change one input in place: NODE.INPUT=VALUE, the node by id or by a class that occurs once.
+
+    VALUE is read as JSON (numbers, true, false) unless the input holds text; UsageError when the
+    node or the input is not there, comes from another node, or is of another kind.
+    """
+    place, equals, text = setting.partition("=")
+    node, dot, name = place.partition(".")
+    if not (equals and dot and name):
+        raise UsageError(f"--set takes NODE.INPUT=VALUE, as in ImageScale.width=512; got {setting}")
+    node_id = node if node in graph else _only(graph, node, "--set", "the id in --set")
+    inputs = graph[node_id]["inputs"]
+    if name not in inputs:
+        raise UsageError(f"{_name(graph, node_id)} has no input {name}; it has {', '.join(inputs)}")
+    if isinstance(inputs[name], list):
+        raise UsageError(f"{name} of {_name(graph, node_id)} comes from node {inputs[name][0]}")
+    inputs[name] = _value(text, inputs[name], setting)
+
+
+def _value(text: str, current: Any, setting: str) -> Any:
+    if isinstance(current, str):
+        return text
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    # bool is an int to Python, but not to a node.
+    kinds = (bool,) if isinstance(current, bool) else (int, float)
+    if isinstance(current, (bool, int, float)) and (
+        not isinstance(value, kinds) or isinstance(value, bool) != isinstance(current, bool)
+    ):
+        raise UsageError(f"--set {setting}: the value now is {current!r}; give one of that kind")
+    return value
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read the workflow {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is no JSON file: {error}") from error
+
+
+def _is_graph(data: Any) -> bool:
+    return (
+        isinstance(data, dict)
+        and bool(data)
+        and all(
+            isinstance(node, dict)
+            and isinstance(node.get("class_type"), str)
+            and isinstance(node.get("inputs"), dict)
+            for node in data.values()
+        )
+    )
+
+
+def _only(graph: Graph, class_type: str, purpose: str, option: str) -> str:
+    """Id of the one node of a class; UsageError that names the candidates otherwise."""
+    found = [key for key, node in graph.items() if node["class_type"] == class_type]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = "; ".join(_name(graph, key) for key in found)
+        raise UsageError(
+            f"{purpose}: there are {len(found)} {class_type} nodes: {names}. "
+            f"Choose one with {option}"
+        )
+    names = "; ".join(_name(graph, key) for key in graph)
+    raise UsageError(f"{purpose}: the workflow has no {class_type} node. It has: {names}")
+
+
+def _node(graph: Graph, node_id: str) -> dict[str, Any]:
+    if node_id not in graph:
+        names = "; ".join(_name(graph, key) for key in graph)
+        raise UsageError(f"the workflow has no node {node_id}. It has: {names}")
+    return graph[node_id]
+
+
+def _file_input(graph: Graph, node_id: str) -> str:
+    inputs = _node(graph, node_id)["inputs"]
+    for name in FILE_INPUTS:
+        if isinstance(inputs.get(name), str):
+            return name
+    raise UsageError(
+        f"{_name(graph, node_id)} names no video file ({' or '.join(FILE_INPUTS)}); choose a "
+        f"Load Video node with --video-node"
+    )
+
+
+def _name(graph: Graph, node_id: str) -> str:
+    node = graph[node_id]
+    title = node.get("_meta", {}).get("title")
+    return f"{node_id} ({node['class_type']}{f', {title!r}' if title else ''})"
