@@ -159,6 +159,10 @@ def _write(
 ) -> None:
     """Copy all packets in order of time."""
     stream = output.add_stream_from_template(template, opaque=True)
+    # MP4 counts its frames itself; Matroska would state the ticks per second.
+    seconds = segments[-1].end - segments[0].start
+    rate = segments[-1].stop_frame / seconds
+    stream.codec_context.framerate = rate.limit_denominator(100_000)
     timed: list[Iterator[_Timed]] = [_video_packets(segments, stream)]
     try:
         if original is not None:

@@ -67,6 +67,8 @@ def test_frames_out_are_frames_in(tmp_path, suffix, settings):
     assert [frame.time for frame in joined] == [frame.time for frame in decoded(source)]
     pieces = [frame.image for segment in segments for frame in decoded(segment.path)]
     assert all(np.array_equal(a.image, b) for a, b in zip(joined, pieces, strict=True))
+    with open_video(output) as reader:
+        assert reader.info.frame_rate == 25
     assert not list(tmp_path.glob("*.part"))
 
 
