@@ -13,6 +13,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from .video_clock import FrameClock, frame_rate_of, stated_end
 from .video_error import VideoError
 from .video_frame import PendingFrame, VideoInfo, WarningLog
 from .video_pixels import RgbFromFrame
@@ -29,32 +30,6 @@ from .video_timeline import (
 _IN_FLIGHT = 64
 # A cut file fails once for every packet its index still lists.
 _MAX_READ_ERRORS = 64
-_FALLBACK_RATE = Fraction(24)
-
-
-class _Clock:
-    """Time stamps of frames in presentation order, in ticks: from the file, strictly increasing.
-
-    Args:
-        first: ticks of the first frame, should it have no stamp.
-        step: ticks per frame at the average rate.
-    """
-
-    def __init__(self, first: int, step: int) -> None:
-        self._step = step
-        self._next = first
-        self._last: int | None = None
-        self.guessed = False
-
-    def ticks(self, stamp: int | None) -> int:
-        """Ticks of the next frame, whose stamp in the file is `stamp`."""
-        ticks = self._next if stamp is None else stamp
-        self.guessed |= stamp is None
-        if self._last is not None:
-            # By one tick: the later frames, whose stamps may be right, keep theirs.
-            ticks = max(ticks, self._last + 1)
-        self._last, self._next = ticks, ticks + self._step
-        return ticks
 
 
 class ContainerSource:
@@ -118,10 +93,10 @@ class ContainerSource:
         # are shown in the order of the decoding stamps, whose gaps are frames left out.
         self._decoding_order = self._container.format.name == "avi"
         self._stamps: deque[int] = deque(maxlen=_IN_FLIGHT)
-        self._rate = _frame_rate(self._stream)
+        self._rate = frame_rate_of(self._stream)
         self._time_base = self._stream.time_base or Fraction(1, 1000)
         self._step = max(1, round(1 / (self._rate * self._time_base)))
-        self._clock = _Clock(self._stream.start_time or 0, self._step)
+        self._clock = FrameClock(self._stream.start_time or 0, self._step)
 
     def _frames_in_window(self) -> Iterator[tuple[int, VideoFrame]]:
         """Frames inside the trim window, with their ticks."""
@@ -214,7 +189,7 @@ class ContainerSource:
 
     def _check_end(self, ticks: int) -> None:
         """Warn if the file promised more than it held after the frame at `ticks`."""
-        end = _stated_end(self._stream)
+        end = stated_end(self._stream)
         if end is None:
             return
         if self._end is not None:
@@ -256,7 +231,7 @@ class ContainerSource:
     def _count(self) -> int | None:
         if not self._window.trimmed and self._end is None and self._stream.frames:
             return self._stream.frames
-        end = _stated_end(self._stream)
+        end = stated_end(self._stream)
         if end is None and self._container.duration:
             end = Fraction(
                 (self._container.start_time or 0) + self._container.duration, av.time_base
@@ -267,23 +242,3 @@ class ContainerSource:
         if end is None:
             return None
         return max(1, round((end - self._origin * self._time_base) * self._rate))
-
-
-def _frame_rate(stream: VideoStream) -> Fraction:
-    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
-        if rate:
-            return Fraction(rate)
-    return _FALLBACK_RATE
-
-
-def _stated_end(stream: VideoStream) -> Fraction | None:
-    """Seconds on the file's clock at which the video ends, as the file says."""
-    if stream.duration is not None and stream.time_base is not None:
-        return (stream.duration + (stream.start_time or 0)) * stream.time_base
-    # Matroska: "00:00:02.400000000".
-    parts = stream.metadata.get("DURATION", "").split(":")
-    try:
-        hours, minutes, seconds = (Fraction(part.strip("\0 ")) for part in parts)
-    except ValueError:
-        return None
-    return hours * 3600 + minutes * 60 + seconds

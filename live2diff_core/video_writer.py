@@ -9,7 +9,7 @@ from types import TracebackType
 import av
 import numpy as np
 
-from .video_assembly import assemble, container_for
+from .video_assembly import assemble
 from .video_encoder import EncoderSettings, FrameEncoder
 from .video_error import DiskFullError, VideoError, VideoWriteError
 from .video_frame import Image
@@ -21,6 +21,7 @@ from .video_segment import (
     segment_path,
     segment_tag,
 )
+from .video_sound import container_for
 
 __all__ = [
     "DiskFullError",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from live2diff_core import video_decoder
-from live2diff_core.video_decoder import _Clock
+from live2diff_core.video_clock import FrameClock
 from live2diff_core.video_reader import VideoError, open_video
 from live2diff_core.video_timeline import open_container
 
@@ -89,10 +89,10 @@ def test_a_duration_lasts_until_the_next_frame(tmp_path):
 
 
 def test_stamps_that_repeat_run_back_or_are_missing():
-    clock = _Clock(first=100, step=40)
+    clock = FrameClock(first=100, step=40)
     stamps = [None, 140, 140, 120, 150, None, 300, 200, 340]
     assert [clock.ticks(stamp) for stamp in stamps] == [100, 140, 141, 142, 150, 190, 300, 301, 340]
-    assert clock.guessed and not _Clock(0, 1).guessed
+    assert clock.guessed and not FrameClock(0, 1).guessed
 
 
 def test_an_index_that_leads_too_far(tmp_path, monkeypatch):
