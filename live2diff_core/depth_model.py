@@ -187,6 +187,11 @@ class DepthModel:
         height, width = images.shape[1:3]
         return resize_depth(self.predict(images, batch_size, progress), height, width)
 
+    @property
+    def working_bytes(self) -> int:
+        """Memory that one frame takes beside the weights."""
+        return self._frame_bytes()
+
     def _frame_bytes(self) -> int:
         return _FRAME_BYTES * self.dtype.itemsize // 4
 

@@ -56,6 +56,7 @@ class HostModel:
         frames: frames in the stream, which ControlNet images, masks and prompts are matched with.
         companions: other models' handles (VAE, depth), loaded with this one and kept beside it.
         companion_bytes: memory they take to work in.
+        held_bytes: memory the stream's caches take already, from earlier openings.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class HostModel:
         frames: int,
         companions: Sequence[Any] = (),
         companion_bytes: int = 0,
+        held_bytes: int = 0,
     ) -> None:
         """Check and remember; nothing is loaded yet."""
         sd15_unet(model)
@@ -82,6 +84,7 @@ class HostModel:
         first = self._conds["positive"][0]
         first["additional_models"] = [*first.get("additional_models", []), *companions]
         self._companion_bytes = companion_bytes
+        self._held_bytes = held_bytes
         self._hints = ControlHints(self._conds, frames)
         self._frame_conditions = FrameConditions(self._conds, frames)
         self._cfg = cfg
@@ -223,8 +226,10 @@ class HostModel:
         base, applied = self._model.model, applied_motion(self._model)
         group = 1 if applied is None else applied.config.window_size
         rows = max(len(self._schedule), group)
-        needed = self.cache_bytes + self._companion_bytes
-        check_memory(self.cache_bytes, self.device)
+        missing = max(0, self.cache_bytes - self._held_bytes)
+        if missing:
+            check_memory(missing, self.device)
+        needed = missing + self._companion_bytes
         row = base.memory_required([1, 4, *self._latent_size])
         return [rows + math.ceil(needed / max(row, 1)), 4, *self._latent_size]
 
