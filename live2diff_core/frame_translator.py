@@ -74,7 +74,7 @@ class FrameTranslator:
     def detach(self) -> None:
         """Let go of all models, so that the host can free them; the state stays."""
         self._scale = self._vae = self._depth = None
-        self.session.attach(_no_model, None)
+        self.session.attach(no_model, None)
 
     def push(self, image: Tensor) -> list[Tensor]:
         """Feed one frame [H, W, 3] in 0..1 and take those that are finished, likewise.
@@ -132,7 +132,8 @@ class FrameTranslator:
         return self._vae.decode(self._scale.to_latent(x0).unsqueeze(0))[0].to("cpu")
 
 
-def _no_model(x: Tensor, plan: Any) -> Tensor:
+def no_model(x: Tensor, plan: Any) -> Tensor:
+    """Stand where a model will be attached."""
     raise RuntimeError("this stream has no model now; attach one before feeding it.")
 
 

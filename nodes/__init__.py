@@ -5,6 +5,9 @@ from comfy_api.latest import ComfyExtension, io
 from .depth import Live2DiffEstimateDepth, Live2DiffLoadDepthModel
 from .folder import Live2DiffVideoFromFolder
 from .folders import register_model_folders
+from .live import Live2DiffStreamStep
+from .live_files import Live2DiffLoadStream, Live2DiffSaveStream
+from .live_streams import Live2DiffResetStream
 from .motion import Live2DiffApply, Live2DiffLoadMotionModule, Live2DiffSettings
 from .sampler import Live2DiffStreamSampler
 
@@ -26,4 +29,8 @@ class Live2DiffExtension(ComfyExtension):
             Live2DiffEstimateDepth,
             Live2DiffStreamSampler,
             Live2DiffVideoFromFolder,
+            Live2DiffStreamStep,
+            Live2DiffResetStream,
+            Live2DiffSaveStream,
+            Live2DiffLoadStream,
         ]

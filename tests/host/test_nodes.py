@@ -24,6 +24,10 @@ NODES = (
     "Live2DiffEstimateDepth",
     "Live2DiffStreamSampler",
     "Live2DiffVideoFromFolder",
+    "Live2DiffStreamStep",
+    "Live2DiffResetStream",
+    "Live2DiffSaveStream",
+    "Live2DiffLoadStream",
 )
 
 

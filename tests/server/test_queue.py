@@ -60,7 +60,7 @@ def failure(server, graph):
 def test_nodes_are_there_with_names_and_tooltips(comfy_server):
     info = comfy_server.client.get("/object_info")
     ours = {name: entry for name, entry in info.items() if name.startswith("Live2Diff")}
-    assert len(ours) == 7
+    assert len(ours) == 11
     for name, entry in ours.items():
         assert entry["category"] == "Live2Diff" and entry["description"], name
         for group in entry["input"].values():

@@ -14,6 +14,7 @@ HOST_ADAPTERS = {
     "depth_model",
     "host_model",
     "host_vae",
+    "model_fingerprint",
     "motion_module",
     "unet_patch",
 }

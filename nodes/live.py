@@ -1,0 +1,236 @@
+"""Stream Step: one frame, or a few, of a live stream per run of the graph."""
+
+import math
+
+import comfy.model_management
+import torch
+from comfy_api.latest import io
+
+from ..live2diff_core.host_model import host_schedule
+from ..live2diff_core.unet_patch import check_depth
+from .live_step import StepRequest, run_step
+from .live_streams import stream_name, stream_text
+from .node_text import show_text
+from .sampler import MAX_SEED
+from .types import CATEGORY, DepthModelType
+
+PASS_THROUGH, HOLD_LAST = "pass through", "hold last"
+KEEP_CACHE, START_OVER = "keep cache", "start over"
+# What a frame's sides must divide by: the VAE turns 8x8 pixels into one latent pixel.
+MULTIPLE = 8
+
+
+def live_frames(image: torch.Tensor) -> torch.Tensor:
+    """Take the frames of one run, [F, H, W, 3], F at least 1.
+
+    Raises:
+        ValueError: no frames, sides that are no multiple of 8, or NaN or infinite pixels.
+    """
+    frames, height, width = image.shape[:3]
+    if not frames:
+        raise ValueError("Stream Step: there is no frame in this run's IMAGE.")
+    if width % MULTIPLE or height % MULTIPLE or not width or not height:
+        raise ValueError(
+            f"Stream Step: the frame is {width}x{height} pixels (width x height); both must be "
+            f"multiples of {MULTIPLE}. Resize it first, with the node Upscale Image, to "
+            f"{max(width - width % MULTIPLE, MULTIPLE)}x"
+            f"{max(height - height % MULTIPLE, MULTIPLE)}, say."
+        )
+    if not torch.isfinite(image).all():
+        raise ValueError("Stream Step: the frame has NaN or infinite pixels.")
+    return image[..., :3]
+
+
+def _model_inputs() -> list:
+    return [
+        io.Model.Input("model", tooltip="From 'Apply Live2Diff', or a plain SD1.5 MODEL."),
+        io.Vae.Input("vae", tooltip="An SD1.5 VAE; TAESD is the quick one."),
+        io.Conditioning.Input("positive", tooltip="What the stream should become."),
+        io.Conditioning.Input(
+            "negative", tooltip="What it should not be. Used only when cfg is not 1."
+        ),
+        io.Image.Input(
+            "image",
+            tooltip="The next frame, or the next few in order. Sides must be multiples of 8.",
+        ),
+        io.String.Input(
+            "stream",
+            default="live",
+            tooltip="Name of the stream. Runs with the same name go on with it, wherever the node "
+            "is; streams of different names know nothing of each other.",
+        ),
+    ]
+
+
+def _sampling_inputs() -> list:
+    return [
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=MAX_SEED,
+            control_after_generate=False,
+            tooltip="Noise of every frame follows from it. A new seed starts the stream over.",
+        ),
+        io.Int.Input(
+            "steps",
+            default=4,
+            min=1,
+            max=50,
+            tooltip="LCM steps of the whole schedule; denoise picks the last of them.",
+        ),
+        io.Float.Input(
+            "denoise",
+            default=0.5,
+            min=0.01,
+            max=1.0,
+            step=0.01,
+            tooltip="How far frames may change. steps x denoise, rounded down, are run: 4 x 0.5 "
+            "gives 2, the paper's setting; 8 at most. One more is one frame more of delay.",
+        ),
+        io.Float.Input(
+            "cfg",
+            default=1.0,
+            min=0.0,
+            max=30.0,
+            step=0.1,
+            tooltip="Guidance. 1 (for LCM) is fastest; more doubles time and cache.",
+        ),
+    ]
+
+
+def _stream_inputs() -> list:
+    return [
+        io.Combo.Input(
+            "during_warmup",
+            options=[PASS_THROUGH, HOLD_LAST],
+            tooltip="What comes out until the first frames are finished: the frames that go in, "
+            "or the last finished picture (black when there is none).",
+        ),
+        io.Combo.Input(
+            "on_prompt_change",
+            options=[KEEP_CACHE, START_OVER],
+            tooltip="A new prompt: go on without a break, while the look of the first frames "
+            "lives on in the cache; or start over with a new warm-up.",
+        ),
+        io.Boolean.Input(
+            "finish",
+            default=False,
+            tooltip="End the stream after this frame: the frames still inside come out, and its "
+            "memory is given back.",
+        ),
+        io.Int.Input(
+            "max_idle_minutes",
+            default=30,
+            min=0,
+            max=10_080,
+            tooltip="This stream is dropped when it has not been used for so long; 0 keeps it.",
+        ),
+        io.Float.Input(
+            "max_total_gb",
+            default=8.0,
+            min=0.0,
+            max=1024.0,
+            step=0.1,
+            tooltip="When all live streams together hold more, others are dropped, the least "
+            "recently used first; 0 is no limit.",
+        ),
+        DepthModelType.Input(
+            "depth_model",
+            optional=True,
+            tooltip="From 'Load Depth Model': keeps the structure of the scene. Needs a motion "
+            "module with a depth encoder.",
+        ),
+        io.Sigmas.Input(
+            "sigmas",
+            optional=True,
+            tooltip="Noise levels to use in place of steps and denoise, from any core scheduler "
+            "given the MODEL from 'Apply Live2Diff'.",
+        ),
+    ]
+
+
+class Live2DiffStreamStep(io.ComfyNode):
+    """Pushes a frame into a live stream and takes what is finished."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="Live2DiffStreamStep",
+            display_name="Stream Step",
+            category=CATEGORY,
+            description="Translates a live stream: one frame, or a few, per run of the graph. The "
+            "stream lives on between runs under its name, whatever else runs in between.",
+            search_aliases=["live", "webcam", "realtime", "stream diffusion"],
+            inputs=[*_model_inputs(), *_sampling_inputs(), *_stream_inputs()],
+            outputs=[
+                io.Image.Output(
+                    display_name="image",
+                    tooltip="All frames that this run finished, as a batch; while there are none, "
+                    "what 'during_warmup' says.",
+                ),
+                io.Int.Output(
+                    display_name="frame_index",
+                    tooltip="Number in the stream, from 0, of the first frame of 'image'; -1 when "
+                    "this run finished none.",
+                ),
+                io.Boolean.Output(
+                    display_name="warming_up",
+                    tooltip="True until the stream's first frames have come out.",
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **_: object) -> float:
+        """Run every time: the same picture again is the next frame."""
+        return math.nan
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        vae,
+        positive,
+        negative,
+        image: torch.Tensor,
+        stream: str,
+        seed: int,
+        steps: int,
+        denoise: float,
+        cfg: float,
+        during_warmup: str,
+        on_prompt_change: str,
+        finish: bool,
+        max_idle_minutes: int,
+        max_total_gb: float,
+        depth_model=None,
+        sigmas: torch.Tensor | None = None,
+    ) -> io.NodeOutput:
+        """Check everything, then push."""
+        if depth_model is not None:
+            check_depth(model)
+        name = stream_name(stream)
+        request = StepRequest(
+            name=name,
+            model=model,
+            vae=vae,
+            positive=positive,
+            negative=negative,
+            images=live_frames(image),
+            schedule=host_schedule(model, steps, denoise, sigmas),
+            seed=seed,
+            cfg=cfg,
+            depth_model=depth_model,
+            hold=during_warmup == HOLD_LAST,
+            keep_cache=on_prompt_change == KEEP_CACHE,
+            finish=finish,
+            max_idle_seconds=max_idle_minutes * 60.0,
+            max_bytes=int(max_total_gb * 1e9),
+        )
+        output = run_step(request)
+        show_text(cls.hidden.unique_id, stream_text(name))
+        pictures = output.pictures.to(comfy.model_management.intermediate_device())
+        return io.NodeOutput(pictures, output.frame_index, output.warming_up)

@@ -1,0 +1,187 @@
+"""One prompt of a live stream: what `Stream Step` does, in order."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..live2diff_core.control_hints import ControlHintError
+from ..live2diff_core.depth_model import DepthModel, resize_depth
+from ..live2diff_core.frame_conditions import FrameConditionError
+from ..live2diff_core.frame_translator import FrameTranslator, no_model
+from ..live2diff_core.host_model import HostModel
+from ..live2diff_core.host_vae import FrameVAE
+from ..live2diff_core.live_stream import (
+    LiveOutput,
+    LiveStream,
+    SavedStream,
+    normalised,
+    settings_differences,
+)
+from ..live2diff_core.model_fingerprint import (
+    conditioning_layout,
+    fingerprint_model,
+    fingerprint_prompt,
+)
+from ..live2diff_core.motion_memory import MotionMemory
+from ..live2diff_core.noise import FrameNoise
+from ..live2diff_core.schedule import ConsistencySchedule
+from ..live2diff_core.session import StreamSession
+from ..live2diff_core.stream_registry import STREAMS
+from ..live2diff_core.unet_patch import applied_motion
+
+
+@dataclass(frozen=True)
+class StepRequest:
+    """The inputs of one prompt, checked."""
+
+    name: str
+    model: Any
+    vae: Any
+    positive: Any
+    negative: Any
+    images: torch.Tensor
+    schedule: ConsistencySchedule
+    seed: int
+    cfg: float
+    depth_model: DepthModel | None
+    hold: bool
+    keep_cache: bool
+    finish: bool
+    max_idle_seconds: float
+    max_bytes: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the frames."""
+        return self.images.shape[1], self.images.shape[2]
+
+    def settings(self) -> dict[str, Any]:
+        """What a stream cannot change without starting over."""
+        height, width = self.size
+        layout = {"areas of the prompt": conditioning_layout(self.positive)}
+        if self.cfg != 1.0:
+            layout["areas of the negative prompt"] = conditioning_layout(self.negative)
+        return normalised(
+            {
+                "size": f"{width}x{height}",
+                **fingerprint_model(self.model),
+                "timesteps": " ".join(f"{step:g}" for step in self.schedule.timesteps),
+                "noise levels": " ".join(f"{sigma:.4g}" for sigma in self.schedule.sigmas.tolist()),
+                "seed": self.seed,
+                "cfg": self.cfg,
+                "depth": "no" if self.depth_model is None else "yes",
+                **layout,
+            }
+        )
+
+    def prompt(self) -> str:
+        """Name of the prompts."""
+        return fingerprint_prompt([*self.positive, *(self.negative if self.cfg != 1.0 else [])])
+
+
+def run_step(request: StepRequest) -> LiveOutput:
+    """Push the prompt's frames into their stream; see `LiveStream.step`.
+
+    Raises:
+        ValueError: inputs that no stream, or not this one, can take.
+    """
+    STREAMS.drop_idle()
+    vae = FrameVAE(request.vae)
+    live, state = _take_up(request)
+    host = _host_model(request, vae, live.translator.session.nbytes)
+    STREAMS.make_room(request.name, max(live.nbytes, host.cache_bytes), request.max_bytes)
+    with STREAMS.working_on(request.name), host:
+        try:
+            live.translator.attach(host, vae, request.depth_model, resize_depth)
+            if state is not None:
+                live.load_state_dict(state)
+            base = request.model.model
+            live.move(f"{host.device} {base.manual_cast_dtype or base.get_dtype()}")
+            # Not before: a saved stream stays until its state has been taken up.
+            STREAMS.put(live, request.max_idle_seconds)
+            output = live.step(request.images, request.hold, request.finish)
+        finally:
+            # What stays between prompts must not keep the host's models in memory.
+            live.translator.detach()
+    if request.finish:
+        STREAMS.remove(request.name)
+    return output
+
+
+def _take_up(request: StepRequest) -> tuple[LiveStream, dict[str, torch.Tensor] | None]:
+    """Find the stream to go on with, or start one; a saved stream's state is still to be loaded."""
+    settings, prompt = request.settings(), request.prompt()
+    found = STREAMS.get(request.name)
+    if isinstance(found, SavedStream):
+        found.check(settings)
+        kept = request.keep_cache or found.prompt == prompt
+        note = f"goes on from {found.file_name}" if kept else "the prompt changed"
+        live = _new_stream(request, settings, prompt, note)
+        live.source = found.source
+        return live, found.state if kept else None
+    if found is None:
+        return _new_stream(request, settings, prompt, ""), None
+    assert isinstance(found, LiveStream)
+    reason = _reason_to_start_over(found, settings, prompt, request)
+    if not reason:
+        found.prompt = prompt
+        return found, None
+    logging.info("Live2Diff: the stream '%s' starts over: %s.", request.name, reason)
+    # Its caches go before those of the new stream come.
+    STREAMS.remove(request.name)
+    live = _new_stream(request, settings, prompt, f"started over: {reason}")
+    live.picture, live.source = found.picture, found.source
+    return live, None
+
+
+def _reason_to_start_over(
+    live: LiveStream, settings: dict[str, Any], prompt: str, request: StepRequest
+) -> str:
+    if differing := settings_differences(live.settings, settings):
+        return differing
+    if live.translator.session.ended and not request.finish:
+        return "it had been finished"
+    if live.prompt != prompt and not request.keep_cache:
+        return "the prompt changed"
+    return ""
+
+
+def _new_stream(
+    request: StepRequest, settings: dict[str, Any], prompt: str, note: str
+) -> LiveStream:
+    applied = applied_motion(request.model)
+    memory = None if applied is None else MotionMemory(applied.config, len(request.schedule))
+    session = StreamSession(request.schedule, no_model, FrameNoise(request.seed), memory)
+    return LiveStream(
+        request.name, settings, prompt, FrameTranslator(session, None, None), note=note
+    )
+
+
+def _host_model(request: StepRequest, vae: FrameVAE, held_bytes: int) -> HostModel:
+    height, width = request.size
+    companions, working = [vae.patcher], vae.working_bytes(height, width)
+    if request.depth_model is not None:
+        companions.append(request.depth_model.patcher)
+        working += request.depth_model.working_bytes
+    try:
+        return HostModel(
+            request.model,
+            request.positive,
+            request.negative,
+            request.cfg,
+            request.schedule,
+            (height // 8, width // 8),
+            frames=1,
+            companions=companions,
+            companion_bytes=working,
+            held_bytes=held_bytes,
+        )
+    except (ControlHintError, FrameConditionError) as error:
+        raise ValueError(
+            "Stream Step: a ControlNet's image, a mask and a prompt hold for all frames of a "
+            f"stream, so each must be a single one. A batch came: {error}"
+        ) from error
