@@ -142,6 +142,11 @@ class VideoTranslation:
             Shown(Fraction(a, b), Fraction(c, d)) for a, b, c, d in state["inside"].tolist()
         )
 
+    def restart(self) -> None:
+        """Forget what `load_state_dict` took up."""
+        self.translator.reset()
+        self._inside.clear()
+
     def _translate(self, ahead: Prefetch[Any], encoder: BackgroundCalls) -> None:
         for frame, image in ahead:
             self._inside.append(Shown(frame.time, frame.duration))

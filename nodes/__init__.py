@@ -10,6 +10,7 @@ from .live_files import Live2DiffLoadStream, Live2DiffSaveStream
 from .live_streams import Live2DiffResetStream
 from .motion import Live2DiffApply, Live2DiffLoadMotionModule, Live2DiffSettings
 from .sampler import Live2DiffStreamSampler
+from .video import Live2DiffStreamVideo
 
 
 class Live2DiffExtension(ComfyExtension):
@@ -28,6 +29,7 @@ class Live2DiffExtension(ComfyExtension):
             Live2DiffLoadDepthModel,
             Live2DiffEstimateDepth,
             Live2DiffStreamSampler,
+            Live2DiffStreamVideo,
             Live2DiffVideoFromFolder,
             Live2DiffStreamStep,
             Live2DiffResetStream,

@@ -69,8 +69,8 @@ class Live2DiffStreamSampler(io.ComfyNode):
                     min=0.01,
                     max=1.0,
                     step=0.01,
-                    tooltip="How far the video may change. steps x denoise steps, rounded down, are "
-                    "run: 4 x 0.5 gives 2, the paper's setting; 8 at most.",
+                    tooltip="How far the video may change. steps x denoise steps, rounded down, "
+                    "are run: 4 x 0.5 gives 2, the paper's setting; 8 at most.",
                 ),
                 io.Float.Input(
                     "cfg",

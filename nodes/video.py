@@ -1,0 +1,131 @@
+"""Stream Video: a video of any length in, the translated video out, frame by frame."""
+
+from comfy_api.latest import InputImpl, io
+
+from ..live2diff_core.video_reader import open_video
+from .sampler import MAX_SEED
+from .types import CATEGORY, DepthModelType
+from .video_job import VideoJob
+
+
+class Live2DiffStreamVideo(io.ComfyNode):
+    """Decodes, translates and encodes a video frame by frame."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="Live2DiffStreamVideo",
+            display_name="Stream Video",
+            category=CATEGORY,
+            description="Translates a whole video in constant memory: decodes, translates and "
+            "encodes frame by frame, keeps times and sound, and goes on after an interrupt or a "
+            "crash when it is queued again with the same inputs.",
+            inputs=[*_stream_inputs(), *_size_inputs(), *_output_inputs()],
+            outputs=[
+                io.Video.Output(
+                    display_name="video", tooltip="The translated video, for Save Video."
+                )
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, video, **inputs) -> io.NodeOutput:
+        """Open the video, then translate it."""
+        source = video.get_stream_source()
+        start, duration = trim_window(video)
+        with open_video(source, start, duration) as reader:
+            job = VideoJob(reader, inputs, cls.hidden.unique_id)
+            result = job.run(source, start, duration)
+        return io.NodeOutput(InputImpl.VideoFromFile(str(result)))
+
+
+def _stream_inputs() -> list:
+    return [
+        io.Model.Input("model", tooltip="From 'Apply Live2Diff', or a plain SD1.5 MODEL."),
+        io.Vae.Input("vae", tooltip="SD1.5 VAE, or TAESD, which is much faster."),
+        io.Conditioning.Input("positive", tooltip="What the video should become."),
+        io.Conditioning.Input("negative", tooltip="What it should not be; used if cfg is not 1."),
+        io.Video.Input("video", tooltip="From Load Video or Video From Folder. Any length."),
+        DepthModelType.Input(
+            "depth_model",
+            optional=True,
+            tooltip="From 'Load Depth Model'. Keeps the structure of the scene; needs a motion "
+            "module with a depth encoder. The running range is used.",
+        ),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=MAX_SEED,
+            control_after_generate=True,
+            tooltip="Noise of every frame and step follows from it.",
+        ),
+        io.Int.Input("steps", default=4, min=1, max=50, tooltip="LCM steps of the schedule."),
+        io.Float.Input(
+            "denoise",
+            default=0.5,
+            min=0.01,
+            max=1.0,
+            step=0.01,
+            tooltip="How far the video may change: the last steps x denoise steps are run.",
+        ),
+        io.Float.Input(
+            "cfg", default=1.0, min=0.0, max=30.0, step=0.1, tooltip="Guidance; 1 for LCM."
+        ),
+        io.Sigmas.Input(
+            "sigmas", optional=True, tooltip="Noise levels in place of steps and denoise."
+        ),
+    ]
+
+
+def _size_inputs() -> list:
+    return [
+        io.Combo.Input(
+            "size",
+            options=["fill", "fit", "keep"],
+            default="fill",
+            tooltip="fill: scale and crop to exactly width x height. fit: scale into it and keep "
+            "the whole picture. keep: the video's own size, cropped to multiples of 8.",
+        ),
+        io.Int.Input("width", default=512, min=64, max=4096, step=8, tooltip="Not used by 'keep'."),
+        io.Int.Input(
+            "height", default=512, min=64, max=4096, step=8, tooltip="Not used by 'keep'."
+        ),
+    ]
+
+
+def _output_inputs() -> list:
+    return [
+        io.Combo.Input(
+            "codec",
+            options=["h264", "lossless"],
+            default="h264",
+            tooltip="h264 plays everywhere. lossless keeps every pixel; browsers do not play it.",
+        ),
+        io.Int.Input(
+            "crf", default=18, min=1, max=51, tooltip="Quality of h264: lower is better, larger."
+        ),
+        io.Int.Input(
+            "checkpoint_every",
+            default=240,
+            min=0,
+            max=100_000,
+            tooltip="Save the state every so many frames, so that a run that was stopped goes on "
+            "from there. 0 never does. Each save writes the KV-cache to disk.",
+        ),
+    ]
+
+
+def trim_window(video) -> tuple[float, float]:
+    """Start and duration in seconds that a VIDEO is trimmed to; (0, 0) is all of it."""
+    if hasattr(video, "get_active_trim_window"):
+        return video.get_active_trim_window()
+    # Hosts before 0.24 trim too, but say so nowhere else.
+    private = vars(video)
+    prefix = "_VideoFromFile__"
+    return (
+        max(float(private.get(f"{prefix}start_time", 0.0)), 0.0),
+        float(private.get(f"{prefix}duration", 0.0)),
+    )

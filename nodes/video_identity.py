@@ -1,0 +1,80 @@
+"""Names a run of Stream Video by everything that decides its result, so that it can be resumed."""
+
+import hashlib
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..live2diff_core.model_fingerprint import (
+    conditioning_layout,
+    fingerprint_model,
+    fingerprint_module,
+    fingerprint_prompt,
+)
+
+_EDGE_BYTES = 1 << 20
+
+
+def run_settings(inputs: dict[str, Any], schedule: Any) -> dict[str, Any]:
+    """Name the models, prompts and numbers of a run: JSON values by name."""
+    prompts = ["positive"] if inputs["cfg"] == 1.0 else ["positive", "negative"]
+    depth = inputs.get("depth_model")
+    return {
+        **fingerprint_model(inputs["model"]),
+        **{kind: fingerprint_prompt(inputs[kind]) for kind in prompts},
+        **{f"{kind} layout": conditioning_layout(inputs[kind]) for kind in prompts},
+        "controls": [_controls(inputs[kind]) for kind in prompts],
+        "vae": fingerprint_module(inputs["vae"].first_stage_model),
+        "depth model": "none" if depth is None else fingerprint_module(depth.patcher.model),
+        "timesteps": list(schedule.timesteps),
+        "sigmas": [round(sigma, 6) for sigma in schedule.sigmas.tolist()],
+        "seed": inputs["seed"],
+        "cfg": inputs["cfg"],
+        "checkpoint every": inputs["checkpoint_every"],
+    }
+
+
+def source_identity(source: str | BytesIO) -> str:
+    """Name a video by its size and by what is at its beginning and its end."""
+    if isinstance(source, BytesIO):
+        return _edges(source, source.getbuffer().nbytes)
+    path = Path(source)
+    if path.is_file():
+        with path.open("rb") as file:
+            return _edges(file, path.stat().st_size)
+    folder = path if path.is_dir() else path.parent
+    files = [(file.name, file.stat().st_size) for file in sorted(folder.iterdir())]
+    return hashlib.sha256(repr((path.name, files)).encode()).hexdigest()[:16]
+
+
+def _edges(file: Any, size: int) -> str:
+    digest = hashlib.sha256(str(size).encode())
+    for position in (0, max(0, size - _EDGE_BYTES)):
+        file.seek(position)
+        digest.update(file.read(_EDGE_BYTES))
+    return digest.hexdigest()[:16]
+
+
+def _controls(conds: list) -> list[str]:
+    """Name the ControlNets of conditionings: their settings and their pictures."""
+    return [
+        " ".join([type(c).__name__, str(c.strength), str(c.timestep_percent_range), _picture(c)])
+        for _, extra in conds
+        for c in _chain(extra.get("control"))
+    ]
+
+
+def _chain(control: Any) -> Iterator[Any]:
+    while control is not None:
+        yield control
+        control = control.previous_controlnet
+
+
+def _picture(control: Any) -> str:
+    hint = control.cond_hint_original
+    if not isinstance(hint, torch.Tensor):
+        return "none"
+    return hashlib.sha256(hint.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]

@@ -1,0 +1,208 @@
+"""One run of Stream Video: what it opens, where its partial results lie, how it goes on."""
+
+import logging
+import shutil
+import time
+import uuid
+from io import BytesIO
+from pathlib import Path
+
+import comfy.utils
+import folder_paths
+from PIL import Image
+from torch import Tensor
+
+from ..live2diff_core.depth_model import DepthModel, resize_depth
+from ..live2diff_core.frame_size import plan_frame_size
+from ..live2diff_core.frame_translator import FrameTranslator
+from ..live2diff_core.host_model import HostModel, host_schedule
+from ..live2diff_core.host_vae import FrameVAE
+from ..live2diff_core.motion_memory import MotionMemory
+from ..live2diff_core.noise import FrameNoise
+from ..live2diff_core.session import StreamSession
+from ..live2diff_core.state_file import StateFileError, fingerprint, load_state, save_state
+from ..live2diff_core.unet_patch import applied_motion, check_depth
+from ..live2diff_core.video_reader import VideoReader
+from ..live2diff_core.video_translation import VideoTranslation
+from ..live2diff_core.video_writer import (
+    EncoderSettings,
+    SegmentWriter,
+    VideoError,
+    assemble,
+    container_for,
+)
+from .node_text import show_text
+from .video_identity import run_settings, source_identity
+
+PARTIAL_FOLDER = "live2diff_partial"
+STATE_FILE = "stream.safetensors"
+PREVIEW_SECONDS, PREVIEW_PIXELS = 0.5, 512
+
+
+class VideoJob:
+    """One run of the node."""
+
+    def __init__(self, reader: VideoReader, inputs: dict, node_id: str | None) -> None:
+        """Check everything that can be checked before models are loaded."""
+        self._reader, self._inputs, self._node_id = reader, inputs, node_id
+        info = reader.info
+        self._plan = plan_frame_size(
+            info.width, info.height, inputs["size"], inputs["width"], inputs["height"]
+        )
+        self._depth: DepthModel | None = inputs.get("depth_model")
+        if self._depth is not None:
+            check_depth(inputs["model"])
+        self._schedule = host_schedule(
+            inputs["model"], inputs["steps"], inputs["denoise"], inputs.get("sigmas")
+        )
+        self._vae = FrameVAE(inputs["vae"])
+        self._encoder = EncoderSettings(inputs["codec"], inputs["crf"])
+        logging.info("Live2Diff: video of %s", self._plan)
+
+    def run(self, source: str | BytesIO, start: float, duration: float) -> Path:
+        """Translate, join the segments with the sound, and clean up; the result's path."""
+        settings = {
+            **run_settings(self._inputs, self._schedule),
+            "video": source_identity(source),
+            "trim": [start, duration],
+            "size": str(self._plan),
+            "encoder": self._encoder.key,
+        }
+        folder = Path(folder_paths.get_output_directory(), PARTIAL_FOLDER, fingerprint(settings))
+        folder.mkdir(parents=True, exist_ok=True)
+        width, height = self._plan.size
+        info = self._reader.info
+        with SegmentWriter(
+            folder, self._encoder, width, height, info.time_base, frame_rate=info.frame_rate
+        ) as writer:
+            try:
+                self._translate(writer, folder / STATE_FILE, settings)
+            except BaseException:
+                self._keep_partial(writer, folder, source)
+                raise
+        result = _result_path(container_for(source))
+        assemble(writer.segments, result, audio_from=source, start=start, duration=duration)
+        shutil.rmtree(folder)
+        return result
+
+    def _translate(self, writer: SegmentWriter, state: Path, settings: dict) -> None:
+        inputs = self._inputs
+        applied = applied_motion(inputs["model"])
+        steps = len(self._schedule)
+        memory = None if applied is None else MotionMemory(applied.config, steps)
+        with self._host() as host:
+            if self._depth is not None:
+                # Its layers cannot be streamed in piece by piece.
+                self._depth.load()
+            session = StreamSession(
+                self._schedule,
+                host,
+                FrameNoise(inputs["seed"]),
+                memory,
+                None if self._depth is None else host.encode_depth,
+            )
+            translation = VideoTranslation(
+                self._reader,
+                self._plan.apply,
+                FrameTranslator(session, host, self._vae, self._depth, resize_depth),
+                writer,
+                inputs["checkpoint_every"],
+                lambda tensors: save_state(state, tensors, settings),
+                RunProgress(self._node_id, self._reader.info.frame_count),
+            )
+            self._resume(translation, writer, state, settings)
+            translation.run()
+
+    def _host(self) -> HostModel:
+        inputs, (width, height) = self._inputs, self._plan.size
+        companions = [self._vae.patcher]
+        if self._depth is not None:
+            companions.append(self._depth.patcher)
+        return HostModel(
+            inputs["model"],
+            inputs["positive"],
+            inputs["negative"],
+            inputs["cfg"],
+            self._schedule,
+            (height // 8, width // 8),
+            frames=1,
+            companions=companions,
+            companion_bytes=self._vae.working_bytes(height, width),
+        )
+
+    def _resume(
+        self, translation: VideoTranslation, writer: SegmentWriter, path: Path, settings: dict
+    ) -> None:
+        """Go on from the last checkpoint, if there is one and its frames are there."""
+        session = translation.translator.session
+        if path.is_file():
+            try:
+                translation.load_state_dict(load_state(path, settings))
+            except StateFileError as error:
+                logging.warning("Live2Diff: starting over, %s", error)
+        if writer.keep_until(session.frames_out) != session.frames_out:
+            logging.warning("Live2Diff: starting over, frames of the last run are missing.")
+            writer.keep_until(0)
+            translation.restart()
+        if session.frames_in:
+            logging.info("Live2Diff: going on at frame %d.", session.frames_in)
+            self._reader.skip(session.frames_in)
+
+    def _keep_partial(self, writer: SegmentWriter, folder: Path, source: str | BytesIO) -> None:
+        """Leave what is done as one playable file and say where."""
+        if not writer.segments:
+            return
+        partial = folder / f"partial{container_for(source)}"
+        try:
+            assemble(writer.segments, partial, audio_from=source, complete=False)
+        except (VideoError, OSError) as error:
+            partial = writer.segments[0].path
+            logging.warning("Live2Diff: the parts could not be joined: %s", error)
+        logging.warning(
+            "Live2Diff: stopped after %d frames, which are in %s. Queue the same inputs again to "
+            "go on.",
+            writer.frames_safe,
+            partial,
+        )
+
+
+class RunProgress:
+    """Progress bar, time left and a picture of the current frame."""
+
+    def __init__(self, node_id: str | None, frames: int | None) -> None:
+        """`frames` is an estimate; None if nobody knows."""
+        self._node_id, self._frames = node_id, frames
+        self._bar = comfy.utils.ProgressBar(frames or 1)
+        self._start = time.monotonic()
+        self._first: int | None = None
+        self._shown = float("-inf")
+
+    def __call__(self, done: int, picture: Tensor) -> None:
+        """Show that `done` frames are finished, the last one being `picture` [H, W, 3]."""
+        now = time.monotonic()
+        self._first = done - 1 if self._first is None else self._first
+        total = max(self._frames or 0, done)
+        preview = None
+        if now - self._shown >= PREVIEW_SECONDS:
+            self._shown = now
+            image = Image.fromarray(picture.mul(255).clamp(0, 255).byte().numpy())
+            preview = ("JPEG", image, PREVIEW_PIXELS)
+            show_text(self._node_id, self._text(done, total, now - self._start))
+        self._bar.update_absolute(done, total, preview)
+
+    def _text(self, done: int, total: int, seconds: float) -> str:
+        rate = (done - (self._first or 0)) / max(seconds, 1e-6)
+        left = "" if self._frames is None else f", {_clock((total - done) / rate)} left"
+        return f"Frame {done} of {self._frames or 'an unknown number'}, {rate:.2f} fps{left}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _result_path(suffix: str) -> Path:
+    folder = Path(folder_paths.get_temp_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"live2diff_{uuid.uuid4().hex[:12]}{suffix}"

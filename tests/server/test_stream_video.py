@@ -1,0 +1,167 @@
+"""Stream Video in a real ComfyUI server: every frame, in its time, with its sound."""
+
+import shutil
+import signal
+import time
+from fractions import Fraction
+
+import av
+import clips
+import numpy as np
+import pytest
+
+from devtools.websocket import PromptError
+
+pytestmark = pytest.mark.server
+CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
+
+
+def node(class_type, **inputs):
+    return {"class_type": class_type, "inputs": inputs}
+
+
+def video_graph(server, clip, **changes):
+    """Graph that streams `clip`, copied into the server's input, at 64x64, losslessly."""
+    shutil.copy(clip, server.base / "input" / clip.name)
+    inputs = {
+        "model": ["apply", 0],
+        "vae": ["checkpoint", 2],
+        "positive": ["positive", 0],
+        "negative": ["positive", 0],
+        "video": ["load", 0],
+        "seed": 5,
+        "steps": 4,
+        "denoise": 0.5,
+        "cfg": 1.0,
+        "size": "fill",
+        "width": 64,
+        "height": 64,
+        "codec": "lossless",
+        "crf": 18,
+        "checkpoint_every": 5,
+    }
+    return {
+        "checkpoint": node("CheckpointLoaderSimple", ckpt_name=CHECKPOINT),
+        "motion": node("Live2DiffLoadMotionModule", motion_module="live2diff.ckpt"),
+        "apply": node("Live2DiffApply", model=["checkpoint", 0], motion_module=["motion", 0]),
+        "positive": node("CLIPTextEncode", clip=["checkpoint", 1], text="a painting"),
+        "load": node("LoadVideo", file=clip.name),
+        "stream": node("Live2DiffStreamVideo", **{**inputs, **changes}),
+        "save": node(
+            "SaveVideo", video=["stream", 0], filename_prefix="v", format="auto", codec="auto"
+        ),
+    }
+
+
+def saved(server, graph):
+    (path,) = server.client.run(graph).files("save")
+    return path
+
+
+def decode(path):
+    """Times and frames [F, H, W, 3] of a video."""
+    with av.open(str(path)) as container:
+        frames = [(f.time, f.to_ndarray(format="rgb24")) for f in container.decode(video=0)]
+    return [time for time, _ in frames], np.stack([image for _, image in frames])
+
+
+@pytest.mark.parametrize("frames", [1, 5, 12])
+def test_frames_times_and_sound_stay(comfy_server, tmp_path, frames):
+    clip = clips.make_clip(tmp_path, frames=frames, sounds=("aac",), name=f"clip{frames}")
+    path = saved(comfy_server, video_graph(comfy_server, clip))
+    times, images = decode(path)
+    assert len(images) == frames and images.shape[1:] == (64, 64, 3)
+    assert times == pytest.approx(decode(clip)[0], abs=1e-3)
+    assert clips.sound_of(path) == clips.sound_of(clip)
+
+
+def test_equals_the_stream_sampler(comfy_server, tmp_path):
+    clip = clips.make_clip(tmp_path, "h264", frames=11, size=(64, 64), name="square")
+    graph = video_graph(comfy_server, clip, size="keep")
+    _, streamed = decode(saved(comfy_server, graph))
+    sampler = {
+        k: v
+        for k, v in graph["stream"]["inputs"].items()
+        if k in ("model", "positive", "negative", "seed", "steps", "denoise", "cfg")
+    }
+    graph |= {
+        "parts": node("GetVideoComponents", video=["load", 0]),
+        "encode": node("VAEEncode", pixels=["parts", 0], vae=["checkpoint", 2]),
+        "stream": node("Live2DiffStreamSampler", frames=["encode", 0], **sampler),
+        "decode": node("VAEDecode", samples=["stream", 0], vae=["checkpoint", 2]),
+        "save": node("SaveImage", images=["decode", 0], filename_prefix="s"),
+    }
+    from PIL import Image
+
+    files = comfy_server.client.run(graph).files("save")
+    sampled = np.stack([np.asarray(Image.open(file)) for file in files])
+    # Core decodes to floats, we to bytes: half a grey level in, about one out.
+    assert np.abs(streamed.astype(int) - sampled).mean() < 2
+
+
+def partial_states(server):
+    return list((server.base / "output" / "live2diff_partial").glob("*/stream.safetensors"))
+
+
+def test_killed_and_resumed_is_uninterrupted(tmp_path):
+    from devtools.hosts import current_host
+    from devtools.server import ComfyServer
+    from devtools.standins import ensure_standins
+    from devtools.workspace import prepare_workspace
+
+    clip = clips.make_clip(tmp_path, frames=40, sounds=("aac",), name="long")
+    base = prepare_workspace(tmp_path / "server", [ensure_standins()])
+    server = ComfyServer(current_host(), base, cpu=True)
+    with server:
+        graph = video_graph(server, clip)
+        server.client.queue_prompt(graph)
+        deadline = time.monotonic() + 120
+        while not partial_states(server) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        server._process.send_signal(signal.SIGKILL)
+        server._process.wait()
+    assert partial_states(server)
+    with ComfyServer(current_host(), base, cpu=True) as again:
+        resumed = saved(again, graph)
+        assert "going on at frame" in again.log()
+        assert not partial_states(again)
+        graph["save"]["inputs"]["filename_prefix"] = "whole"
+        graph["stream"]["inputs"]["crf"] = 19  # lossless does not use it; the node runs again
+        uninterrupted = saved(again, graph)
+    times, images = decode(resumed)
+    other_times, other = decode(uninterrupted)
+    assert times == other_times and len(images) == 40
+    assert (images == other).all()
+
+
+def test_interrupt_leaves_a_playable_file(comfy_server, tmp_path):
+    clip = clips.make_clip(tmp_path, frames=60, name="stopped")
+    graph = video_graph(comfy_server, clip, seed=77)
+    seen = []
+
+    def stop(progress):
+        if progress.node_id == "stream" and progress.value >= 14 and not seen:
+            seen.append(progress)
+            comfy_server.client.interrupt()
+
+    with pytest.raises(PromptError, match="interrupted"):
+        comfy_server.client.run(graph, stop)
+    (state,) = partial_states(comfy_server)
+    _, done = decode(state.parent / "partial.mp4")
+    assert 13 <= len(done) < 60
+    _, images = decode(saved(comfy_server, graph))
+    assert len(images) == 60 and (images[: len(done)] == done).all()
+
+
+def test_no_video_says_what_was_found(comfy_server, tmp_path):
+    sound = clips.make_sound(tmp_path)
+    with pytest.raises(PromptError, match="(?i)audio|sound|no video"):
+        comfy_server.client.run(video_graph(comfy_server, sound))
+
+
+def test_rate_is_kept(comfy_server, tmp_path):
+    clip = clips.make_clip(tmp_path, frames=4, name="rate")
+    path = saved(comfy_server, video_graph(comfy_server, clip, codec="h264"))
+    with av.open(str(path)) as out, av.open(str(clip)) as original:
+        rates = [Fraction(c.streams.video[0].average_rate) for c in (out, original)]
+    assert rates[0] == rates[1]
