@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .config import StreamConfig
+from .config import AttentionMode, StreamConfig
 from .kv_cache import KVCache
 from .temporal_attention import PositionTables, WindowView
 from .window import AttentionWindow
@@ -100,36 +100,50 @@ class MotionMemory:
         self._restored.clear()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Keys and values of every attention, as `conditioning/layer/keys`; not copied."""
+        """Window, and keys and values of every attention by name; not copied.
+
+        Keys are called `conditioning/layer/keys`.
+        """
         saved = {key: (cache.keys, cache.values) for key, cache in self._caches.items()}
         parts = ("keys", "values")
-        return {
+        caches = {
             f"{conditioning}/{layer}/{part}": tensor
             for (conditioning, layer), tensors in {**self._restored, **saved}.items()
             for part, tensor in zip(parts, tensors, strict=True)
         }
+        return {"window": self._window_numbers(), **caches}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take up a saved stream.
 
         Raises:
-            ValueError: caches of another number of denoising steps or another window.
+            ValueError: it was made with another window.
         """
+        if not torch.equal(state["window"], self._window_numbers()):
+            raise ValueError(
+                f"the saved stream has {_describe(state['window'])}, this one "
+                f"{_describe(self._window_numbers())}."
+            )
         self.reset()
         for name in state:
-            conditioning, layer, part = name.rsplit("/", 2)
-            if part != "keys":
-                continue
-            keys, values = state[name], state[f"{conditioning}/{layer}/values"]
-            if (keys.shape[0], keys.shape[3]) != (self.denoising_steps, self.window.slots):
-                raise ValueError(
-                    f"the saved stream has {keys.shape[0]} denoising steps and a window of "
-                    f"{keys.shape[3]}, this one {self.denoising_steps} and {self.window.slots}."
-                )
-            self._restored[conditioning, layer] = (keys, values)
+            if name.endswith("/keys"):
+                conditioning, layer, _ = name.rsplit("/", 2)
+                values = state[f"{conditioning}/{layer}/values"]
+                self._restored[conditioning, layer] = (state[name], values)
+
+    def _window_numbers(self) -> Tensor:
+        config = self.window.config
+        mode = list(AttentionMode).index(config.attention_mode)
+        return torch.tensor([config.window_size, config.warmup_frames, mode])
 
     @property
     def nbytes(self) -> int:
         """Bytes held now."""
         waiting = sum(keys.nbytes + values.nbytes for keys, values in self._restored.values())
         return waiting + sum(cache.nbytes for cache in self._caches.values())
+
+
+def _describe(window: Tensor) -> str:
+    size, warmup, mode = window.tolist()
+    name = list(AttentionMode)[mode].value
+    return f"a window of {size} frames, {warmup} to warm up, and the attention mode {name}"

@@ -138,7 +138,7 @@ class StreamSession:
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that decides how the stream goes on, by name; tensors are not copied."""
         counters = [self.frames_in, self.frames_out, int(self.ended)]
-        state = {"counters": torch.tensor(counters)}
+        state = {"counters": torch.tensor(counters), "timesteps": self._timesteps()}
         if self._shape is not None:
             state["shape"] = torch.tensor([*self._shape, int(bool(self._with_depth))])
         for place, frames in (("waiting", self._waiting), ("flight", self.pipeline.in_flight)):
@@ -161,10 +161,17 @@ class StreamSession:
         Raises:
             ValueError: the state is of another kind of stream.
         """
-        self.reset()
+        if not torch.equal(state["timesteps"], self._timesteps()):
+            saved, own = state["timesteps"].tolist(), self._timesteps().tolist()
+            raise ValueError(
+                f"the saved stream has {len(saved)} denoising steps, at timesteps {saved}; this "
+                f"one has {len(own)}, at {own}."
+            )
         memory = {k.split("/", 1)[1]: v for k, v in state.items() if k.startswith("memory/")}
-        if memory and self.memory is None:
-            raise ValueError("the saved stream has a temporal memory, this MODEL has none.")
+        if bool(memory) != (self.memory is not None):
+            some, none = ("saved stream", "MODEL") if memory else ("MODEL", "saved stream")
+            raise ValueError(f"the {some} has a temporal memory, the {none} has none.")
+        self.reset()
         if self.memory is not None:
             self.memory.load_state_dict(memory)
         self.frames_in, self.frames_out, ended = state["counters"].tolist()
@@ -197,6 +204,9 @@ class StreamSession:
                 f"frame latent is {tuple(latent.shape)} but its depth latent is "
                 f"{tuple(depth.shape)}; both must have one size."
             )
+
+    def _timesteps(self) -> Tensor:
+        return torch.tensor(self.pipeline.schedule.timesteps, dtype=torch.float64)
 
     def _stack(self, frames: list[Tensor]) -> Tensor:
         return torch.stack(frames) if frames else torch.empty(0, *(self._shape or (0, 0, 0)))

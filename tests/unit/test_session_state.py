@@ -82,8 +82,16 @@ def test_another_kind_of_stream_is_refused():
         opened(StreamConfig(7, 3)).load_state_dict(state)
     with pytest.raises(ValueError, match="2 denoising steps"):
         opened(StreamConfig(6, 3), steps=3).load_state_dict(state)
+    with pytest.raises(ValueError, match="attention mode causal_warmup"):
+        opened(StreamConfig(6, 3, AttentionMode.CAUSAL)).load_state_dict(state)
     with pytest.raises(ValueError, match="has none"):
         opened(None).load_state_dict(state)
+    with pytest.raises(ValueError, match="has none"):
+        session.load_state_dict(opened(None).state_dict())
+    with pytest.raises(ValueError, match="4 denoising steps"):
+        opened(None).load_state_dict(opened(None, steps=4).state_dict())
+    # What was refused has changed nothing.
+    assert session.frames_in == 6
 
 
 def test_other_settings_are_named(tmp_path):
