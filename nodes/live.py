@@ -1,7 +1,5 @@
 """Stream Step: one frame, or a few, of a live stream per run of the graph."""
 
-import math
-
 import comfy.model_management
 import torch
 from comfy_api.latest import io
@@ -9,7 +7,7 @@ from comfy_api.latest import io
 from ..live2diff_core.host_model import host_schedule
 from ..live2diff_core.unet_patch import check_depth
 from .live_step import StepRequest, run_step
-from .live_streams import stream_name, stream_text
+from .live_streams import always, stream_name, stream_text
 from .node_text import show_text
 from .sampler import MAX_SEED
 from .types import CATEGORY, DepthModelType
@@ -186,7 +184,7 @@ class Live2DiffStreamStep(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, **_: object) -> float:
         """Run every time: the same picture again is the next frame."""
-        return math.nan
+        return always()
 
     @classmethod
     def execute(

@@ -1,6 +1,5 @@
 """Live streams to files and back."""
 
-import math
 import re
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from comfy_api.latest import io
 from ..live2diff_core.live_stream import SavedStream, file_identity
 from ..live2diff_core.memory_estimate import format_bytes
 from ..live2diff_core.stream_registry import STREAMS
-from .live_streams import passed, passing, stream_list, stream_name
+from .live_streams import always, passed, passing, stream_list, stream_name
 from .node_text import show_text
 from .types import CATEGORY
 
@@ -83,7 +82,7 @@ class Live2DiffSaveStream(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, **_: object) -> float:
         """Run every time: the stream has moved on."""
-        return math.nan
+        return always()
 
     @classmethod
     def execute(cls, stream: str, file_name: str, after=None) -> io.NodeOutput:
@@ -148,7 +147,7 @@ class Live2DiffLoadStream(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, **_: object) -> float:
         """Run every time: whether to load depends on which streams live."""
-        return math.nan
+        return always()
 
     @classmethod
     def validate_inputs(cls, file: str) -> bool | str:

@@ -1,7 +1,5 @@
 """Live streams by name: listed, let go, put into an order with other nodes."""
 
-import math
-
 from comfy_api.latest import io
 
 from ..live2diff_core.live_stream import LiveStream
@@ -10,6 +8,12 @@ from .node_text import show_text
 from .types import CATEGORY
 
 ALL_STREAMS = "all"
+
+
+def always() -> float:
+    """Make a fingerprint that no other equals, so that a node runs every time."""
+    # A new object each time: the host compares by identity first, and math.nan is one object.
+    return float("nan")
 
 
 def stream_name(name: str) -> str:
@@ -83,7 +87,7 @@ class Live2DiffResetStream(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, **_: object) -> float:
         """Run every time."""
-        return math.nan
+        return always()
 
     @classmethod
     def execute(cls, stream: str, reset: bool, after=None) -> io.NodeOutput:
