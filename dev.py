@@ -7,6 +7,7 @@ cache folder on first use; the work is done by the modules in `devtools/`.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 OLDEST, NEWEST = (3, 10), (3, 12)
@@ -61,7 +62,9 @@ def main() -> int:
     if rest and options.command != "test":
         parser.error("unrecognized arguments: " + " ".join(rest))
 
-    # Only now: these need the Python that was just checked for.
+    # Only now: these need the Python that was just checked for. It may have been told not to look
+    # beside the script (PYTHONSAFEPATH), hence the path.
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     from devtools import commands
     from devtools.console import run_main
 
