@@ -94,6 +94,19 @@ class ComfyServer:
 
         return ComfyClient(self.url, output_dir=self.base / "output")
 
+    @property
+    def process_id(self) -> int:
+        """The running server's process; RuntimeError when there is none."""
+        if self._process is None:
+            raise RuntimeError("the server is not running")
+        return self._process.pid
+
+    def kill(self) -> None:
+        """End the server as a crash would: at once, with nothing tidied up."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
     def log(self) -> str:
         """What the server has printed so far."""
         return self.log_path.read_text(encoding="utf-8", errors="replace")

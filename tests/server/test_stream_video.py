@@ -1,7 +1,5 @@
 """Stream Video in a real ComfyUI server: every frame, in its time, with its sound."""
 
-import shutil
-import signal
 import time
 from fractions import Fraction
 
@@ -9,60 +7,11 @@ import av
 import clips
 import numpy as np
 import pytest
+from video_graphs import decode, node, saved, video_graph
 
 from devtools.websocket import PromptError
 
 pytestmark = pytest.mark.server
-CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
-
-
-def node(class_type, **inputs):
-    return {"class_type": class_type, "inputs": inputs}
-
-
-def video_graph(server, clip, **changes):
-    """Graph that streams `clip`, copied into the server's input, at 64x64, losslessly."""
-    shutil.copy(clip, server.base / "input" / clip.name)
-    inputs = {
-        "model": ["apply", 0],
-        "vae": ["checkpoint", 2],
-        "positive": ["positive", 0],
-        "negative": ["positive", 0],
-        "video": ["load", 0],
-        "seed": 5,
-        "steps": 4,
-        "denoise": 0.5,
-        "cfg": 1.0,
-        "size": "fill",
-        "width": 64,
-        "height": 64,
-        "codec": "lossless",
-        "crf": 18,
-        "checkpoint_every": 5,
-    }
-    return {
-        "checkpoint": node("CheckpointLoaderSimple", ckpt_name=CHECKPOINT),
-        "motion": node("Live2DiffLoadMotionModule", motion_module="live2diff.ckpt"),
-        "apply": node("Live2DiffApply", model=["checkpoint", 0], motion_module=["motion", 0]),
-        "positive": node("CLIPTextEncode", clip=["checkpoint", 1], text="a painting"),
-        "load": node("LoadVideo", file=clip.name),
-        "stream": node("Live2DiffStreamVideo", **{**inputs, **changes}),
-        "save": node(
-            "SaveVideo", video=["stream", 0], filename_prefix="v", format="auto", codec="auto"
-        ),
-    }
-
-
-def saved(server, graph):
-    (path,) = server.client.run(graph).files("save")
-    return path
-
-
-def decode(path):
-    """Times and frames [F, H, W, 3] of a video."""
-    with av.open(str(path)) as container:
-        frames = [(f.time, f.to_ndarray(format="rgb24")) for f in container.decode(video=0)]
-    return [time for time, _ in frames], np.stack([image for _, image in frames])
 
 
 @pytest.mark.parametrize("frames", [1, 5, 12])
@@ -118,8 +67,7 @@ def test_killed_and_resumed_is_uninterrupted(tmp_path):
         deadline = time.monotonic() + 120
         while not partial_states(server) and time.monotonic() < deadline:
             time.sleep(0.05)
-        server._process.send_signal(signal.SIGKILL)
-        server._process.wait()
+        server.kill()
     assert partial_states(server)
     with ComfyServer(current_host(), base, cpu=True) as again:
         resumed = saved(again, graph)
