@@ -42,16 +42,14 @@ class Bars:
     def begin(self, video: str) -> None:
         """Name the video."""
         self._video, self._node = video, ""
-        self._one.reset(total=0)
-        self._one.set_description(video)
+        self._start(video, 1)
 
     def step(self, progress: Progress) -> None:
         """Show the step of a node; the bar starts anew with each node."""
         if progress.node_id != self._node:
             self._node = progress.node_id
-            self._one.reset(total=progress.total)
             title = self._workflow.title(progress.node_id)
-            self._one.set_description(f"{self._video}: {title}")
+            self._start(f"{self._video}: {title}", progress.total)
         self._one.n = progress.value
         self._one.refresh()
 
@@ -59,3 +57,7 @@ class Bars:
         """Leave one line for the video and count it."""
         tqdm.write(f"{report.video}: {outcome(report)}")
         self._all.update()
+
+    def _start(self, text: str, total: int) -> None:
+        self._one.set_description(text, refresh=False)
+        self._one.reset(total)

@@ -160,6 +160,31 @@ def test_a_server_that_is_killed_and_comes_back(server, tmp_path):
     assert report.frames == FRAMES == frames_in(tmp_path / "out" / "in.mp4")
 
 
+def test_a_lost_connection_goes_on_with_the_same_prompt(server, tmp_path):
+    from folder_queue.client import ComfyClient
+    from folder_queue.errors import ConnectionLostError
+    from folder_queue.translate import translate_video
+    from folder_queue.workflow import load_workflow
+
+    client, seen = ComfyClient(server.url), []
+
+    def lose_once(progress):
+        seen.append(progress)
+        if len(seen) == 1:
+            raise ConnectionLostError("played")
+
+    before = len(client.get("/history"))
+    video = write_clip(tmp_path / "in.mp4", seed=5)
+    workflow = load_workflow(WORKFLOW, SMALL[1:])
+    result = translate_video(client, workflow, video, tmp_path / "out", lose_once)
+    assert (result.path, result.frames) == (tmp_path / "out.mp4", FRAMES)
+    # It was taken up, not queued again; and once it has ended, it is read from the history.
+    assert len(client.get("/history")) == before + 1
+    (prompt_id,) = list(client.get("/history?max_items=1"))
+    again = client.run({}, prompt_id=prompt_id)
+    assert again.entries(workflow.save_node) and not again.executed
+
+
 def test_ctrl_c_takes_the_prompt_off_the_server(server, tmp_path):
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()

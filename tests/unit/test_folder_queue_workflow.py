@@ -10,7 +10,7 @@ from folder_queue.errors import UsageError
 from folder_queue.workflow import load_workflow
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
-BUNDLED = sorted(WORKFLOWS.glob("video_to_video*.json"))
+BUNDLED = sorted([*WORKFLOWS.glob("video_to_video*.json"), *WORKFLOWS.glob("long_video.json")])
 PLAIN = WORKFLOWS / "video_to_video.json"
 
 
