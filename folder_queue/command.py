@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from live2diff_core.video_folder import VIDEO_PATTERN, list_videos
 
@@ -36,38 +38,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("folder", type=Path, metavar="FOLDER", help="the folder with the videos")
-    add(
-        "--workflow",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="a workflow with one Load Video and one Save Video: one of workflows/, or one of "
-        "yours in API format",
-    )
+    _add_workflow_options(add)
+    _add_folder_options(add)
     add("--server", default=SERVER, metavar="URL", help=f"where ComfyUI runs (default: {SERVER})")
-    add(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="where the results go (default: FOLDER-translated, beside FOLDER)",
-    )
-    add("--recursive", action="store_true", help="take the videos of subfolders, too")
-    add(
-        "--pattern",
-        default=VIDEO_PATTERN,
-        metavar="GLOBS",
-        help="which files, by name, separated by semicolons (default: %(default)s)",
-    )
-    add(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NODE.INPUT=VALUE",
-        help="change an input of the workflow: node by id or class, as in ImageScale.width=512",
-    )
-    add("--video-node", metavar="ID", help="the node that loads the video, if there are several")
-    add("--save-node", metavar="ID", help="the node that saves the result, if there are several")
     add(
         "--input-dir",
         type=Path,
@@ -89,13 +62,50 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="how long to wait for a server that went away (default: %(default).0f)",
     )
+    return parser
+
+
+def _add_workflow_options(add: Callable[..., Any]) -> None:
+    add(
+        "--workflow",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="a workflow with one Load Video and one Save Video: one of workflows/, or one of "
+        "yours in API format",
+    )
+    add(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NODE.INPUT=VALUE",
+        help="change an input of the workflow: node by id or class, as in ImageScale.width=512",
+    )
+    add("--video-node", metavar="ID", help="the node that loads the video, if there are several")
+    add("--save-node", metavar="ID", help="the node that saves the result, if there are several")
+
+
+def _add_folder_options(add: Callable[..., Any]) -> None:
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where the results go (default: FOLDER-translated, beside FOLDER)",
+    )
+    add("--recursive", action="store_true", help="take the videos of subfolders, too")
+    add(
+        "--pattern",
+        default=VIDEO_PATTERN,
+        metavar="GLOBS",
+        help="which files, by name, separated by semicolons (default: %(default)s)",
+    )
     add(
         "--report",
         type=Path,
         metavar="FILE",
         help=f"where the JSON report goes (default: {REPORT_NAME} in the folder of results)",
     )
-    return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
