@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 MAIN = "video_to_video_depth"
+LIVE = "live_webcam"
 SIDE = 128
 # The nodes that set the size of the frames.
 SIZED = ("ImageScale", "Live2DiffStreamVideo")
@@ -29,6 +30,8 @@ def known_inputs(graph: Graph, object_info: dict[str, Any]) -> Graph:
     for key, node in graph.items():
         groups = object_info[node["class_type"]]["input"]
         names = {name for kind in ("required", "optional") for name in groups.get(kind, {})}
+        if node["class_type"] == "WebcamCapture":
+            names.discard("image")  # a new picture every time
         inputs = {name: value for name, value in node["inputs"].items() if name in names}
         known[key] = {"class_type": node["class_type"], "inputs": inputs}
     return known
@@ -100,6 +103,7 @@ def test_file_names_and_choices_exist(name, object_info):
     assert missing == []
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name != LIVE])
 def test_runs_and_keeps_every_frame(name, page_server, short_clip):
     from devtools.media import count_frames, frame_size
 
@@ -113,6 +117,27 @@ def test_runs_and_keeps_every_frame(name, page_server, short_clip):
     (video,) = page_server.client.run(graph).files()
     assert count_frames(video) == frames
     assert frame_size(video) == (SIDE, SIDE)
+
+
+def test_camera_runs_live(comfy_page, page_server):
+    """Each conversion in the page takes a picture of the browser's camera, as each run does."""
+    told = []
+    for _ in range(10):
+        graph = comfy_page.load(read_json(f"{LIVE}.json")).prompt
+        by_class = {node["class_type"]: key for key, node in graph.items()}
+        graph[by_class["ImageScale"]]["inputs"].update(width=SIDE, height=SIDE)
+        # ComfyUI 0.30's Webcam Capture refuses its own files (ComfyUI issue 15756); in other
+        # versions it does what Load Image does.
+        camera = graph[by_class["WebcamCapture"]]
+        camera.update(class_type="LoadImage", inputs={"image": camera["inputs"]["image"]})
+        graph["index"] = {
+            "class_type": "PreviewAny",
+            "inputs": {"source": [by_class["Live2DiffStreamStep"], 1]},
+        }
+        outputs = page_server.client.run(graph).outputs
+        shown = len(outputs[by_class["PreviewImage"]]["images"])
+        told.append((int(outputs["index"]["text"][0]), shown))
+    assert told == [(-1, 1)] * 7 + [(0, 8), (-1, 1), (8, 1)]
 
 
 def test_picture_of_the_main_workflow(comfy_page, tmp_path):

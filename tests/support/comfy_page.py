@@ -20,6 +20,9 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # A camera that shows a test picture, and leave to use it.
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
 )
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # The page's own: optional files (user.css, ...) that are not there, and the sizes of models that
@@ -43,6 +46,12 @@ READY = """() => {
 }"""
 LOAD = """async workflow => {
   await app.loadGraphData(workflow);
+  const buttons = app.graph._nodes
+    .filter(n => n.type === "WebcamCapture")
+    .map(n => n.widgets.find(w => w.type === "button"));
+  for (let wait = 0; buttons.some(b => b.disabled) && wait < 300; wait++) {
+    await new Promise(done => setTimeout(done, 100));
+  }
   const prompt = await app.graphToPrompt();
   const types = LiteGraph.registered_node_types;
   return {
