@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .unet_patch import UnsupportedModelError
+from .sd15_model import UnsupportedModelError
 
 LATENT_CHANNELS = 4
 

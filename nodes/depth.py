@@ -9,7 +9,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..live2diff_core import depth_range
-from ..live2diff_core.depth_model import PUBLISHED_FILES, DepthModel, resize_depth
+from ..live2diff_core.depth_file import PUBLISHED_FILES
+from ..live2diff_core.depth_model import DepthModel, resize_depth
 from .folders import DEPTH_FOLDER
 from .types import CATEGORY, DepthModelType
 

@@ -23,6 +23,7 @@ NODES = (
     "Live2DiffLoadDepthModel",
     "Live2DiffEstimateDepth",
     "Live2DiffStreamSampler",
+    "Live2DiffStreamVideo",
     "Live2DiffVideoFromFolder",
     "Live2DiffStreamStep",
     "Live2DiffResetStream",

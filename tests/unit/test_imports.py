@@ -12,10 +12,12 @@ NODES = sorted(path.stem for path in (ROOT / "nodes").glob("*.py"))
 HOST_ADAPTERS = {
     "checkpoint",
     "depth_model",
+    "host_checks",
     "host_model",
     "host_vae",
     "model_fingerprint",
     "motion_module",
+    "sd15_model",
     "unet_patch",
 }
 ENGINE = {

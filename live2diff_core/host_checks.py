@@ -1,0 +1,81 @@
+"""What a run is refused for before anything is loaded: memory, sampling, hooks."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import comfy.hooks
+import comfy.model_management
+import comfy.model_sampling
+import torch
+
+from .memory_estimate import format_bytes
+from .sd15_model import LinearBetaSampling, UnsupportedModelError
+from .unet_patch import applied_motion
+
+
+class StreamMemoryError(MemoryError):
+    """The stream's caches cannot fit; the message says by how much and what to do."""
+
+
+def check_memory(needed: int, device: torch.device) -> None:
+    """Log what the caches need and refuse what cannot fit.
+
+    Raises:
+        StreamMemoryError: `needed` bytes are more than `device` has (or, on the CPU, has free).
+    """
+    management = comfy.model_management
+    if management.is_device_cpu(device):
+        limit = management.get_free_memory(device)
+    else:
+        # Models can be moved out of the way; what the host and other programs need cannot.
+        limit = management.get_total_memory(device) - management.minimum_inference_memory()
+    logging.info(
+        "Live2Diff: the KV-cache takes %s of %s.", format_bytes(needed), format_bytes(int(limit))
+    )
+    if needed > limit:
+        raise StreamMemoryError(
+            f"The KV-cache needs {format_bytes(needed)}, but {device} has only "
+            f"{format_bytes(int(limit))} for it. Use smaller frames, fewer denoising steps (lower "
+            "denoise), a smaller window in 'Configure Warm-up & KV-Cache', or cfg 1."
+        )
+
+
+def check_sampling(model: Any) -> None:
+    """Refuse a MODEL whose sampling was replaced by something a stream cannot use.
+
+    Raises:
+        UnsupportedModelError: the schedule set by Apply Live2Diff is gone, or the model applies
+            consistency scalings that the Stream Sampler applies too.
+    """
+    sampling = model.get_model_object("model_sampling")
+    if applied_motion(model) is not None and not isinstance(sampling, LinearBetaSampling):
+        raise UnsupportedModelError(
+            "The noise schedule that 'Apply Live2Diff' set was replaced by a later node (such as "
+            "ModelSamplingDiscrete). Remove that node, or put it before 'Apply Live2Diff'."
+        )
+    plain = (comfy.model_sampling.EPS, comfy.model_sampling.V_PREDICTION)
+    if type(sampling).calculate_denoised not in [kind.calculate_denoised for kind in plain]:
+        raise UnsupportedModelError(
+            "This MODEL's sampling was changed (ModelSamplingDiscrete with 'lcm'?). The Stream "
+            "Sampler applies the LCM scalings itself: connect the MODEL from before that node."
+        )
+
+
+def check_hooks(conds: dict[str, list[dict]]) -> None:
+    """Refuse hooks whose strength changes over the denoising steps.
+
+    The host steps through their keyframes once, in the order of its calls; in a stream every call
+    is at several steps.
+
+    Raises:
+        UnsupportedModelError: a hook with more than one keyframe.
+    """
+    for cond in (cond for kind in conds.values() for cond in kind):
+        hooks = cond["hooks"].hooks if cond.get("hooks") is not None else []
+        if any(len(hook.hook_keyframe.keyframes) > 1 for hook in hooks):
+            raise UnsupportedModelError(
+                "A conditioning carries hooks with keyframes, which change over the denoising "
+                "steps; a stream runs all steps at once. Remove the hook keyframes."
+            )
