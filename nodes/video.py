@@ -2,10 +2,12 @@
 
 from comfy_api.latest import InputImpl, io
 
+from ..live2diff_core.host_model import host_schedule
 from ..live2diff_core.video_reader import open_video
+from ..live2diff_core.video_writer import EncoderSettings
 from .sampler import MAX_SEED
 from .types import CATEGORY, DepthModelType
-from .video_job import VideoJob
+from .video_job import VideoInputs, VideoJob
 
 
 class Live2DiffStreamVideo(io.ComfyNode):
@@ -31,8 +33,40 @@ class Live2DiffStreamVideo(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, video, **inputs) -> io.NodeOutput:
+    def execute(
+        cls,
+        model,
+        vae,
+        positive,
+        negative,
+        video,
+        seed: int,
+        steps: int,
+        denoise: float,
+        cfg: float,
+        size: str,
+        width: int,
+        height: int,
+        codec: str,
+        crf: int,
+        checkpoint_every: int,
+        depth_model=None,
+        sigmas=None,
+    ) -> io.NodeOutput:
         """Open the video, then translate it."""
+        inputs = VideoInputs(
+            model=model,
+            vae=vae,
+            positive=positive,
+            negative=negative,
+            depth_model=depth_model,
+            schedule=host_schedule(model, steps, denoise, sigmas),
+            seed=seed,
+            cfg=cfg,
+            size=(size, width, height),
+            encoder=EncoderSettings(codec, crf),
+            checkpoint_every=checkpoint_every,
+        )
         source = video.get_stream_source()
         start, duration = trim_window(video)
         with open_video(source, start, duration) as reader:

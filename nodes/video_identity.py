@@ -18,22 +18,23 @@ from ..live2diff_core.model_fingerprint import (
 _EDGE_BYTES = 1 << 20
 
 
-def run_settings(inputs: dict[str, Any], schedule: Any) -> dict[str, Any]:
-    """Name the models, prompts and numbers of a run: JSON values by name."""
-    prompts = ["positive"] if inputs["cfg"] == 1.0 else ["positive", "negative"]
-    depth = inputs.get("depth_model")
+def run_settings(inputs: Any) -> dict[str, Any]:
+    """Name what `VideoInputs` hold: JSON values by name."""
+    prompts = ["positive"] if inputs.cfg == 1.0 else ["positive", "negative"]
+    depth = inputs.depth_model
+    schedule = inputs.schedule
     return {
-        **fingerprint_model(inputs["model"]),
-        **{kind: fingerprint_prompt(inputs[kind]) for kind in prompts},
-        **{f"{kind} layout": conditioning_layout(inputs[kind]) for kind in prompts},
-        "controls": [_controls(inputs[kind]) for kind in prompts],
-        "vae": fingerprint_module(inputs["vae"].first_stage_model),
+        **fingerprint_model(inputs.model),
+        **{kind: fingerprint_prompt(getattr(inputs, kind)) for kind in prompts},
+        **{f"{kind} layout": conditioning_layout(getattr(inputs, kind)) for kind in prompts},
+        "controls": [_controls(getattr(inputs, kind)) for kind in prompts],
+        "vae": fingerprint_module(inputs.vae.first_stage_model),
         "depth model": "none" if depth is None else fingerprint_module(depth.patcher.model),
         "timesteps": list(schedule.timesteps),
         "sigmas": [round(sigma, 6) for sigma in schedule.sigmas.tolist()],
-        "seed": inputs["seed"],
-        "cfg": inputs["cfg"],
-        "checkpoint every": inputs["checkpoint_every"],
+        "seed": inputs.seed,
+        "cfg": inputs.cfg,
+        "checkpoint every": inputs.checkpoint_every,
     }
 
 

@@ -4,8 +4,10 @@ import logging
 import shutil
 import time
 import uuid
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import comfy.utils
 import folder_paths
@@ -13,12 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from ..live2diff_core.depth_model import DepthModel, resize_depth
-from ..live2diff_core.frame_size import plan_frame_size
+from ..live2diff_core.frame_size import SizeMode, plan_frame_size
 from ..live2diff_core.frame_translator import FrameTranslator
-from ..live2diff_core.host_model import HostModel, host_schedule
+from ..live2diff_core.host_model import HostModel
 from ..live2diff_core.host_vae import FrameVAE
 from ..live2diff_core.motion_memory import MotionMemory
 from ..live2diff_core.noise import FrameNoise
+from ..live2diff_core.schedule import ConsistencySchedule
 from ..live2diff_core.session import StreamSession
 from ..live2diff_core.state_file import StateFileError, fingerprint, load_state, save_state
 from ..live2diff_core.unet_patch import applied_motion, check_depth
@@ -39,41 +42,68 @@ STATE_FILE = "stream.safetensors"
 PREVIEW_SECONDS, PREVIEW_PIXELS = 0.5, 512
 
 
+@dataclass(frozen=True)
+class VideoInputs:
+    """What the node was given, apart from the video.
+
+    Attributes:
+        model, vae, positive, negative: the host's objects.
+        depth_model: None streams without depth.
+        schedule: noise levels.
+        seed, cfg: as in the Stream Sampler.
+        size: (mode, width, height), see `plan_frame_size`.
+        encoder: how to encode.
+        checkpoint_every: frames between two saved states; 0 saves none.
+    """
+
+    model: Any
+    vae: Any
+    positive: Any
+    negative: Any
+    depth_model: DepthModel | None
+    schedule: ConsistencySchedule
+    seed: int
+    cfg: float
+    size: tuple[SizeMode, int, int]
+    encoder: EncoderSettings
+    checkpoint_every: int
+
+
 class VideoJob:
     """One run of the node."""
 
-    def __init__(self, reader: VideoReader, inputs: dict, node_id: str | None) -> None:
+    def __init__(self, reader: VideoReader, inputs: VideoInputs, node_id: str | None) -> None:
         """Check everything that can be checked before models are loaded."""
         self._reader, self._inputs, self._node_id = reader, inputs, node_id
-        info = reader.info
-        self._plan = plan_frame_size(
-            info.width, info.height, inputs["size"], inputs["width"], inputs["height"]
-        )
-        self._depth: DepthModel | None = inputs.get("depth_model")
+        mode, width, height = inputs.size
+        self._plan = plan_frame_size(reader.info.width, reader.info.height, mode, width, height)
+        self._depth = inputs.depth_model
         if self._depth is not None:
-            check_depth(inputs["model"])
-        self._schedule = host_schedule(
-            inputs["model"], inputs["steps"], inputs["denoise"], inputs.get("sigmas")
-        )
-        self._vae = FrameVAE(inputs["vae"])
-        self._encoder = EncoderSettings(inputs["codec"], inputs["crf"])
+            check_depth(inputs.model)
+        self._vae = FrameVAE(inputs.vae)
         logging.info("Live2Diff: video of %s", self._plan)
 
     def run(self, source: str | BytesIO, start: float, duration: float) -> Path:
         """Translate, join the segments with the sound, and clean up; the result's path."""
         settings = {
-            **run_settings(self._inputs, self._schedule),
+            **run_settings(self._inputs),
             "video": source_identity(source),
             "trim": [start, duration],
             "size": str(self._plan),
-            "encoder": self._encoder.key,
+            "encoder": self._inputs.encoder.key,
         }
         folder = Path(folder_paths.get_output_directory(), PARTIAL_FOLDER, fingerprint(settings))
         folder.mkdir(parents=True, exist_ok=True)
         width, height = self._plan.size
         info = self._reader.info
         with SegmentWriter(
-            folder, self._encoder, width, height, info.time_base, frame_rate=info.frame_rate
+            folder,
+            self._inputs.encoder,
+            width,
+            height,
+            info.time_base,
+            frame_rate=info.frame_rate,
+            sample_aspect_ratio=info.sample_aspect_ratio,
         ) as writer:
             try:
                 self._translate(writer, folder / STATE_FILE, settings)
@@ -87,17 +117,17 @@ class VideoJob:
 
     def _translate(self, writer: SegmentWriter, state: Path, settings: dict) -> None:
         inputs = self._inputs
-        applied = applied_motion(inputs["model"])
-        steps = len(self._schedule)
+        applied = applied_motion(inputs.model)
+        steps = len(self._inputs.schedule)
         memory = None if applied is None else MotionMemory(applied.config, steps)
         with self._host() as host:
             if self._depth is not None:
                 # Its layers cannot be streamed in piece by piece.
                 self._depth.load()
             session = StreamSession(
-                self._schedule,
+                self._inputs.schedule,
                 host,
-                FrameNoise(inputs["seed"]),
+                FrameNoise(inputs.seed),
                 memory,
                 None if self._depth is None else host.encode_depth,
             )
@@ -106,7 +136,7 @@ class VideoJob:
                 self._plan.apply,
                 FrameTranslator(session, host, self._vae, self._depth, resize_depth),
                 writer,
-                inputs["checkpoint_every"],
+                inputs.checkpoint_every,
                 lambda tensors: save_state(state, tensors, settings),
                 RunProgress(self._node_id, self._reader.info.frame_count),
             )
@@ -115,19 +145,20 @@ class VideoJob:
 
     def _host(self) -> HostModel:
         inputs, (width, height) = self._inputs, self._plan.size
-        companions = [self._vae.patcher]
+        companions, working = [self._vae.patcher], self._vae.working_bytes(height, width)
         if self._depth is not None:
             companions.append(self._depth.patcher)
+            working = max(working, self._depth.working_bytes)
         return HostModel(
-            inputs["model"],
-            inputs["positive"],
-            inputs["negative"],
-            inputs["cfg"],
-            self._schedule,
+            inputs.model,
+            inputs.positive,
+            inputs.negative,
+            inputs.cfg,
+            self._inputs.schedule,
             (height // 8, width // 8),
             frames=1,
             companions=companions,
-            companion_bytes=self._vae.working_bytes(height, width),
+            companion_bytes=working,
         )
 
     def _resume(
