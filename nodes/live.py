@@ -9,7 +9,7 @@ from ..live2diff_core.unet_patch import check_depth
 from .live_step import StepRequest, run_step
 from .live_streams import always, stream_name, stream_text
 from .node_text import show_text
-from .sampler import MAX_SEED
+from .stream_inputs import model_input, prompt_inputs, sampling_inputs, sigmas_input
 from .types import CATEGORY, DepthModelType
 
 PASS_THROUGH, HOLD_LAST = "pass through", "hold last"
@@ -41,12 +41,9 @@ def live_frames(image: torch.Tensor) -> torch.Tensor:
 
 def _model_inputs() -> list:
     return [
-        io.Model.Input("model", tooltip="From 'Apply Live2Diff', or a plain SD1.5 MODEL."),
+        model_input(),
         io.Vae.Input("vae", tooltip="An SD1.5 VAE; TAESD is the quick one."),
-        io.Conditioning.Input("positive", tooltip="What the stream should become."),
-        io.Conditioning.Input(
-            "negative", tooltip="What it should not be. Used only when cfg is not 1."
-        ),
+        *prompt_inputs(),
         io.Image.Input(
             "image",
             tooltip="The next frame, or the next few in order. Sides must be multiples of 8.",
@@ -56,43 +53,6 @@ def _model_inputs() -> list:
             default="live",
             tooltip="Name of the stream. Runs with the same name go on with it, wherever the node "
             "is; streams of different names know nothing of each other.",
-        ),
-    ]
-
-
-def _sampling_inputs() -> list:
-    return [
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=MAX_SEED,
-            control_after_generate=False,
-            tooltip="Noise of every frame follows from it. A new seed starts the stream over.",
-        ),
-        io.Int.Input(
-            "steps",
-            default=4,
-            min=1,
-            max=50,
-            tooltip="LCM steps of the whole schedule; denoise picks the last of them.",
-        ),
-        io.Float.Input(
-            "denoise",
-            default=0.5,
-            min=0.01,
-            max=1.0,
-            step=0.01,
-            tooltip="How far frames may change. steps x denoise, rounded down, are run: 4 x 0.5 "
-            "gives 2, the paper's setting; 8 at most. One more is one frame more of delay.",
-        ),
-        io.Float.Input(
-            "cfg",
-            default=1.0,
-            min=0.0,
-            max=30.0,
-            step=0.1,
-            tooltip="Guidance. 1 (for LCM) is fastest; more doubles time and cache.",
         ),
     ]
 
@@ -139,12 +99,7 @@ def _stream_inputs() -> list:
             tooltip="From 'Load Depth Model': keeps the structure of the scene. Needs a motion "
             "module with a depth encoder.",
         ),
-        io.Sigmas.Input(
-            "sigmas",
-            optional=True,
-            tooltip="Noise levels to use in place of steps and denoise, from any core scheduler "
-            "given the MODEL from 'Apply Live2Diff'.",
-        ),
+        sigmas_input(),
     ]
 
 
@@ -161,7 +116,7 @@ class Live2DiffStreamStep(io.ComfyNode):
             description="Translates a live stream: one frame, or a few, per run of the graph. The "
             "stream lives on between runs under its name, whatever else runs in between.",
             search_aliases=["live", "webcam", "realtime", "stream diffusion"],
-            inputs=[*_model_inputs(), *_sampling_inputs(), *_stream_inputs()],
+            inputs=[*_model_inputs(), *sampling_inputs(fixed_seed=True), *_stream_inputs()],
             outputs=[
                 io.Image.Output(
                     display_name="image",

@@ -15,9 +15,8 @@ from ..live2diff_core.noise import FrameNoise
 from ..live2diff_core.session import StreamSession
 from ..live2diff_core.unet_patch import applied_motion, check_depth
 from .node_text import show_text
+from .stream_inputs import model_input, prompt_inputs, sampling_inputs, sigmas_input
 from .types import CATEGORY
-
-MAX_SEED = 0xFFFFFFFFFFFFFFFF
 
 
 class Live2DiffStreamSampler(io.ComfyNode):
@@ -34,11 +33,8 @@ class Live2DiffStreamSampler(io.ComfyNode):
             "Gives exactly one frame per input frame, in order. Without 'Apply Live2Diff' every "
             "frame is translated by itself (StreamDiffusion).",
             inputs=[
-                io.Model.Input("model", tooltip="From 'Apply Live2Diff', or a plain SD1.5 MODEL."),
-                io.Conditioning.Input("positive", tooltip="What the video should become."),
-                io.Conditioning.Input(
-                    "negative", tooltip="What it should not be. Used only when cfg is not 1."
-                ),
+                model_input(),
+                *prompt_inputs(),
                 io.Latent.Input(
                     "frames", tooltip="The video's frames in order, encoded with an SD1.5 VAE."
                 ),
@@ -48,44 +44,8 @@ class Live2DiffStreamSampler(io.ComfyNode):
                     tooltip="Depth images of the same frames, encoded with the same VAE. Keeps "
                     "the structure of the scene. Needs a motion module with a depth encoder.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=MAX_SEED,
-                    control_after_generate=True,
-                    tooltip="Noise of every frame and step follows from it, whatever the batch.",
-                ),
-                io.Int.Input(
-                    "steps",
-                    default=4,
-                    min=1,
-                    max=50,
-                    tooltip="LCM steps of the whole schedule; denoise picks the last of them.",
-                ),
-                io.Float.Input(
-                    "denoise",
-                    default=0.5,
-                    min=0.01,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="How far the video may change. steps x denoise steps, rounded down, "
-                    "are run: 4 x 0.5 gives 2, the paper's setting; 8 at most.",
-                ),
-                io.Float.Input(
-                    "cfg",
-                    default=1.0,
-                    min=0.0,
-                    max=30.0,
-                    step=0.1,
-                    tooltip="Guidance. 1 (for LCM) is fastest; more doubles time and cache.",
-                ),
-                io.Sigmas.Input(
-                    "sigmas",
-                    optional=True,
-                    tooltip="Noise levels to use in place of steps and denoise, from any core "
-                    "scheduler given the MODEL from 'Apply Live2Diff'.",
-                ),
+                *sampling_inputs(),
+                sigmas_input(),
             ],
             outputs=[
                 io.Latent.Output(

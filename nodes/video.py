@@ -5,7 +5,7 @@ from comfy_api.latest import InputImpl, io
 from ..live2diff_core.host_model import host_schedule
 from ..live2diff_core.video_reader import open_video
 from ..live2diff_core.video_writer import EncoderSettings
-from .sampler import MAX_SEED
+from .stream_inputs import model_input, prompt_inputs, sampling_inputs, sigmas_input
 from .types import CATEGORY, DepthModelType
 from .video_job import VideoInputs, VideoJob
 
@@ -77,10 +77,9 @@ class Live2DiffStreamVideo(io.ComfyNode):
 
 def _stream_inputs() -> list:
     return [
-        io.Model.Input("model", tooltip="From 'Apply Live2Diff', or a plain SD1.5 MODEL."),
+        model_input(),
         io.Vae.Input("vae", tooltip="SD1.5 VAE, or TAESD, which is much faster."),
-        io.Conditioning.Input("positive", tooltip="What the video should become."),
-        io.Conditioning.Input("negative", tooltip="What it should not be; used if cfg is not 1."),
+        *prompt_inputs(),
         io.Video.Input("video", tooltip="From Load Video or Video From Folder. Any length."),
         DepthModelType.Input(
             "depth_model",
@@ -88,29 +87,8 @@ def _stream_inputs() -> list:
             tooltip="From 'Load Depth Model'. Keeps the structure of the scene; needs a motion "
             "module with a depth encoder. The running range is used.",
         ),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=MAX_SEED,
-            control_after_generate=True,
-            tooltip="Noise of every frame and step follows from it.",
-        ),
-        io.Int.Input("steps", default=4, min=1, max=50, tooltip="LCM steps of the schedule."),
-        io.Float.Input(
-            "denoise",
-            default=0.5,
-            min=0.01,
-            max=1.0,
-            step=0.01,
-            tooltip="How far the video may change: the last steps x denoise steps are run.",
-        ),
-        io.Float.Input(
-            "cfg", default=1.0, min=0.0, max=30.0, step=0.1, tooltip="Guidance; 1 for LCM."
-        ),
-        io.Sigmas.Input(
-            "sigmas", optional=True, tooltip="Noise levels in place of steps and denoise."
-        ),
+        *sampling_inputs(),
+        sigmas_input(),
     ]
 
 
