@@ -1,5 +1,6 @@
 """Shared by all tests: where the recorded traces are, and the import paths."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -13,6 +14,9 @@ DATA = ROOT / "tests" / "data"
 for folder in (ROOT, ROOT / "tests" / "support"):
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
+
+# So that a terminated run stops its servers, as one that is interrupted with Ctrl-C does.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 # The models here are so small that a second thread waits longer than it works.
 torch.set_num_threads(1)
