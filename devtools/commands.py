@@ -19,6 +19,8 @@ from devtools.paths import REPO
 from devtools.server import choose_port
 
 RUNNER = REPO / "devtools" / "run.py"
+# Quick ones first. Playwright keeps an event loop running once it has started, so it comes last.
+ALL_TESTS = ("tests/unit", "tests/host", "tests/server", "tests/browser")
 # What depends on the host's version; the other tests need to run only once.
 HOST_TESTS = ("tests/host", "tests/server")
 NO_TESTS_COLLECTED = 5
@@ -58,7 +60,7 @@ def _test(wanted: str | None, arguments: list[str]) -> int:
         host = ensure_host(version)
         # With `all`, only the first run (the newest host) takes in the tests without a host.
         whole = version in (None, wanted, DEFAULT_VERSION)
-        folders = ["tests"] if whole else [f for f in HOST_TESTS if (REPO / f).is_dir()]
+        folders = list(ALL_TESTS if whole else HOST_TESTS)
         say(f"Testing with ComfyUI {host.version} ({host.source})")
         if _pytest(host, folders, arguments) != 0:
             failed.append(host.version)

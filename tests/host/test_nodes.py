@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import comfy.model_management
@@ -315,7 +316,10 @@ def classes(pack):
         await extension.on_load()
         return await extension.get_node_list()
 
-    return {cls.define_schema().node_id: cls for cls in asyncio.run(listed())}
+    # In a thread of its own: a browser test before this one may have left an event loop running.
+    with ThreadPoolExecutor(1) as thread:
+        nodes = thread.submit(asyncio.run, listed()).result()
+    return {cls.define_schema().node_id: cls for cls in nodes}
 
 
 def test_the_pack_has_its_nodes(classes):
