@@ -17,6 +17,8 @@ for folder in (ROOT, ROOT / "tests" / "support"):
 
 # So that a terminated run stops its servers, as one that is interrupted with Ctrl-C does.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
+# A run in the background may have been started with Ctrl-C ignored, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The models here are so small that a second thread waits longer than it works.
 torch.set_num_threads(1)
