@@ -206,18 +206,20 @@ class RunProgress:
         self._bar = comfy.utils.ProgressBar(frames or 1)
         self._start = time.monotonic()
         self._first: int | None = None
-        self._shown = float("-inf")
+        self._shown = self._start
 
     def __call__(self, done: int, picture: Tensor) -> None:
         """Show that `done` frames are finished, the last one being `picture` [H, W, 3]."""
         now = time.monotonic()
-        self._first = done - 1 if self._first is None else self._first
+        if self._first is None:
+            # The warm-up's frames come all at once; only after them is there a rate to tell.
+            self._first, self._shown = done - 1, now
         total = max(self._frames or 0, done)
         preview = None
         if now - self._shown >= PREVIEW_SECONDS:
             self._shown = now
             image = Image.fromarray(picture.mul(255).clamp(0, 255).byte().numpy())
-            preview = ("JPEG", image, PREVIEW_PIXELS)
+            preview = ("JPEG", image, min(PREVIEW_PIXELS, max(image.size)))
             show_text(self._node_id, self._text(done, total, now - self._start))
         self._bar.update_absolute(done, total, preview)
 

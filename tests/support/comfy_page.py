@@ -137,7 +137,7 @@ class ComfyPage:
     """One open page of a server; `page` is Playwright's."""
 
     def __init__(self, page: Any, url: str) -> None:
-        self._page = page
+        self.page = page
         self._errors: list[str] = []
         page.on("pageerror", lambda error: self._errors.append(str(error)))
         page.on("console", self._on_console)
@@ -149,11 +149,11 @@ class ComfyPage:
     def load(self, workflow: dict[str, Any]) -> LiveGraph:
         """Open a UI-format workflow; its API form, and what went wrong meanwhile."""
         self._errors.clear()
-        loaded = self._page.evaluate(LOAD, workflow)
-        self._page.wait_for_function(VIDEOS_READY, timeout=LOAD_MILLISECONDS)
+        loaded = self.page.evaluate(LOAD, workflow)
+        self.page.wait_for_function(VIDEOS_READY, timeout=LOAD_MILLISECONDS)
         # Two frames: the video preview and the notes have their size then.
-        self._page.wait_for_timeout(500)
-        boxes = self._page.evaluate(BOXES)
+        self.page.wait_for_timeout(500)
+        boxes = self.page.evaluate(BOXES)
         return LiveGraph(
             prompt=loaded["prompt"],
             missing=loaded["missing"],
@@ -175,11 +175,11 @@ class ComfyPage:
             "height": down + MARGIN["top"] + MARGIN["bottom"],
         }
         clip = {"x": MARGIN["left"], "y": MARGIN["top"], "width": across, "height": down}
-        self._page.set_viewport_size(size)
-        self._page.wait_for_timeout(500)
-        self._page.evaluate(PLACE, [1, MARGIN["left"] - left, MARGIN["top"] - top])
-        self._page.wait_for_timeout(1000)
-        image = Image.open(io.BytesIO(self._page.screenshot(clip=clip))).convert("RGB")
+        self.page.set_viewport_size(size)
+        self.page.wait_for_timeout(500)
+        self.page.evaluate(PLACE, [1, MARGIN["left"] - left, MARGIN["top"] - top])
+        self.page.wait_for_timeout(1000)
+        image = Image.open(io.BytesIO(self.page.screenshot(clip=clip))).convert("RGB")
         image = image.resize((width, round(down * width / across)), Image.Resampling.LANCZOS)
         # Maximum coverage keeps the thin, bright links apart; a median cut greys them.
         method = Image.Quantize.MAXCOVERAGE
