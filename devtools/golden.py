@@ -1,8 +1,9 @@
-"""Check recorded traces of the reference code against the motion module in ComfyUI's UNet.
+"""Check recorded traces of the reference codes against ComfyUI's UNet with a memory applied.
 
 Runs inside the project's environment, with ComfyUI and this checkout on the import path:
-`python3 dev.py golden FOLDER` takes care of both. The folder is laid out as `unet.safetensors`,
-`live2diff.ckpt` and any number of `trace-*.safetensors`.
+`python3 dev.py golden FOLDER` takes care of both. A folder holds `unet.safetensors` and any number
+of `trace-*.safetensors`; with `live2diff.ckpt` beside them they are traces of Live2Diff, without
+it traces of StreamV2V. A folder of such folders is checked whole.
 """
 
 from __future__ import annotations
@@ -19,6 +20,19 @@ from typing import Any
 
 LIMIT = 1e-4
 UNET_PREFIX = "model.diffusion_model."
+MODULES = (
+    "bank_memory",
+    "config",
+    "feature_bank",
+    "feature_bank_patch",
+    "guidance",
+    "host_model",
+    "live2diff_patch",
+    "memory_set",
+    "schedule",
+    "session",
+    "step_plan",
+)
 
 
 def import_host() -> None:
@@ -35,8 +49,7 @@ def import_host() -> None:
 
 def load_engine(name: str = "live2diff_core") -> SimpleNamespace:
     """Import the engine's modules that a trace needs, from the package called `name`."""
-    names = ("config", "schedule", "session", "motion_memory", "host_model", "unet_patch")
-    return SimpleNamespace(**{n: importlib.import_module(f"{name}.{n}") for n in names})
+    return SimpleNamespace(**{n: importlib.import_module(f"{name}.{n}") for n in MODULES})
 
 
 def build_sd15(path: Path) -> Any:
@@ -78,34 +91,95 @@ class Recorder:
         return denoised
 
 
-def run_trace(engine: SimpleNamespace, model: Any, trace: dict[str, Any], depth: bool) -> dict:
+def run_live2diff(engine: SimpleNamespace, model: Any, trace: dict[str, Any], depth: bool) -> dict:
     """Stream a trace's frames, pipelined, and return our tensors under the trace's names."""
     import torch
 
     timesteps = [int(t) for t in trace["timesteps"]]
     alphas = engine.schedule.linear_beta_alphas_cumprod()[timesteps]
     schedule = engine.schedule.ConsistencySchedule.from_alphas(alphas, timesteps)
-    config = engine.unet_patch.applied_motion(model).config
-    warmup = config.warmup_frames
+    (applied,) = engine.host_model.applied_memories(model).values()
+    warmup = applied.config.warmup_frames
 
     def noise(frame: int, step: int, shape: Any) -> Any:
         if frame < warmup:
             return trace["noise.warmup"][step, frame]
         return trace["noise.stream"][frame - warmup, step]
 
-    prompt = [[trace["prompt"], {}]]
     frames = trace["frames"]
-    size = tuple(frames.shape[2:])
-    with engine.host_model.HostModel(
-        model, prompt, prompt, 1.0, schedule, size, len(frames)
-    ) as host:
+    with _opened(engine, model, trace, schedule, frames) as host:
         recorder = Recorder(host, schedule)
-        memory = engine.motion_memory.MotionMemory(config, len(schedule))
+        steps = {"positive": len(schedule)}
+        memory = engine.memory_set.MemorySet({applied.name: applied.start(steps, seed=0)})
         session = engine.session.StreamSession(
             schedule, recorder, noise, memory, host.encode_depth if depth else None
         )
         x0 = torch.cat([session.step(frames, trace["depth"] if depth else None), session.flush()])
     return _named(schedule, recorder.eps, x0, warmup)
+
+
+def _opened(
+    engine: SimpleNamespace, model: Any, trace: dict[str, Any], schedule: Any, frames: Any
+) -> Any:
+    prompt = [[trace["prompt"], {}]]
+    return engine.host_model.HostModel(
+        model,
+        prompt,
+        prompt,
+        engine.guidance.Guidance(),
+        schedule,
+        tuple(frames.shape[-2:]),
+        len(frames),
+    )
+
+
+def run_streamv2v(engine: SimpleNamespace, plain: Any, trace: dict[str, Any], config: Any) -> dict:
+    """Run a trace's inputs with the bank and without: [F, T, C, h, w] eps under its names."""
+    import torch
+
+    timesteps = [int(t) for t in trace["timesteps"]]
+    sigmas = plain.get_model_object("model_sampling").sigmas.double()[timesteps]
+    schedule = engine.schedule.ConsistencySchedule.from_alphas(1 / (sigmas**2 + 1), timesteps)
+    banked = engine.feature_bank_patch.apply_feature_bank(plain, config)
+    memory = engine.bank_memory.BankMemory(config, recorded_order(engine, plain, trace, config))
+    together = engine.memory_set.MemorySet({engine.feature_bank_patch.NAME: memory})
+    results = {}
+    for name, model, remembers in (("eps_no_bank", plain, None), ("eps", banked, together)):
+        with _opened(engine, model, trace, schedule, trace["x"]) as host:
+            recorder = Recorder(host, schedule)
+            for frame, x in enumerate(trace["x"]):
+                _call(engine, recorder, x, frame, remembers)
+        shape = trace["x"].shape
+        results[name] = torch.stack(list(recorder.eps.values())).view(shape)
+    return results
+
+
+def _call(engine: SimpleNamespace, model: Any, x: Any, frame: int, memory: Any) -> None:
+    """Run one frame at all of its steps at once, as the traces do."""
+    rows = tuple(engine.step_plan.Row(frame, step) for step in range(len(x)))
+    part = None
+    if memory is not None:
+        part = memory.plan([range(frame, frame + 1)] * len(x), range(len(x)), x.device)
+    model(x, engine.step_plan.StepPlan(rows, memory=part))
+    if memory is not None:
+        memory.commit()
+
+
+def recorded_order(engine: SimpleNamespace, model: Any, trace: dict[str, Any], config: Any) -> Any:
+    """Give out a trace's random token orders, which it recorded merge by merge."""
+    unet = model.model.diffusion_model
+    layers = [
+        f"{part}.{number}.0"
+        for part, number in (a.block for a in engine.feature_bank_patch.self_attentions(unet))
+    ]
+
+    def order(frame: int, step: int, layer: str, count: int) -> Any:
+        merge = frame // config.interval - 1
+        recorded = trace[f"perm.{merge * len(layers) + layers.index(layer):03}"][step]
+        assert len(recorded) == count
+        return recorded.long()
+
+    return order
 
 
 def _named(schedule: Any, eps: dict, x0: Any, warmup: int) -> dict:
@@ -130,7 +204,7 @@ def _named(schedule: Any, eps: dict, x0: Any, warmup: int) -> dict:
 def max_relative_error(ours: dict, trace: dict) -> float:
     """Worst of max|ours - golden| / max|golden| over all tensors; inf if one is missing."""
     worst = 0.0
-    results = [n for n in trace if n.startswith(("warmup.", "stream."))]
+    results = [n for n in trace if n.startswith(("warmup.", "stream.", "eps"))]
     for name in {*ours, *results}:
         if name not in ours or name not in trace or ours[name].shape != trace[name].shape:
             return float("inf")
@@ -141,40 +215,85 @@ def max_relative_error(ours: dict, trace: dict) -> float:
 
 
 def check_folder(engine: SimpleNamespace, folder: Path) -> Iterator[tuple[str, float]]:
-    """Yield (trace name, max relative error) for each trace of a folder like golden/live2diff."""
-    import safetensors.torch
+    """Yield (trace name, max relative error) for each trace of a folder."""
     import torch
 
+    check = _check_live2diff if (folder / "live2diff.ckpt").is_file() else _check_streamv2v
     with torch.inference_mode():
-        motion = engine.unet_patch.load_motion_module(str(folder / "live2diff.ckpt"))
-        config = engine.config.StreamConfig()
         plain = build_sd15(folder / "unet.safetensors")
-        model = engine.unet_patch.apply_live2diff(plain, motion, config)
-        for path in sorted(folder.glob("trace-*.safetensors")):
-            trace = safetensors.torch.load_file(str(path))
-            ours = run_trace(engine, model, trace, motion.layout.depth_channels is not None)
-            yield path.stem, max_relative_error(ours, trace)
+        yield from check(engine, folder, plain)
+
+
+def _check_live2diff(
+    engine: SimpleNamespace, folder: Path, plain: Any
+) -> Iterator[tuple[str, float]]:
+    motion = engine.live2diff_patch.load_motion_module(str(folder / "live2diff.ckpt"))
+    model = engine.live2diff_patch.apply_live2diff(plain, motion, engine.config.StreamConfig())
+    for path in traces(folder):
+        trace, _ = read_trace(path)
+        ours = run_live2diff(engine, model, trace, motion.layout.depth_channels is not None)
+        yield path.stem, max_relative_error(ours, trace)
+
+
+def _check_streamv2v(
+    engine: SimpleNamespace, folder: Path, plain: Any
+) -> Iterator[tuple[str, float]]:
+    for path in traces(folder):
+        trace, settings = read_trace(path)
+        ours = run_streamv2v(engine, plain, trace, bank_config(engine, settings))
+        yield path.stem, max_relative_error(ours, trace)
+
+
+def bank_config(engine: SimpleNamespace, settings: dict[str, str]) -> Any:
+    """Read the bank's settings from what a trace says of itself."""
+    return engine.feature_bank.BankConfig(
+        kind={"dyme": "merge", "queue": "queue"}[settings["mode"]],
+        queue_frames=int(settings["max_frames"]),
+        interval=int(settings["interval"]),
+        fusion_strength=float(settings["fusion_strength"]),
+        similarity_threshold=float(settings["similarity_threshold"]),
+    )
+
+
+def read_trace(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Read a trace's tensors and settings."""
+    import safetensors
+
+    with safetensors.safe_open(str(path), framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+
+
+def traces(folder: Path) -> list[Path]:
+    """List the trace files of a folder."""
+    return sorted(folder.glob("trace-*.safetensors"))
+
+
+def trace_folders(folder: Path) -> list[Path]:
+    """List the folders of traces at `folder`: itself, or those in it."""
+    places = [folder, *sorted(path for path in folder.glob("*") if path.is_dir())]
+    return [place for place in places if (place / "unet.safetensors").is_file() and traces(place)]
 
 
 def main() -> int:
     """Print a line per trace; 0 only if there is one and all pass."""
-    parser = argparse.ArgumentParser(prog="dev.py golden", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="dev.py golden", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
-    needed = [folder / "unet.safetensors", folder / "live2diff.ckpt"]
-    missing = [str(path) for path in needed if not path.is_file()]
-    if missing or not list(folder.glob("trace-*.safetensors")):
-        sys.stderr.write(f"No traces to check: {', '.join(missing) or 'trace-*'} not found.\n")
+    folders = trace_folders(parser.parse_args().folder.resolve())
+    if not folders:
+        sys.stderr.write("No traces to check: no trace-*.safetensors beside unet.safetensors.\n")
         return 2
     logging.disable(logging.INFO)
     with contextlib.redirect_stdout(sys.stderr):
         import_host()
-    failed = False
-    for name, error in check_folder(load_engine(), folder):
-        verdict = "PASS" if error <= LIMIT else "FAIL"
-        failed |= verdict == "FAIL"
-        sys.stdout.write(f"{name} {error:.2e} {verdict}\n")
-        sys.stdout.flush()
+    engine, failed = load_engine(), False
+    for folder in folders:
+        for name, error in check_folder(engine, folder):
+            verdict = "PASS" if error <= LIMIT else "FAIL"
+            failed |= verdict == "FAIL"
+            sys.stdout.write(f"{folder.name} {name} {error:.2e} {verdict}\n")
+            sys.stdout.flush()
     return int(failed)
 
 

@@ -1,14 +1,18 @@
-"""ControlNets on a stream: every row of a call is shown the hint of its own frame."""
+"""ControlNets on a stream: every row of a call is shown the image of its own frame."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 FULL_RANGE = (0.0, 1.0)
+# Images by frame: one [1, C, H, W] for each ControlNet, in the order of the conditionings.
+FrameImages = dict[int, list[Tensor]]
 
 
 class ControlHintError(ValueError):
@@ -16,51 +20,103 @@ class ControlHintError(ValueError):
 
 
 @dataclass(frozen=True)
-class _FrameHint:
-    """A ControlNet of ours and its images, one per frame: [F, C, H, W]."""
+class HintFrames:
+    """Which frames a batch of control images belongs to.
 
-    control: Any
-    images: Tensor
+    Attributes:
+        first: frame of the first image.
+        count: frames there are; None if nobody knows.
+        follow: also show a single image to its frames only, from now on until they are finished,
+            as live streams do: the next run brings another.
+        earlier: images of frames before `first`.
+    """
+
+    first: int = 0
+    count: int | None = None
+    follow: bool = False
+    earlier: Mapping[int, Sequence[Tensor]] = field(default_factory=dict)
 
 
 class ControlHints:
     """Private copies of the ControlNets in a run's conditionings.
 
-    The host gives a ControlNet one batch of hints for all calls and caches the resized form; a
+    The host gives a ControlNet one batch of images for all calls and caches the resized form; a
     stream needs other images in every call. Copies share weights with the user's ControlNets.
 
     Args:
         conds: the host's conditionings by kind; their `control` entries are replaced by copies.
-        frames: F, frames in the stream.
+        frames: which frames the images belong to.
 
     Raises:
-        ControlHintError: a hint batch has neither 1 nor F images.
+        ControlHintError: there are neither 1 nor as many images as frames.
     """
 
-    def __init__(self, conds: dict[str, list[dict]], frames: int) -> None:
+    def __init__(self, conds: dict[str, list[dict]], frames: HintFrames) -> None:
         """Copy every ControlNet once, so that conditionings that shared one still do."""
         copies: dict[int, Any] = {}
         for cond in (cond for kind in conds.values() for cond in kind):
             if "control" in cond:
                 cond["control"] = _copy_chain(cond["control"], copies)
+        self._frames = frames
         self._controls = list(copies.values())
-        self._per_frame = [
-            _FrameHint(control, control.cond_hint_original)
-            for control in self._controls
-            if _hint_count(control, frames) > 1
-        ]
+        self._images = [_images(control, frames) for control in self._controls]
 
     @property
     def partial(self) -> bool:
         """Whether any ControlNet is on for a part of the denoising steps only."""
         return any(tuple(c.timestep_percent_range) != FULL_RANGE for c in self._controls)
 
+    def place(self, first: int, earlier: Mapping[int, Sequence[Tensor]]) -> None:
+        """Say which frame the first image is for, and give images of earlier frames."""
+        self._frames = replace(self._frames, first=first, earlier=earlier)
+
     def show(self, frames: Sequence[int]) -> None:
-        """Set each ControlNet's hint to the images of `frames`, one per row of the next call."""
-        for hint in self._per_frame:
-            hint.control.cond_hint_original = hint.images[list(frames)]
-            # The host keeps the resized hint of the call before.
-            hint.control.cond_hint = None
+        """Set each ControlNet's image to those of `frames`, one per row of the next call.
+
+        Raises:
+            ControlHintError: there is none for one of them.
+        """
+        for place, control in enumerate(self._controls):
+            images = self._images[place]
+            if images is None or (len(images) == 1 and not self._frames.follow):
+                continue
+            size = images.shape[2:]
+            control.cond_hint_original = torch.cat(
+                [_resized(self._image(place, frame), size) for frame in frames]
+            )
+            # The host keeps the resized image of the call before.
+            control.cond_hint = None
+
+    def of(self, frames: Iterable[int]) -> FrameImages:
+        """Images of some frames, for a later run that goes on with them."""
+        with_images = [place for place, images in enumerate(self._images) if images is not None]
+        if not with_images:
+            return {}
+        places = range(with_images[-1] + 1)
+        # Copies: a part of a batch would keep all of it in memory.
+        return {frame: [self._image(place, frame).clone() for place in places] for frame in frames}
+
+    def _image(self, place: int, frame: int) -> Tensor:
+        """Image [1, C, H, W] that the ControlNet at `place` shows to a frame."""
+        images, first = self._images[place], self._frames.first
+        earlier = self._frames.earlier.get(frame, ())
+        if frame < first and place < len(earlier):
+            return earlier[place]
+        if images is None:
+            return torch.zeros(1, 3, 8, 8)
+        if len(images) == 1 or frame < first:
+            return images[:1]
+        if frame - first >= len(images):
+            raise ControlHintError(
+                f"A ControlNet got {len(images)} images, but the video has a frame "
+                f"{frame - first} (counted from 0). Give it one for all frames, or one per frame."
+            )
+        return images[frame - first : frame - first + 1]
+
+
+def _resized(image: Tensor, size: torch.Size) -> Tensor:
+    """Bring an earlier run's image to the size of this run's."""
+    return image if image.shape[2:] == size else interpolate(image, size=tuple(size))
 
 
 def _copy_chain(control: Any, copies: dict[int, Any]) -> Any:
@@ -73,12 +129,14 @@ def _copy_chain(control: Any, copies: dict[int, Any]) -> Any:
     return copies[id(control)]
 
 
-def _hint_count(control: Any, frames: int) -> int:
+def _images(control: Any, frames: HintFrames) -> Tensor | None:
+    """Get a ControlNet's images [n, C, H, W]; None for one without, such as a reference net."""
     images = control.cond_hint_original
-    count = 1 if images is None else len(images)
-    if count not in (1, frames):
+    if images is None:
+        return None
+    if len(images) != 1 and frames.count is not None and len(images) != frames.count:
         raise ControlHintError(
-            f"A ControlNet got {count} images for {frames} frames. Give it one image for all "
-            "frames, or exactly one per frame."
+            f"A ControlNet got {len(images)} images for {frames.count} frames. Give it one image "
+            "for all frames, or exactly one per frame."
         )
-    return count
+    return images

@@ -7,6 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from .prompt_timeline import PromptTimeline
+from .prompt_track import KEY, PromptTrack, track_of
+
 
 class FrameConditionError(ValueError):
     """Masks or prompts that cannot be matched with the frames."""
@@ -19,32 +22,40 @@ class FrameConditions:
 
     Args:
         conds: the host's conditionings by kind, as `convert_cond` makes them.
-        frames: F, frames in the stream.
+        frames: F, frames in the stream; None if nobody knows.
 
     Raises:
         FrameConditionError: a conditioning has neither 1 nor F masks or prompts.
+        PromptScheduleError: from `track_of`.
     """
 
-    def __init__(self, conds: Mapping[str, Sequence[dict]], frames: int) -> None:
+    def __init__(self, conds: Mapping[str, Sequence[dict]], frames: int | None) -> None:
         """Check the counts."""
         counts = set()
+        tracks = []
         for cond in (cond for kind in conds.values() for cond in kind):
             mask, prompt = cond.get("mask"), cond.get("cross_attn")
             if mask is not None and mask.ndim > 2:
                 counts.add(_count(mask, frames, "mask"))
             if prompt is not None:
                 counts.add(_count(prompt, frames, "prompt"))
-        self._per_frame = bool(counts - {1})
+            tracks.append(track_of(cond))
+        self.timelines: tuple[PromptTimeline, ...] = tuple(t.timeline for t in tracks if t)
+        self._per_frame = bool(counts - {1} or self.timelines)
 
     def select(self, conds: Sequence[dict], frames: Sequence[int]) -> list[dict]:
-        """Keep the masks and prompts of `frames` in processed conditionings of one kind."""
+        """Keep the masks and prompts of `frames` in processed conditionings of one kind.
+
+        Raises:
+            FrameConditionError: a batch has none for one of `frames`.
+        """
         if not self._per_frame:
             return list(conds)
         return [_select(cond, list(frames)) for cond in conds]
 
 
-def _count(batch: Tensor, frames: int, what: str) -> int:
-    if len(batch) not in (1, frames):
+def _count(batch: Tensor, frames: int | None, what: str) -> int:
+    if len(batch) != 1 and frames is not None and len(batch) != frames:
         raise FrameConditionError(
             f"A conditioning has {len(batch)} {what}s for {frames} frames. Give it one {what} for "
             "all frames, or exactly one per frame."
@@ -53,12 +64,14 @@ def _count(batch: Tensor, frames: int, what: str) -> int:
 
 
 def _select(cond: dict, frames: list[int]) -> dict:
-    kept = {
-        **cond,
-        "model_conds": {name: _rows(c, frames) for name, c in cond["model_conds"].items()},
-    }
+    model_conds = {name: _rows(c, frames) for name, c in cond["model_conds"].items()}
+    track: PromptTrack | None = cond.get(KEY)
+    if track is not None:
+        text = model_conds["c_crossattn"]
+        model_conds["c_crossattn"] = type(text)(track.rows(frames).to(text.cond))
+    kept = {**cond, "model_conds": model_conds}
     if "mask" in cond and len(cond["mask"]) > 1:
-        kept["mask"] = cond["mask"][frames]
+        kept["mask"] = _pick(cond["mask"], frames)
     return kept
 
 
@@ -67,4 +80,13 @@ def _rows(model_cond: Any, frames: list[int]) -> Any:
     tensor = getattr(model_cond, "cond", None)
     if not isinstance(tensor, Tensor) or len(tensor) == 1:
         return model_cond
-    return type(model_cond)(tensor[frames])
+    return type(model_cond)(_pick(tensor, frames))
+
+
+def _pick(batch: Tensor, frames: list[int]) -> Tensor:
+    if max(frames) >= len(batch):
+        raise FrameConditionError(
+            f"A conditioning has {len(batch)} masks or prompts, but the video has a frame "
+            f"{max(frames)} (counted from 0). Give it one for all frames, or one per frame."
+        )
+    return batch[frames]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -10,6 +13,8 @@ from torch import Tensor
 
 from .depth_range import RunningRange, normalise_running
 from .session import StreamSession
+from .similar_frames import FilterSettings, SimilarFrameFilter
+from .stream_start import NoModel
 
 
 class DepthEstimator(Protocol):
@@ -35,29 +40,32 @@ class FrameCoder(Protocol):
 class FrameTranslator:
     """A stream of pictures.
 
-    Args:
+    Attributes:
         session: the stream of latents.
-        scale: the opened `HostModel`, which turns the VAE's latents into the model's and back.
-        vae: encodes and decodes single frames.
-        depth: estimates depth; None streams without.
-        resize_depth: (depth [F, h, w], height, width) to [F, height, width].
+        similar: which frames are skipped.
+        depth_range: range of the depths so far.
+        seconds: time spent so far in "vae encode", "depth", "model" and "vae decode".
     """
 
-    def __init__(
-        self,
-        session: StreamSession,
-        scale: Any,
-        vae: FrameCoder | None,
-        depth: DepthEstimator | None = None,
-        resize_depth: Any = None,
-    ) -> None:
-        """Put the parts together; the session may have frames behind it."""
+    def __init__(self, session: StreamSession, seed: int = 0) -> None:
+        """Start on a session, which may have frames behind it; attach models before feeding it.
+
+        Args:
+            session: becomes the translator's own.
+            seed: of the random part of skipping similar frames.
+        """
         self.session = session
-        self._scale = scale
-        self._vae = vae
-        self._depth = depth
-        self._resize_depth = resize_depth
+        self.similar = SimilarFrameFilter(seed)
         self.depth_range = RunningRange()
+        self.seconds: dict[str, float] = defaultdict(float)
+        # Finished frames that wait for the VAE, and pictures that wait to be taken.
+        self._latents: list[Tensor] = []
+        self._pictures: list[Tensor] = []
+        self._decoded: tuple[Tensor, Tensor] | None = None
+        self._scale: Any = None
+        self._vae: FrameCoder | None = None
+        self._depth: DepthEstimator | None = None
+        self._resize_depth: Any = None
 
     def attach(
         self,
@@ -65,54 +73,122 @@ class FrameTranslator:
         vae: FrameCoder,
         depth: DepthEstimator | None = None,
         resize_depth: Any = None,
+        similar: FilterSettings | None = None,
     ) -> None:
-        """Go on with other openings of the same models, as live streams do for every prompt."""
+        """Take opened models: for a run, or, as live streams do, for each of many prompts."""
         self._scale, self._vae, self._depth = scale, vae, depth
         self._resize_depth = resize_depth
-        self.session.attach(scale, None if depth is None else scale.encode_depth)
+        encoder = None if depth is None else scale.encode_depth
+        self.session.attach(scale, encoder, scale.timelines)
+        self.similar.settings = similar
 
     def detach(self) -> None:
         """Let go of all models, so that the host can free them; the state stays."""
-        self._scale = self._vae = self._depth = None
-        self.session.attach(no_model, None)
+        self._scale = self._vae = self._depth = self._resize_depth = None
+        self.session.attach(NoModel(), None)
 
     def push(self, image: Tensor) -> list[Tensor]:
         """Feed one frame [H, W, 3] in 0..1 and take those that are finished, likewise.
 
-        If anything raises, the stream is as it was before: push the same frame again.
+        If encoding or the model raises, the stream is as it was before: push the same frame again.
+        If decoding raises, the frame is in, and what is finished comes with the next one.
         """
-        latent = self._encode(image.unsqueeze(0))
-        depth, depth_range = None, self.depth_range
-        if self._depth is not None:
-            picture, depth_range = self._depth_picture(image)
-            depth = self._encode(picture)
-        finished = self.session.push(latent, depth)
-        self.depth_range = depth_range
-        return [self._picture(x0) for x0 in finished]
+        if self._skips(image):
+            self._latents += self.session.repeat()
+        else:
+            self._latents += self._translate(image)
+        while self._latents:
+            self._decode_one()
+        pictures, self._pictures = self._pictures, []
+        return pictures
 
     def drain(self) -> Iterator[Tensor]:
         """End the stream and yield the frames still inside, [H, W, 3] each."""
-        for x0 in self.session.drain():
-            yield self._picture(x0)
+        finished = self.session.drain()
+        while True:
+            if self._pictures:
+                yield self._pictures.pop(0)
+            elif self._latents:
+                self._decode_one()
+            else:
+                with self._timed("model"):
+                    x0 = next(finished, None)
+                if x0 is None:
+                    return
+                self._latents.append(x0)
 
     def reset(self) -> None:
         """Start over with frame 0."""
         self.session.reset()
         self.depth_range = RunningRange()
+        self._latents, self._pictures = [], []
+        self.similar.reset()
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that decides how the stream goes on."""
-        depth = {f"depth_range/{k}": v for k, v in self.depth_range.state_dict().items()}
-        return {**depth, **{f"session/{k}": v for k, v in self.session.state_dict().items()}}
+        parts = {
+            "depth_range": self.depth_range.state_dict(),
+            "session": self.session.state_dict(),
+            "similar": self.similar.state_dict(),
+            "latents": {str(i): x0 for i, x0 in enumerate(self._latents)},
+            "pictures": {str(i): picture for i, picture in enumerate(self._pictures)},
+        }
+        return {f"{part}/{k}": v for part, state in parts.items() for k, v in state.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on where `state_dict` was taken, on the device of the model that is attached."""
-        parts: dict[str, dict[str, Tensor]] = {"depth_range": {}, "session": {}}
+        parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
         for name, tensor in state.items():
             part, rest = name.split("/", 1)
             parts[part][rest] = tensor
-        self.session.load_state_dict(parts["session"], getattr(self._scale, "device", None))
+        device = getattr(self._scale, "device", None)
+        self.session.load_state_dict(parts["session"], device)
         self.depth_range = RunningRange.from_state_dict(parts["depth_range"])
+        self._latents = [x0.to(device) for x0 in _in_order(parts["latents"])]
+        self._pictures = _in_order(parts["pictures"])
+        self.similar.load_state_dict(parts["similar"])
+
+    def _skips(self, image: Tensor) -> bool:
+        """Decide whether a frame is skipped, and remember the decision."""
+        session = self.session
+        if not session.can_repeat or not self.similar.skips(session.frames_in, image):
+            return False
+        self.similar.skipped()
+        return True
+
+    def _translate(self, image: Tensor) -> list[Tensor]:
+        """Encode a frame and push it through the session."""
+        with self._timed("vae encode"):
+            latent = self._encode(image.unsqueeze(0))
+        depth, depth_range = None, self.depth_range
+        if self._depth is not None:
+            with self._timed("depth"):
+                picture, depth_range = self._depth_picture(image)
+            with self._timed("vae encode"):
+                depth = self._encode(picture)
+        with self._timed("model"):
+            finished = self.session.push(latent, depth)
+        self.depth_range = depth_range
+        self.similar.translated(image)
+        return finished
+
+    def _decode_one(self) -> None:
+        """Turn the next finished latent into a picture; it stays where it is if that fails."""
+        x0 = self._latents[0]
+        # Frames that repeat one share its latent: it is decoded once.
+        if self._decoded is None or self._decoded[0] is not x0:
+            with self._timed("vae decode"):
+                self._decoded = (x0, self._picture(x0))
+        self._pictures.append(self._decoded[1])
+        self._latents.pop(0)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - start
 
     def _depth_picture(self, image: Tensor) -> tuple[Tensor, RunningRange]:
         """Estimate depth as 'Estimate Depth' does with a running range: [1, H, W, 3]."""
@@ -132,9 +208,8 @@ class FrameTranslator:
         return self._vae.decode(self._scale.to_latent(x0).unsqueeze(0))[0].to("cpu")
 
 
-def no_model(x: Tensor, plan: Any) -> Tensor:
-    """Stand where a model will be attached."""
-    raise RuntimeError("this stream has no model now; attach one before feeding it.")
+def _in_order(state: Mapping[str, Tensor]) -> list[Tensor]:
+    return [state[str(index)] for index in range(len(state))]
 
 
 def frame_tensor(image: Any) -> Tensor:

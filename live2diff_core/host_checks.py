@@ -10,17 +10,17 @@ import comfy.model_management
 import comfy.model_sampling
 import torch
 
+from .applied_memory import applied_memories
 from .memory_estimate import format_bytes
-from .sd15_model import LinearBetaSampling, UnsupportedModelError
-from .unet_patch import applied_motion
+from .sd15_model import UnsupportedModelError
 
 
 class StreamMemoryError(MemoryError):
-    """The stream's caches cannot fit; the message says by how much and what to do."""
+    """The stream's memory cannot fit; the message says by how much and what to do."""
 
 
 def check_memory(needed: int, device: torch.device) -> None:
-    """Log what the caches need and refuse what cannot fit.
+    """Log what the memory of a stream needs and refuse what cannot fit.
 
     Raises:
         StreamMemoryError: `needed` bytes are more than `device` has (or, on the CPU, has free).
@@ -32,13 +32,16 @@ def check_memory(needed: int, device: torch.device) -> None:
         # Models can be moved out of the way; what the host and other programs need cannot.
         limit = management.get_total_memory(device) - management.minimum_inference_memory()
     logging.info(
-        "Live2Diff: the KV-cache takes %s of %s.", format_bytes(needed), format_bytes(int(limit))
+        "Live2Diff: the stream's memory takes %s of %s.",
+        format_bytes(needed),
+        format_bytes(int(limit)),
     )
     if needed > limit:
         raise StreamMemoryError(
-            f"The KV-cache needs {format_bytes(needed)}, but {device} has only "
+            f"The stream's memory needs {format_bytes(needed)}, but {device} has only "
             f"{format_bytes(int(limit))} for it. Use smaller frames, fewer denoising steps (lower "
-            "denoise), a smaller window in 'Configure Warm-up & KV-Cache', or cfg 1."
+            "denoise), a smaller window in 'Configure Warm-up & KV-Cache' or a shorter queue in "
+            "'Apply Feature Bank', or cfg 1."
         )
 
 
@@ -46,15 +49,12 @@ def check_sampling(model: Any) -> None:
     """Refuse a MODEL whose sampling was replaced by something a stream cannot use.
 
     Raises:
-        UnsupportedModelError: the schedule set by Apply Live2Diff is gone, or the model applies
-            consistency scalings that the Stream Sampler applies too.
+        UnsupportedModelError: a memory cannot work with it, or the model applies consistency
+            scalings that the Stream Sampler applies too.
     """
+    for memory in applied_memories(model).values():
+        memory.check(model)
     sampling = model.get_model_object("model_sampling")
-    if applied_motion(model) is not None and not isinstance(sampling, LinearBetaSampling):
-        raise UnsupportedModelError(
-            "The noise schedule that 'Apply Live2Diff' set was replaced by a later node (such as "
-            "ModelSamplingDiscrete). Remove that node, or put it before 'Apply Live2Diff'."
-        )
     plain = (comfy.model_sampling.EPS, comfy.model_sampling.V_PREDICTION)
     if type(sampling).calculate_denoised not in [kind.calculate_denoised for kind in plain]:
         raise UnsupportedModelError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -16,19 +16,22 @@ import comfy.hooks
 import comfy.model_management
 import comfy.model_patcher
 import comfy.model_sampling
+import comfy.patcher_extension
 import comfy.sampler_helpers
 import comfy.samplers
 import torch
 from torch import Tensor
 
-from .control_hints import ControlHints
+from .applied_memory import AppliedMemory, StreamShape, applied_memories
+from .control_hints import ControlHints, FrameImages, HintFrames
 from .frame_conditions import FrameConditions
+from .guidance import Guidance
 from .host_checks import check_hooks, check_memory, check_sampling
-from .memory_estimate import kv_cache_bytes
-from .schedule import ConsistencySchedule
-from .sd15_model import sd15_unet
+from .prompt_timeline import PromptTimeline
+from .schedule import ConsistencySchedule, StepRule
+from .sd15_model import UnsupportedModelError, sd15_unet
+from .step_context import KEY, StepContext, name_passes
 from .step_plan import StepPlan
-from .unet_patch import KEY, StepContext, applied_motion, check_depth
 
 
 class HostModel:
@@ -37,12 +40,14 @@ class HostModel:
     Use as a context manager. Memory of the host is taken on entry and given back on exit.
 
     Args:
-        model: ComfyUI's ModelPatcher, with Live2Diff applied or plain SD1.5.
-        positive, negative: ComfyUI conditionings; `negative` is used when cfg is not 1.
-        cfg: guidance scale; 1 runs without the negative conditioning.
+        model: ComfyUI's ModelPatcher, SD1.5, with any memories applied or none.
+        positive, negative: ComfyUI conditionings; `negative` is used where the guidance says so.
+        guidance: scale and mode.
         schedule: noise levels of the T steps.
         latent_size: (h, w).
-        frames: frames in the stream, which ControlNet images, masks and prompts are matched with.
+        frames: frames in the stream, which batches of masks and prompts must match; None if nobody
+            knows.
+        hints: which frames the ControlNets' images belong to; by default to those of the stream.
         companions: other models' handles (VAE, depth), loaded with this one and kept beside it.
         companion_bytes: memory they take to work in.
         held_bytes: memory the stream's caches take already, from earlier openings.
@@ -53,13 +58,14 @@ class HostModel:
         model: Any,
         positive: Any,
         negative: Any,
-        cfg: float,
+        guidance: Guidance,
         schedule: ConsistencySchedule,
         latent_size: tuple[int, int],
-        frames: int,
+        frames: int | None,
         companions: Sequence[Any] = (),
         companion_bytes: int = 0,
         held_bytes: int = 0,
+        hints: HintFrames | None = None,
     ) -> None:
         """Check and remember; nothing is loaded yet."""
         sd15_unet(model)
@@ -74,9 +80,9 @@ class HostModel:
         first["additional_models"] = [*first.get("additional_models", []), *companions]
         self._companion_bytes = companion_bytes
         self._held_bytes = held_bytes
-        self._hints = ControlHints(self._conds, frames)
+        self._hints = ControlHints(self._conds, hints or HintFrames(count=frames))
         self._frame_conditions = FrameConditions(self._conds, frames)
-        self._cfg = cfg
+        self._guidance = guidance
         self._schedule = schedule
         self._latent_size = latent_size
         self._stack = ExitStack()
@@ -101,15 +107,27 @@ class HostModel:
         # The host reads timestep windows off the first row only.
         return torch.cat([self._run(x[rows], part) for rows, part in plan.by_step()])
 
+    def negative(self, x: Tensor, plan: StepPlan) -> Tensor:
+        """Predict x0 of every row for the negative conditionings alone.
+
+        The rows are at one step. The host's guidance functions are left out: this is not a result,
+        but what guidance starts from.
+        """
+        exploding, sigmas, options = self._prepare(x, plan)
+        frames = [row.frame for row in plan.rows]
+        conds = self._frame_conditions.select(self._conds["negative"], frames)
+        (out,) = comfy.samplers.calc_cond_batch(self._inner, [conds], exploding, sigmas, options)
+        return out
+
     def encode_depth(self, depth: Tensor) -> Tensor:
         """Map depth latents [F, 4, h, w] to depth features [F, C0, h, w].
 
         Raises:
             UnsupportedModelError: from `check_depth`.
         """
-        motion = check_depth(self._model)
-        dtype = _compute_dtype(self._model)
-        return motion.model.flow_conv_in(depth.to(self.device, dtype))
+        encoder = check_depth(self._model).depth_encoder
+        assert encoder is not None
+        return encoder(depth.to(self.device, _compute_dtype(self._model)))
 
     def from_latent(self, latent: Tensor) -> Tensor:
         """Scale a VAE latent, any shape, for the model: float32 on its device."""
@@ -120,46 +138,55 @@ class HostModel:
         return self._model.model.process_latent_out(x0)
 
     @property
-    def cache_bytes(self) -> int:
-        """Bytes that the stream's KV-caches will take; 0 without a motion module."""
-        applied = applied_motion(self._model)
-        if applied is None:
-            return 0
-        guided = self._conds["negative"] if self._cfg != 1.0 else []
-        layout = applied.motion.layout
-        return kv_cache_bytes(
-            down=layout.down,
-            up=layout.up,
-            mid=layout.mid,
+    def timelines(self) -> tuple[PromptTimeline, ...]:
+        """When the prompts change."""
+        return self._frame_conditions.timelines
+
+    def place_hints(self, first: int, earlier: Mapping[int, Sequence[Tensor]]) -> None:
+        """Say that the ControlNets' images are for `first` and on, and give earlier frames'."""
+        self._hints.place(first, earlier)
+
+    def hints_of(self, frames: Iterable[int]) -> FrameImages:
+        """Get the ControlNets' images of some frames, for a later opening to go on with."""
+        return self._hints.of(frames)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes that the stream's memories will take at most; 0 for a plain MODEL."""
+        steps = self._guidance.steps(len(self._schedule))
+        shape = StreamShape(
             latent_size=self._latent_size,
-            slots=applied.config.window_size,
-            denoising_steps=len(self._schedule),
-            conditionings=len(self._conds["positive"]) + len(guided),
+            passes=sum(len(conds) * steps[kind] for kind, conds in self._conds.items()),
             bytes_per_value=_compute_dtype(self._model).itemsize,
-            attentions=layout.attentions,
         )
+        return sum(memory.nbytes(shape) for memory in applied_memories(self._model).values())
 
     def _run(self, x: Tensor, plan: StepPlan) -> Tensor:
         """Run the rows of `plan` as one batch through the host's sampling function."""
-        steps = [row.step for row in plan.rows]
+        exploding, sigmas, options = self._prepare(x, plan)
         frames = [row.frame for row in plan.rows]
-        self._hints.show(frames)
-        # The host's latents are variance-exploding: x_ve = x_vp * sqrt(sigma² + 1).
-        exploding = x / self._sqrt_alpha[steps].view(-1, 1, 1, 1)
+        return comfy.samplers.sampling_function(
+            self._inner,
+            exploding,
+            sigmas,
+            self._frame_conditions.select(self._conds["negative"], frames),
+            self._frame_conditions.select(self._conds["positive"], frames),
+            self._guidance.host_scale,
+            model_options=options,
+        )
+
+    def _prepare(self, x: Tensor, plan: StepPlan) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """Turn a call's rows into the host's latents, sigmas and options."""
+        steps = [row.step for row in plan.rows]
+        self._hints.show([row.frame for row in plan.rows])
         context = StepContext(plan, self._names, self._offsets)
         options = {
             **self._options,
             "transformer_options": {**self._options["transformer_options"], KEY: context},
         }
-        return comfy.samplers.sampling_function(
-            self._inner,
-            exploding,
-            self._sigmas[steps],
-            self._frame_conditions.select(self._conds["negative"], frames),
-            self._frame_conditions.select(self._conds["positive"], frames),
-            self._cfg,
-            model_options=options,
-        )
+        # The host's latents are variance-exploding: x_ve = x_vp * sqrt(sigma² + 1).
+        exploding = x / self._sqrt_alpha[steps].view(-1, 1, 1, 1)
+        return exploding, self._sigmas[steps], options
 
     def _open(self, stack: ExitStack) -> None:
         model, conds, device = self._model, self._conds, self.device
@@ -171,6 +198,13 @@ class HostModel:
             model.hook_mode = comfy.hooks.EnumHookMode.MinVram
         comfy.sampler_helpers.prepare_model_patcher(model, conds, options)
         comfy.samplers.filter_registered_hooks_on_conds(conds, options)
+        comfy.patcher_extension.add_wrapper_with_key(
+            comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL,
+            KEY,
+            name_passes,
+            options,
+            is_model_options=True,
+        )
         self._inner, conds, loaded = comfy.sampler_helpers.prepare_sampling(
             model, self._memory_shape(), conds, options
         )
@@ -212,10 +246,9 @@ class HostModel:
         Raises:
             StreamMemoryError: the caches cannot fit whatever is unloaded.
         """
-        base, applied = self._model.model, applied_motion(self._model)
-        group = 1 if applied is None else applied.config.window_size
-        rows = max(len(self._schedule), group)
-        missing = max(0, self.cache_bytes - self._held_bytes)
+        base, applied = self._model.model, applied_memories(self._model).values()
+        rows = max(len(self._schedule), *(memory.largest_group for memory in applied), 1)
+        missing = max(0, self.memory_bytes - self._held_bytes)
         if missing:
             check_memory(missing, self.device)
         needed = missing + self._companion_bytes
@@ -223,27 +256,52 @@ class HostModel:
         return [rows + math.ceil(needed / max(row, 1)), 4, *self._latent_size]
 
 
+def check_depth(model: Any) -> AppliedMemory:
+    """Get the memory that reads depth for `model`.
+
+    Raises:
+        UnsupportedModelError: there is none.
+    """
+    applied = applied_memories(model).values()
+    for memory in applied:
+        if memory.depth_encoder is not None:
+            return memory
+    titles = " and ".join(f"'{memory.title}'" for memory in applied)
+    raise UnsupportedModelError(
+        "depth is connected, but this MODEL cannot read it"
+        + (f" (it comes from {titles}). " if titles else ". ")
+        + "Put 'Apply Live2Diff' with live2diff.ckpt before this node (AnimateDiff's motion "
+        "modules have no depth encoder), or disconnect depth."
+    )
+
+
 def host_schedule(
-    model: Any, steps: int, denoise: float, sigmas: Tensor | None = None
+    model: Any,
+    steps: int,
+    denoise: float,
+    sigmas: Tensor | None = None,
+    rule: StepRule = StepRule.LCM,
 ) -> ConsistencySchedule:
     """Make the schedule for a MODEL's own noise levels.
 
     Args:
         model: ComfyUI's ModelPatcher.
-        steps, denoise: LCM steps and strength; see `lcm_timesteps`.
+        steps, denoise: inference steps and strength; see `few_step_timesteps`.
         sigmas: [T] or [T+1] noise levels that replace them; a last 0 is left out.
+        rule: what the model was distilled for.
 
     Raises:
         ValueError: from `ConsistencySchedule`.
     """
     sampling = model.get_model_object("model_sampling")
     if sigmas is None:
-        return ConsistencySchedule.lcm(1.0 / (sampling.sigmas.double() ** 2 + 1.0), steps, denoise)
+        alphas = 1.0 / (sampling.sigmas.double() ** 2 + 1.0)
+        return ConsistencySchedule.few_step(alphas, steps, denoise, rule)
     levels = sigmas.detach().float().cpu()
     if levels.numel() and levels[-1] == 0:
         levels = levels[:-1]
     timesteps = [] if not levels.numel() else sampling.timestep(levels).tolist()
-    return ConsistencySchedule.from_sigmas(levels, timesteps)
+    return ConsistencySchedule.from_sigmas(levels, timesteps, rule)
 
 
 def _without_dynamic_hooks(model: Any, conds: dict[str, Any]) -> Any:

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from .control_hints import FrameImages
 from .frame_translator import FrameTranslator
 from .state_file import read_state, save_state
 
 _PICTURE = "picture"
 _WAITING = "undelivered/"
+_HINTS = "hints/"
 
 
 class SettingsError(ValueError):
@@ -49,6 +51,7 @@ class LiveStream:
         translator: its state; models are attached only while a prompt runs.
         place: device and type that the model last ran in.
         picture: [H, W, 3] the last finished frame, of this stream or the one that it replaced.
+        hints: ControlNet images of the frames inside, by frame.
         undelivered: finished frames of a prompt that failed before it could give them out.
         source: the file it was loaded from, see `file_identity`.
         note: why it started over, for as long as it is warming up.
@@ -60,6 +63,7 @@ class LiveStream:
     translator: FrameTranslator
     place: str = ""
     picture: Tensor | None = None
+    hints: FrameImages = field(default_factory=dict)
     undelivered: list[Tensor] = field(default_factory=list)
     source: str = ""
     note: str = ""
@@ -107,6 +111,8 @@ class LiveStream:
         """Everything that decides how the stream goes on, by name; tensors are not copied."""
         state = {f"translator/{k}": v for k, v in self.translator.state_dict().items()}
         state |= {f"{_WAITING}{i}": picture for i, picture in enumerate(self.undelivered)}
+        for frame, images in self.hints.items():
+            state |= {f"{_HINTS}{frame}/{place}": image for place, image in enumerate(images)}
         return state if self.picture is None else {**state, _PICTURE: self.picture}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -118,6 +124,11 @@ class LiveStream:
         waiting = sum(name.startswith(_WAITING) for name in state)
         self.undelivered = [state[f"{_WAITING}{index}"] for index in range(waiting)]
         self.picture = state.get(_PICTURE)
+        self.hints = {}
+        for name in sorted(name for name in state if name.startswith(_HINTS)):
+            frame = int(name.removeprefix(_HINTS).split("/")[0])
+            images = self.hints.setdefault(frame, [])
+            images.append(state[f"{_HINTS}{frame}/{len(images)}"])
 
     def save(self, path: Path) -> None:
         """Write the stream to a file."""

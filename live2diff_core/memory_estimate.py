@@ -32,15 +32,15 @@ def kv_cache_bytes(
         Bytes. SD1.5 at 512x512 in float16 with 16 slots: 1.52e9 per denoising step.
     """
     deepest = len(down) - 1
-    values = sum(_tokens(latent_size, n) * sum(level) for n, level in enumerate(down))
-    values += sum(_tokens(latent_size, deepest - n) * sum(level) for n, level in enumerate(up))
+    values = sum(tokens(latent_size, n) * sum(level) for n, level in enumerate(down))
+    values += sum(tokens(latent_size, deepest - n) * sum(level) for n, level in enumerate(up))
     if mid is not None:
-        values += _tokens(latent_size, deepest) * mid
+        values += tokens(latent_size, deepest) * mid
     keys_and_values = 2 * attentions * slots * values
     return keys_and_values * denoising_steps * conditionings * bytes_per_value
 
 
-def _tokens(latent_size: tuple[int, int], level: int) -> int:
+def tokens(latent_size: tuple[int, int], level: int) -> int:
     """HW of a UNet level; each downsampler halves and rounds up."""
     height, width = latent_size
     return math.ceil(height / 2**level) * math.ceil(width / 2**level)

@@ -6,22 +6,19 @@ for the same weights. So these are looked at: a few values of every tensor.
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
-import torch
 from torch import Tensor, nn
 
-from .unet_patch import applied_motion
+from .applied_memory import applied_memories
+from .model_weights import digest, sample, sample_weights, tensor_bytes
+from .prompt_track import KEY
 
-_SAMPLES = 8
 _KEPT_PATCHES = 64
 
-# Weights do not change in a loaded model, nor do patches of one id: both are looked at once.
-_weights_seen: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+# Patches of one id do not change: they are looked at once.
 _patches_seen: OrderedDict[Any, str] = OrderedDict()
 
 
@@ -37,35 +34,30 @@ def fingerprint_model(model: Any) -> dict[str, str]:
     Returns:
         A short name for each part; see `settings_differences`.
     """
-    applied = applied_motion(model)
     parts = {
-        "model": _weights(model.model.diffusion_model, "diffusion_model.", model.backup),
+        "model": sample_weights(model.model.diffusion_model, "diffusion_model.", model.backup),
         "LoRAs": _patches(model),
-        "model patches": _digest([repr(_names(model.model_options)), _sampling(model)]),
+        "model patches": digest([repr(_names(model.model_options)), _sampling(model)]),
     }
-    if applied is None:
-        return parts
-    config = applied.config
-    return {
-        **parts,
-        "motion module": _weights(applied.motion.model, "", applied.motion.patcher.backup),
-        "window size": str(config.window_size),
-        "warm-up frames": str(config.warmup_frames),
-        "attention mode": config.attention_mode.value,
-    }
+    for memory in applied_memories(model).values():
+        parts |= memory.fingerprint()
+    return parts
 
 
 def fingerprint_prompt(conds: Iterable[Sequence[Any]]) -> str:
     """Name the texts of ComfyUI conditionings, [[tensor, {...}], ...]."""
-    tensors = []
+    parts: list[bytes | str] = []
     for tensor, extra in conds:
-        tensors += [tensor, extra.get("pooled_output")]
-    return _digest(_bytes(tensor) for tensor in tensors if isinstance(tensor, Tensor))
+        track = extra.get(KEY)
+        parts += [str(track.timeline)] if track else []
+        texts = track.texts if track else [tensor]
+        parts += [tensor_bytes(t) for t in (*texts, extra.get("pooled_output")) if t is not None]
+    return digest(parts)
 
 
 def fingerprint_module(module: nn.Module) -> str:
     """Name a network by its weights."""
-    return _weights(module, "", {})
+    return sample_weights(module, "", {})
 
 
 def conditioning_layout(conds: Iterable[Sequence[Any]]) -> str:
@@ -78,19 +70,8 @@ def _layout(extra: Mapping[str, Any]) -> str:
         f"{key} {extra[key]}" for key in ("area", "start_percent", "end_percent") if extra.get(key)
     ]
     if extra.get("set_area_to_bounds") and extra.get("mask") is not None:
-        named.append(f"mask {_digest([_bytes(extra['mask'])])}")
+        named.append(f"mask {digest([tensor_bytes(extra['mask'])])}")
     return ", ".join(named) or "all"
-
-
-def _weights(module: nn.Module, prefix: str, originals: Mapping[str, Any]) -> str:
-    """Name a module's own weights; the host keeps `originals` of those that LoRAs changed."""
-    if module not in _weights_seen:
-        samples = [
-            _sample(originals[prefix + name].weight if prefix + name in originals else weight)
-            for name, weight in module.named_parameters()
-        ]
-        _weights_seen[module] = _digest(samples)
-    return _weights_seen[module]
 
 
 def _patches(model: Any) -> str:
@@ -104,7 +85,7 @@ def _patches(model: Any) -> str:
             for strength, content, strength_model, offset, _ in model.patches[name]:
                 parts.append(f"{name} {strength} {strength_model} {offset}")
                 parts += _contents(content)
-        _patches_seen[key] = _digest(parts)
+        _patches_seen[key] = digest(parts)
         while len(_patches_seen) > _KEPT_PATCHES:
             _patches_seen.popitem(last=False)
     return _patches_seen[key]
@@ -113,7 +94,7 @@ def _patches(model: Any) -> str:
 def _contents(value: Any) -> Iterator[bytes | str]:
     """Samples of all tensors in a patch, and its numbers and names."""
     if isinstance(value, Tensor):
-        yield _sample(value)
+        yield sample(value)
     elif isinstance(value, (list, tuple)):
         for part in value:
             yield from _contents(part)
@@ -136,28 +117,3 @@ def _names(value: Any) -> Any:
 def _sampling(model: Any) -> str:
     kinds = type(model.get_model_object("model_sampling")).__mro__
     return " ".join(kind.__name__ for kind in kinds)
-
-
-def _sample(tensor: Tensor) -> bytes:
-    """A few values from all over a tensor, and its shape."""
-    shape = str(tuple(tensor.shape)).encode()
-    if not tensor.numel() or tensor.is_meta:
-        return shape
-    if tensor.ndim == 0:
-        tensor = tensor.reshape(1)
-    # Rows of an unflattened tensor: flattening could copy all of it.
-    while tensor.ndim > 1:
-        tensor = tensor[tensor.shape[0] // 2]
-    return shape + _bytes(tensor[:: max(1, len(tensor) // _SAMPLES)][:_SAMPLES])
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes()
-
-
-def _digest(parts: Iterable[bytes | str]) -> str:
-    digest = hashlib.blake2b(digest_size=4)
-    for part in parts:
-        digest.update(part.encode() if isinstance(part, str) else part)
-        digest.update(b"\0")
-    return f"#{digest.hexdigest()}"

@@ -10,12 +10,9 @@ from torch import Tensor
 
 from .config import AttentionMode, StreamConfig
 from .kv_cache import KVCache
+from .step_plan import FeatureSizeError
 from .temporal_attention import PositionTables, WindowView
 from .window import AttentionWindow
-
-
-class FeatureSizeError(ValueError):
-    """Something resizes the UNet's features while a stream runs."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +32,14 @@ class MotionMemory:
 
     Args:
         config: window and attention mode.
-        denoising_steps: T; every step has a cache of its own.
+        steps: denoising steps at which each kind of conditioning is run, by kind; every step has a
+            cache of its own.
     """
 
-    def __init__(self, config: StreamConfig, denoising_steps: int) -> None:
+    def __init__(self, config: StreamConfig, steps: Mapping[str, int]) -> None:
         """Start with no caches; each is made when its attention first runs."""
         self.window = AttentionWindow(config)
-        self.denoising_steps = denoising_steps
+        self._steps = dict(steps)
         self._caches: dict[tuple[str, str], KVCache] = {}
         # Keys and values of a saved stream; they join the caches when their attention first runs.
         self._restored: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
@@ -65,7 +63,8 @@ class MotionMemory:
         """Get the cache of one attention, making it on first use.
 
         Args:
-            conditioning: whose cache it is: with guidance each conditioning has its own.
+            conditioning: whose cache it is: with guidance each conditioning has its own. Its name
+                begins with its kind and a dot.
             layer: name of the attention.
             like: [R, HW, heads, Q, d] keys that are about to be written.
             positions: makes the attention's projected position tables.
@@ -83,7 +82,8 @@ class MotionMemory:
             del self._restored[key]
         if key not in self._caches:
             _, tokens, heads, _, dim = like.shape
-            shape = (self.denoising_steps, tokens, heads, self.window.slots, dim)
+            steps = self._steps[conditioning.split(".")[0]]
+            shape = (steps, tokens, heads, self.window.slots, dim)
             self._caches[key] = KVCache.allocate(shape, positions(), like)
         if self._caches[key].keys.shape[1] != like.shape[1]:
             raise FeatureSizeError(
@@ -93,6 +93,9 @@ class MotionMemory:
                 "remove it."
             )
         return self._caches[key]
+
+    def commit(self) -> None:
+        """Nothing to do: a frame that is tried again writes the same slots, unseen until then."""
 
     def reset(self) -> None:
         """Forget the stream and free its memory."""

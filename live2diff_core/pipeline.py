@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from .guidance import Guidance, GuidanceMode, guide, next_residual, residual_of
 from .schedule import ConsistencySchedule
 from .step_plan import DenoiseModel, Row, StepPlan, TemporalMemory
 
@@ -20,29 +21,34 @@ class FrameInFlight:
 
     Attributes:
         frame: index in the stream.
+        order: its number among the frames that the memory has been shown.
         step: denoising step it takes next.
         latent: [C, h, w] float32, noised to the level of `step`.
         depth: [C0, h, w] depth feature that travels with it, or None.
+        residual: [C, h, w] virtual residual noise (see `guidance`), or None without.
     """
 
     frame: int
+    order: int
     step: int
     latent: Tensor
-    depth: Tensor | None
+    depth: Tensor | None = None
+    residual: Tensor | None = None
 
     def state_dict(self) -> dict[str, Tensor]:
         """The frame as named tensors."""
-        depth = {} if self.depth is None else {"depth": self.depth}
-        return {"where": torch.tensor([self.frame, self.step]), "latent": self.latent, **depth}
+        parts = {"latent": self.latent, "depth": self.depth, "residual": self.residual}
+        present = {name: tensor for name, tensor in parts.items() if tensor is not None}
+        return {"where": torch.tensor([self.frame, self.order, self.step]), **present}
 
     @classmethod
     def from_state_dict(
         cls, state: Mapping[str, Tensor], device: torch.device | None = None
     ) -> FrameInFlight:
         """Make the frame again that `state_dict` gave, on `device` or where the state is."""
-        frame, step = state["where"].tolist()
-        depth = None if "depth" not in state else state["depth"].to(device)
-        return cls(frame, step, state["latent"].to(device), depth)
+        frame, order, step = state["where"].tolist()
+        parts = {name: state[name].to(device) for name in state if name != "where"}
+        return cls(frame, order, step, **parts)
 
 
 class PipelinedDenoiser:
@@ -58,6 +64,7 @@ class PipelinedDenoiser:
         model: DenoiseModel,
         noise: NoiseFn,
         memory: TemporalMemory | None = None,
+        guidance: Guidance | None = None,
     ) -> None:
         """Start empty.
 
@@ -66,17 +73,21 @@ class PipelinedDenoiser:
             model: predicts x0 of every row.
             noise: (frame, step, shape) to noise.
             memory: temporal memory; None denoises every frame by itself.
+            guidance: None without; `full` guidance is the model's own.
         """
         self.schedule = schedule
         self.model = model
         self.noise = noise
         self.memory = memory
+        self.guidance = guidance or Guidance()
         self.in_flight: list[FrameInFlight] = []  # newest first
 
-    def enter(self, frame: int, x0: Tensor, depth: Tensor | None) -> FrameInFlight:
+    def enter(self, frame: int, order: int, x0: Tensor, depth: Tensor | None) -> FrameInFlight:
         """Noise a clean latent [C, h, w] for its first step."""
-        latent = self.schedule.add_noise(x0, self._noise(frame, 0, x0), 0)
-        return FrameInFlight(frame, 0, latent, depth)
+        noise = self._noise(frame, 0, x0)
+        latent = self.schedule.add_noise(x0, noise, 0)
+        residual = noise if self.guidance.virtual else None
+        return FrameInFlight(frame, order, 0, latent, depth, residual)
 
     def denoise_group(self, group: Sequence[FrameInFlight]) -> Tensor:
         """Take the frames of one group through all steps together (the warm-up stage).
@@ -109,14 +120,19 @@ class PipelinedDenoiser:
         """Run the model once, group r at the r-th of consecutive steps; return all, moved on."""
         rows = [frame for group in groups for frame in group]
         x = torch.stack([row.latent for row in rows])
-        denoised = self.model(x, self._plan(groups, rows, x.device))
+        plan = self._plan(groups, rows, x.device)
+        denoised = self.model(x, plan)
+        if self.guidance.active is GuidanceMode.INITIALIZE:
+            rows = self._with_real_negative(rows, x, plan)
+        if self.memory is not None:
+            self.memory.commit()
         return [self._next(row, x0) for row, x0 in zip(rows, denoised, strict=True)]
 
     def _plan(
         self, groups: list[list[FrameInFlight]], rows: list[FrameInFlight], device: torch.device
     ) -> StepPlan:
         first = rows[0].step
-        ranges = [range(group[0].frame, group[-1].frame + 1) for group in groups]
+        ranges = [range(group[0].order, group[-1].order + 1) for group in groups]
         depth = [row.depth for row in rows if row.depth is not None]
         return StepPlan(
             rows=tuple(Row(row.frame, row.step) for row in rows),
@@ -125,14 +141,31 @@ class PipelinedDenoiser:
             and self.memory.plan(ranges, range(first, first + len(groups)), device),
         )
 
+    def _with_real_negative(
+        self, rows: list[FrameInFlight], x: Tensor, plan: StepPlan
+    ) -> list[FrameInFlight]:
+        """Replace the residual noise of frames at their first step by the negative prediction."""
+        (first, part), *_ = plan.by_step()
+        if part.rows[0].step != 0:
+            return rows
+        negatives = self.model.negative(x[first], part)
+        return [
+            replace(row, residual=residual_of(row.latent, negative, self.schedule, 0))
+            for row, negative in zip(rows[first], negatives, strict=True)
+        ] + rows[first.stop :]
+
     def _next(self, row: FrameInFlight, denoised: Tensor) -> FrameInFlight:
-        """Take a frame's consistency step: to x0 after the last one, else to the next level."""
-        latent = self.schedule.consistency_x0(row.latent, denoised, row.step)
-        step = row.step + 1
-        if step < len(self.schedule):
-            noise = self._noise(row.frame, step, latent)
-            latent = self.schedule.add_noise(latent, noise, step)
-        return FrameInFlight(row.frame, step, latent, row.depth)
+        """Take a frame's step: to x0 after the last one, else to the next level."""
+        schedule, step = self.schedule, row.step
+        if row.residual is not None:
+            denoised = guide(row.latent, denoised, row.residual, self.guidance, schedule, step)
+        latent, residual = schedule.consistency_x0(row.latent, denoised, step), None
+        if step + 1 < len(schedule):
+            noise = self._noise(row.frame, step + 1, latent)
+            if row.residual is not None:
+                residual = next_residual(row.latent, denoised, row.residual, noise, schedule, step)
+            latent = schedule.add_noise(latent, noise, step + 1)
+        return replace(row, step=step + 1, latent=latent, residual=residual)
 
     def _noise(self, frame: int, step: int, like: Tensor) -> Tensor:
         return self.noise(frame, step, like.shape).to(like.device, like.dtype)

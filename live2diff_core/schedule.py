@@ -1,4 +1,4 @@
-"""The latent-consistency schedule: at which noise levels a frame is denoised, and how it steps.
+"""The few-step schedule: at which noise levels a frame is denoised, and how it steps.
 
 Names follow Latent Consistency Models: `x0` the clean latent, `sqrt_alpha` = sqrt(ᾱ_t) and
 `sqrt_beta` = sqrt(1 - ᾱ_t) the parts of signal and noise in a latent, `c_skip` and `c_out` the
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 import torch
 from torch import Tensor
@@ -20,6 +21,17 @@ TRAIN_TIMESTEPS = 1000
 LCM_ORIGIN_STEPS = 50
 SIGMA_DATA = 0.5
 TIMESTEP_SCALING = 10.0
+
+
+class StepRule(str, Enum):
+    """How a step is made of the model's prediction of x0, which is then noised again.
+
+    `lcm`: mixed with the model's input by the boundary scalings; for LCM and LCM-LoRA.
+    `x0`: taken as it is; for models distilled to predict x0 (SD-Turbo, Hyper-SD).
+    """
+
+    LCM = "lcm"
+    X0 = "x0"
 
 
 def linear_beta_alphas_cumprod(start: float = 0.00085, end: float = 0.012) -> Tensor:
@@ -34,21 +46,23 @@ def linear_beta_alphas_cumprod(start: float = 0.00085, end: float = 0.012) -> Te
     return torch.cumprod(1.0 - betas, dim=0)
 
 
-def lcm_timesteps(steps: int, denoise: float) -> list[int]:
-    """Timesteps of `steps` LCM steps, of which the last `denoise` part is kept.
+def few_step_timesteps(steps: int, denoise: float, rule: StepRule = StepRule.LCM) -> list[int]:
+    """Timesteps of `steps` inference steps, of which the last `denoise` part is kept.
 
     Args:
         steps: inference steps the whole schedule is sampled at, 1 to 50.
         denoise: how much of it is run, above 0 up to 1; T = int(steps * denoise).
+        rule: `lcm` takes them from LCM's 50 training steps; `x0` spaces them evenly, the last
+            training timestep first ("trailing", as SD-Turbo and Hyper-SD are distilled).
 
     Returns:
-        T descending timesteps in 19..999. 4 steps at 0.5 give [499, 259].
+        T descending timesteps. 4 steps at 0.5 give [499, 259] by `lcm`, [499, 249] by `x0`.
 
     Raises:
         ValueError: no step would be left, more than `steps` or than 8 would, or out of range.
     """
     if not 1 <= steps <= LCM_ORIGIN_STEPS:
-        raise ValueError(f"steps is {steps}; the LCM schedule has 1 to {LCM_ORIGIN_STEPS} steps.")
+        raise ValueError(f"steps is {steps}; the schedule has 1 to {LCM_ORIGIN_STEPS} steps.")
     if not math.isfinite(denoise):
         raise ValueError(f"denoise is {denoise}; it must be above 0 and at most 1.")
     # A decimal such as 0.29 * 100 falls just short of its integer in binary.
@@ -63,9 +77,17 @@ def lcm_timesteps(steps: int, denoise: float) -> list[int]:
             f"{steps} steps at denoise {denoise} leave no denoising step. "
             f"Raise denoise to at least {math.ceil(100 / steps) / 100:.2f}, or use more steps."
         )
+    grid = _lcm_grid(steps) if rule is StepRule.LCM else _trailing_grid(steps)
+    return grid[steps - kept :]
+
+
+def _lcm_grid(steps: int) -> list[int]:
     origin = [k * (TRAIN_TIMESTEPS // LCM_ORIGIN_STEPS) - 1 for k in range(LCM_ORIGIN_STEPS, 0, -1)]
-    chosen = [origin[i * LCM_ORIGIN_STEPS // steps] for i in range(steps)]
-    return chosen[steps - kept :]
+    return [origin[i * LCM_ORIGIN_STEPS // steps] for i in range(steps)]
+
+
+def _trailing_grid(steps: int) -> list[int]:
+    return [round(TRAIN_TIMESTEPS * (steps - i) / steps) - 1 for i in range(steps)]
 
 
 @dataclass(frozen=True)
@@ -75,7 +97,7 @@ class ConsistencySchedule:
     Attributes:
         timesteps: [T] training timesteps, descending.
         sqrt_alpha, sqrt_beta: [T] signal and noise part, squares adding up to 1.
-        c_skip, c_out: [T] boundary scalings.
+        c_skip, c_out: [T] boundary scalings; 0 and 1 by the rule `x0`.
     """
 
     timesteps: tuple[float, ...]
@@ -85,28 +107,34 @@ class ConsistencySchedule:
     c_out: Tensor
 
     @classmethod
-    def lcm(cls, alphas_cumprod: Tensor, steps: int, denoise: float) -> ConsistencySchedule:
-        """Build the schedule of `steps` LCM steps at strength `denoise`.
+    def few_step(
+        cls, alphas_cumprod: Tensor, steps: int, denoise: float, rule: StepRule = StepRule.LCM
+    ) -> ConsistencySchedule:
+        """Build the schedule of `steps` inference steps at strength `denoise`.
 
         Args:
             alphas_cumprod: [1000] ᾱ of the model.
             steps: inference steps, 1 to 50.
-            denoise: strength, above 0 up to 1; see `lcm_timesteps`.
+            denoise: strength, above 0 up to 1; see `few_step_timesteps`.
+            rule: what the model was distilled for.
 
         Raises:
-            ValueError: from `lcm_timesteps`, or more than 8 denoising steps.
+            ValueError: from `few_step_timesteps`, or more than 8 denoising steps.
         """
-        timesteps = lcm_timesteps(steps, denoise)
+        timesteps = few_step_timesteps(steps, denoise, rule)
         alphas = alphas_cumprod.double()[timesteps]
-        return cls.from_alphas(alphas, timesteps)
+        return cls.from_alphas(alphas, timesteps, rule)
 
     @classmethod
-    def from_sigmas(cls, sigmas: Tensor, timesteps: Sequence[float]) -> ConsistencySchedule:
+    def from_sigmas(
+        cls, sigmas: Tensor, timesteps: Sequence[float], rule: StepRule = StepRule.LCM
+    ) -> ConsistencySchedule:
         """Build the schedule of given noise levels.
 
         Args:
             sigmas: [T] σ = sqrt((1-ᾱ)/ᾱ), strictly descending, above 0.
             timesteps: [T] the model's timesteps for them.
+            rule: what the model was distilled for.
 
         Raises:
             ValueError: no level, more than 8, not descending, zero, negative or not finite.
@@ -118,10 +146,12 @@ class ConsistencySchedule:
             raise ValueError(f"SIGMAS must be finite and above 0, got {levels.tolist()}.")
         if (levels.diff() >= 0).any():
             raise ValueError(f"SIGMAS must fall from step to step, got {levels.tolist()}.")
-        return cls.from_alphas(1.0 / (levels**2 + 1.0), timesteps)
+        return cls.from_alphas(1.0 / (levels**2 + 1.0), timesteps, rule)
 
     @classmethod
-    def from_alphas(cls, alphas: Tensor, timesteps: Sequence[float]) -> ConsistencySchedule:
+    def from_alphas(
+        cls, alphas: Tensor, timesteps: Sequence[float], rule: StepRule = StepRule.LCM
+    ) -> ConsistencySchedule:
         """Build the schedule from ᾱ at each step: [T] float64; all checks on T are here."""
         if not 1 <= len(timesteps) <= MAX_DENOISING_STEPS:
             raise ValueError(
@@ -129,12 +159,16 @@ class ConsistencySchedule:
                 "are supported. Use fewer steps or a lower denoise: consistency models need 2 to 4."
             )
         scaled = torch.tensor(timesteps, dtype=torch.float64) * TIMESTEP_SCALING
+        c_skip = SIGMA_DATA**2 / (scaled**2 + SIGMA_DATA**2)
+        c_out = scaled / (scaled**2 + SIGMA_DATA**2).sqrt()
+        if rule is StepRule.X0:
+            c_skip, c_out = torch.zeros_like(scaled), torch.ones_like(scaled)
         return cls(
             timesteps=tuple(timesteps),
             sqrt_alpha=alphas.sqrt().float(),
             sqrt_beta=(1.0 - alphas).sqrt().float(),
-            c_skip=(SIGMA_DATA**2 / (scaled**2 + SIGMA_DATA**2)).float(),
-            c_out=(scaled / (scaled**2 + SIGMA_DATA**2).sqrt()).float(),
+            c_skip=c_skip.float(),
+            c_out=c_out.float(),
         )
 
     def __len__(self) -> int:
@@ -151,7 +185,7 @@ class ConsistencySchedule:
         return self.sqrt_alpha[step].item() * x0 + self.sqrt_beta[step].item() * noise
 
     def consistency_x0(self, x: Tensor, denoised: Tensor, step: int) -> Tensor:
-        """Apply the boundary scalings: the model's guess of x0 mixed with its input.
+        """Take a step: the model's guess of x0, mixed with its input by the boundary scalings.
 
         Args:
             x: noisy latent that went into the model at `step`.

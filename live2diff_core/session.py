@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count, takewhile
 
 import torch
 from torch import Tensor
 
+from .guidance import Guidance
 from .pipeline import FrameInFlight, NoiseFn, PipelinedDenoiser
+from .prompt_timeline import PromptTimeline
 from .schedule import ConsistencySchedule
 from .step_plan import DenoiseModel, TemporalMemory
 
@@ -22,6 +24,7 @@ class StreamSession:
     Attributes:
         frames_in, frames_out: how many frames have entered and left so far.
         ended: whether the stream has been flushed.
+        timelines: when prompts change; where one says so, the memory starts over.
     """
 
     def __init__(
@@ -31,6 +34,8 @@ class StreamSession:
         noise: NoiseFn,
         memory: TemporalMemory | None = None,
         depth_encoder: Callable[[Tensor], Tensor] | None = None,
+        guidance: Guidance | None = None,
+        timelines: Sequence[PromptTimeline] = (),
     ) -> None:
         """Open a stream.
 
@@ -40,15 +45,23 @@ class StreamSession:
             noise: (frame, step, shape) to noise; see `FrameNoise`.
             memory: temporal memory, owned by this session; None denoises each frame by itself.
             depth_encoder: [1, C, h, w] depth latent to [1, C0, h, w] feature, run once per frame.
+            guidance: None without; `full` guidance is the model's own.
+            timelines: see the attribute.
         """
-        self.pipeline = PipelinedDenoiser(schedule, model, noise, memory)
+        self.pipeline = PipelinedDenoiser(schedule, model, noise, memory, guidance)
         self.memory = memory
         self.depth_encoder = depth_encoder
+        self.timelines = tuple(timelines)
         self.reset()
 
     def reset(self) -> None:
         """Start over with frame 0; memory is freed."""
         self._waiting: list[FrameInFlight] = []
+        # How often each frame that is still inside is to be given out: once, and for its repeats.
+        self._due: list[int] = []
+        self._finished: list[Tensor] = []
+        self._last: Tensor | None = None
+        self._shown = 0
         self._shape: torch.Size | None = None
         self._with_depth: bool | None = None
         self.frames_in = 0
@@ -76,39 +89,105 @@ class StreamSession:
             RuntimeError: the stream has been flushed.
         """
         self._check(latent, depth)
+        if any(timeline.restarts(self.frames_in) for timeline in self.timelines):
+            self._start_over()
         feature = None
         if depth is not None and self.depth_encoder is not None:
             feature = self.depth_encoder(depth.unsqueeze(0)).squeeze(0)
-        entering = self.pipeline.enter(self.frames_in, latent.float(), feature)
-        group = self.memory.group(entering.frame) if self.memory else range(1)
-        if len(group) == 1:
-            done = self.pipeline.advance(entering)
-            finished = [] if done is None else [done]
-        elif entering.frame == group[-1]:
-            finished = list(self.pipeline.denoise_group([*self._waiting, entering]))
-            self._waiting = []
-        else:
-            self._waiting = [*self._waiting, entering]
-            finished = []
+        entering = self.pipeline.enter(self.frames_in, self._shown, latent.float(), feature)
+        finished = self._advance(entering)
         self._shape = latent.shape
         self._with_depth = depth is not None
+        self._shown += 1
         self.frames_in += 1
-        self.frames_out += len(finished)
-        return finished
+        self._due.append(1)
+        self._leave(finished)
+        return self._take()
+
+    @property
+    def can_repeat(self) -> bool:
+        """Whether the next frame may be a repeat.
+
+        Not the first one, none of a group that is denoised together (the warm-up), none with
+        another prompt than the one before.
+        """
+        alone = self.memory is None or len(self.memory.group(self._shown)) == 1
+        changes = any(timeline.changes_at(self.frames_in) for timeline in self.timelines)
+        return self._shown > 0 and alone and not changes and not self.ended
+
+    def repeat(self) -> list[Tensor]:
+        """Count a frame that looks like the one before it: it gets the same x0, without the model.
+
+        Returns:
+            As `push`.
+
+        Raises:
+            RuntimeError: not now, see `can_repeat`.
+        """
+        if not self.can_repeat:
+            raise RuntimeError(f"frame {self.frames_in} cannot repeat the one before it.")
+        self.frames_in += 1
+        if self._due:
+            self._due[-1] += 1
+        else:
+            assert self._last is not None
+            self._finished.append(self._last)
+        return self._take()
 
     def drain(self) -> Iterator[Tensor]:
         """End the stream and yield x0 of the frames still inside, [C, h, w] each, in order."""
         self.ended = True
+        while self._finished or self._inside():
+            if not self._finished:
+                self._finish_some()
+                continue
+            x0 = self._finished.pop(0)
+            self.frames_out += 1
+            yield x0
+
+    def _advance(self, entering: FrameInFlight) -> list[Tensor]:
+        """Let a frame in, and run the model if that is due; x0 of the frames that finished."""
+        group = self.memory.group(entering.order) if self.memory else range(1)
+        if len(group) == 1:
+            done = self.pipeline.advance(entering)
+            return [] if done is None else [done]
+        if entering.order < group[-1]:
+            self._waiting = [*self._waiting, entering]
+            return []
+        finished = list(self.pipeline.denoise_group([*self._waiting, entering]))
+        self._waiting = []
+        return finished
+
+    def _start_over(self) -> None:
+        """Finish the frames inside with what is remembered, then forget it."""
+        while self._inside():
+            self._finish_some()
+        if self.memory is not None:
+            self.memory.reset()
+        self._shown = 0
+
+    def _inside(self) -> bool:
+        return bool(self._waiting or self.pipeline.in_flight)
+
+    def _finish_some(self) -> None:
+        """Run the model once for the frames inside, or for a group that is cut short."""
         if self._waiting:
-            finished = self.pipeline.denoise_group(self._waiting)
+            finished = list(self.pipeline.denoise_group(self._waiting))
             self._waiting = []
-            self.frames_out += len(finished)
-            yield from finished
-        while self.pipeline.in_flight:
+        else:
             done = self.pipeline.advance(None)
-            if done is not None:
-                self.frames_out += 1
-                yield done
+            finished = [] if done is None else [done]
+        self._leave(finished)
+
+    def _leave(self, finished: Sequence[Tensor]) -> None:
+        for x0 in finished:
+            self._finished += [x0] * self._due.pop(0)
+            self._last = x0
+
+    def _take(self) -> list[Tensor]:
+        finished, self._finished = self._finished, []
+        self.frames_out += len(finished)
+        return finished
 
     def step(self, latents: Tensor, depth: Tensor | None = None) -> Tensor:
         """Push F latents [F, C, h, w] and stack what is finished: [F', C, h, w].
@@ -130,15 +209,33 @@ class StreamSession:
         """
         return self._stack(list(self.drain()))
 
-    def attach(self, model: DenoiseModel, depth_encoder: Callable[[Tensor], Tensor] | None) -> None:
+    def attach(
+        self,
+        model: DenoiseModel,
+        depth_encoder: Callable[[Tensor], Tensor] | None,
+        timelines: Sequence[PromptTimeline] = (),
+    ) -> None:
         """Go on with another opening of the same model, as live streams do for every prompt."""
         self.pipeline.model = model
         self.depth_encoder = depth_encoder
+        self.timelines = tuple(timelines)
+
+    @property
+    def frames_inside(self) -> list[int]:
+        """Frames that are on their way through the model or wait for it."""
+        return [frame.frame for frame in (*self._waiting, *self.pipeline.in_flight)]
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that decides how the stream goes on, by name; tensors are not copied."""
-        counters = [self.frames_in, self.frames_out, int(self.ended)]
-        state = {"counters": torch.tensor(counters), "timesteps": self._timesteps()}
+        counters = [self.frames_in, self.frames_out, self._shown, int(self.ended)]
+        state = {
+            "counters": torch.tensor(counters),
+            "due": torch.tensor(self._due, dtype=torch.int64),
+            "timesteps": self._timesteps(),
+            **{f"finished.{i}": x0 for i, x0 in enumerate(self._finished)},
+        }
+        if self._last is not None:
+            state["last"] = self._last
         if self._shape is not None:
             state["shape"] = torch.tensor([*self._shape, int(bool(self._with_depth))])
         for place, frames in (("waiting", self._waiting), ("flight", self.pipeline.in_flight)):
@@ -174,8 +271,12 @@ class StreamSession:
         self.reset()
         if self.memory is not None:
             self.memory.load_state_dict(memory)
-        self.frames_in, self.frames_out, ended = state["counters"].tolist()
+        self.frames_in, self.frames_out, self._shown, ended = state["counters"].tolist()
         self.ended = bool(ended)
+        self._due = state["due"].tolist()
+        finished = sum(name.startswith("finished.") for name in state)
+        self._finished = [state[f"finished.{index}"].to(device) for index in range(finished)]
+        self._last = state["last"].to(device) if "last" in state else None
         if "shape" in state:
             *shape, with_depth = state["shape"].tolist()
             self._shape, self._with_depth = torch.Size(shape), bool(with_depth)
@@ -220,9 +321,9 @@ def _frames(
     return [
         FrameInFlight.from_state_dict(
             {
-                part: state[f"{place}.{index}.{part}"]
-                for part in ("where", "latent", "depth")
-                if f"{place}.{index}.{part}" in state
+                name.removeprefix(f"{place}.{index}."): tensor
+                for name, tensor in state.items()
+                if name.startswith(f"{place}.{index}.")
             },
             device,
         )

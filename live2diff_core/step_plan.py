@@ -10,9 +10,16 @@ import torch
 from torch import Tensor
 
 
+class FeatureSizeError(ValueError):
+    """Something resizes the UNet's features while a stream runs."""
+
+
 @dataclass(frozen=True)
 class Row:
-    """One row of a model call: `frame` (index in the stream) at denoising step `step` (0..T-1)."""
+    """One row of a model call: `frame` (index in the stream) at denoising step `step` (0..T-1).
+
+    Prompts, masks and control images are chosen by it. A memory counts frames by itself.
+    """
 
     frame: int
     step: int
@@ -48,7 +55,7 @@ class StepPlan:
 
 
 class DenoiseModel(Protocol):
-    """A model as the engine sees it: a plain callable."""
+    """A model as the engine sees it: a plain callable, and the negative prompt alone."""
 
     def __call__(self, x: Tensor, plan: StepPlan) -> Tensor:
         """Predict x0.
@@ -62,16 +69,31 @@ class DenoiseModel(Protocol):
         """
         ...
 
+    def negative(self, x: Tensor, plan: StepPlan) -> Tensor:
+        """Predict x0 for the negative prompt; asked for by the guidance `initialize` only."""
+        ...
+
 
 class TemporalMemory(Protocol):
-    """Where temporal coherence comes from; owned by one stream."""
+    """Where temporal coherence comes from; owned by one stream.
+
+    It counts the frames that it is shown, from 0; after `reset` from 0 again.
+    """
 
     def group(self, frame: int) -> range:
         """Frames that must be denoised in the same calls as `frame`."""
         ...
 
     def plan(self, groups: Sequence[range], steps: range, device: torch.device) -> Any:
-        """Prepare one model call: group r of `groups` is at step r of `steps`."""
+        """Prepare one model call: group r of `groups` is at step r of `steps`.
+
+        What is returned is the hooks' to read, and has `select(index)`, which keeps the group at
+        the index-th step.
+        """
+        ...
+
+    def commit(self) -> None:
+        """Keep what the planned call brought: it went well. Otherwise it is planned again."""
         ...
 
     def reset(self) -> None:

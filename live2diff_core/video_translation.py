@@ -57,20 +57,24 @@ class Shown:
 
 @dataclass
 class StageTimes:
-    """Seconds each stage was at work; stages run side by side, so they may add up to more."""
+    """Seconds each stage was at work; stages run side by side, so they may add up to more.
 
-    decode: float = 0.0
-    translate: float = 0.0
-    encode: float = 0.0
-    total: float = 0.0
+    Attributes:
+        frames: finished frames.
+        stages: seconds by name, in the order in which frames pass them.
+        total: seconds by the clock.
+    """
+
     frames: int = 0
+    stages: dict[str, float] = field(default_factory=dict)
+    total: float = 0.0
 
     def table(self) -> str:
         """Write the times for the log, in milliseconds per frame."""
         frames = max(self.frames, 1)
         rows = [
-            f"  {name:<10}{getattr(self, name):9.1f} s {getattr(self, name) / frames * 1e3:9.1f} ms"
-            for name in ("decode", "translate", "encode", "total")
+            f"  {name:<12}{seconds:9.1f} s {seconds / frames * 1e3:9.1f} ms"
+            for name, seconds in {**self.stages, "total": self.total}.items()
         ]
         rate = self.frames / self.total if self.total else 0.0
         return "\n".join(
@@ -117,8 +121,11 @@ class VideoTranslation:
                 self._translate(ahead, encoder)
         finally:
             self.sink.commit()
-        self.times.decode = ahead.busy_seconds
-        self.times.encode = encoder.busy_seconds
+        self.times.stages = {
+            "decode": ahead.busy_seconds,
+            **self.translator.seconds,
+            "encode": encoder.busy_seconds,
+        }
         self.times.total = time.perf_counter() - start
         logging.info("Live2Diff: %s", self.times.table())
         return self.translator.session.frames_out
@@ -150,17 +157,12 @@ class VideoTranslation:
     def _translate(self, ahead: Prefetch[Any], encoder: BackgroundCalls) -> None:
         for frame, image in ahead:
             self._inside.append(Shown(frame.time, frame.duration))
-            start = time.perf_counter()
-            finished = self.translator.push(frame_tensor(image))
-            self.times.translate += time.perf_counter() - start
-            for picture in finished:
+            for picture in self.translator.push(frame_tensor(image)):
                 self._encode(picture, encoder)
             if self.checkpoint_every and (frame.index + 1) % self.checkpoint_every == 0:
                 self._checkpoint(encoder)
-        start = time.perf_counter()
         for picture in self.translator.drain():
             self._encode(picture, encoder)
-        self.times.translate += time.perf_counter() - start
 
     def _encode(self, picture: Tensor, encoder: BackgroundCalls) -> None:
         shown = self._inside.popleft()

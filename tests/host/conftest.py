@@ -61,7 +61,7 @@ def golden(pack):
 def motion(golden, golden_folder):
     """The traces' motion module, with its depth encoder."""
     _, engine = golden
-    return engine.unet_patch.load_motion_module(str(golden_folder / "live2diff.ckpt"))
+    return engine.live2diff_patch.load_motion_module(str(golden_folder / "live2diff.ckpt"))
 
 
 @pytest.fixture

@@ -141,7 +141,7 @@ def test_the_memory_estimate_is_exact(sd15, motion, size, steps, cfg):
     model = patched(sd15, motion, 5, 2)
     with Stream(model, size, 3, steps=steps, cfg=cfg) as stream:
         stream.run(frames(3, size))
-        assert stream.session.nbytes == stream.host.cache_bytes > 0
+        assert stream.session.nbytes == stream.host.memory_bytes > 0
 
 
 @pytest.mark.parametrize(
@@ -166,8 +166,8 @@ def test_weights_of_other_types(golden, golden_folder, motion, stored, computed,
     model = patched(plain, motion, 4, 2)
     with Stream(model, SIZE, 6, cfg=2.0, depth=True) as stream:
         found = stream.run(frames(6), frames(6, seed=1))
-        assert stream.session.nbytes == stream.host.cache_bytes
-        types = {c.keys.dtype for c in stream.session.memory._caches.values()}
+        assert stream.session.nbytes == stream.host.memory_bytes
+        types = {c.keys.dtype for c in stream.session.memory["live2diff"]._caches.values()}
     assert types == {cached} and found.dtype is torch.float32
     latents = frames(6), frames(6, seed=1)
     expected = translate(patched(exact, motion, 4, 2), *latents, cfg=2.0)
@@ -187,7 +187,7 @@ def test_memory_does_not_grow(sd15, motion):
 def test_a_cache_that_cannot_fit_is_refused_before_anything_is_loaded(sd15, motion):
     model = patched(sd15, motion)
     error = core("host_checks").StreamMemoryError
-    remedy = r"KV-cache needs [\d.]+ GB, but cpu has only .* smaller frames, fewer denoising steps"
+    remedy = r"memory needs [\d.]+ GB, but cpu has only .* smaller frames, fewer denoising steps"
     with pytest.raises(error, match=remedy), Stream(model, (200_000, 200_000), 3):
         pass
     assert len(translate(model, frames(2))) == 2

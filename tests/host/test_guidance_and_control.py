@@ -74,7 +74,7 @@ def test_several_prompts_at_once(same_at_once):
 def test_caches_are_named_by_prompt(model):
     with Stream(model, SIZE, 3, cfg=2.0, positive=[*prompt(), *prompt(5)]) as stream:
         stream.run(frames(3))
-        names = {name for name, _ in stream.session.memory._caches}
+        names = {name for name, _ in stream.session.memory["live2diff"]._caches}
     assert names == {"positive.0.pass0", "positive.1.pass0", "negative.0.pass0"}
 
 
@@ -254,7 +254,7 @@ def test_memory_estimate_is_not_short_with_areas(model):
     positive = [*prompt(), *prompt(5, area=(4, 5, 0, 0), strength=1.0)]
     with Stream(model, SIZE, 3, positive=positive, cfg=2.0) as stream:
         stream.run(frames(3))
-        assert stream.session.nbytes <= stream.host.cache_bytes
+        assert stream.session.nbytes <= stream.host.memory_bytes
 
 
 @pytest.mark.parametrize("bounds", [False, True])
@@ -321,7 +321,7 @@ def test_hooks_with_keyframes_are_refused(model):
         keyframes.add(comfy.hooks.HookKeyframe(strength, start_percent=start))
     hooks.set_keyframes_on_hooks(keyframes)
     hooked = comfy.hooks.set_hooks_for_conditioning(prompt(), hooks)
-    error = core("unet_patch").UnsupportedModelError
+    error = core("live2diff_patch").UnsupportedModelError
     with pytest.raises(error, match="Remove the hook keyframes"):
         translate(model, frames(2), positive=hooked)
 
@@ -354,6 +354,6 @@ def test_nodes_that_shrink_some_steps_are_refused(model):
         shrunk = node.execute(model, *settings).args[0]
     else:
         shrunk = node().patch(model, *settings)[0]
-    error = core("motion_memory").FeatureSizeError
+    error = core("step_plan").FeatureSizeError
     with pytest.raises(error, match="within a stream.*PatchModelAddDownscale.*remove it"):
         translate(shrunk, frames(COUNT), steps=3)

@@ -118,7 +118,9 @@ def test_a_plain_model_samples_as_before(sd15, motion):
 
 def test_a_stock_sampler_names_the_right_node(sd15, motion):
     before = anatomy(sd15)
-    with pytest.raises(RuntimeError, match="Sample it with the node 'Stream Sampler'"):
+    with pytest.raises(
+        RuntimeError, match="comes from 'Apply Live2Diff'.*Sample it with 'Stream Sampler'"
+    ):
         ksample(patched(sd15, motion))
     assert_same_anatomy(sd15, before)
 
@@ -388,7 +390,7 @@ def test_an_error_while_opening_is_not_hidden(monkeypatch, sd15, motion):
 
 
 def test_twice_is_refused(sd15, motion):
-    error = core("unet_patch").UnsupportedModelError
+    error = core("live2diff_patch").UnsupportedModelError
     with pytest.raises(error, match="already carries a Live2Diff motion module"):
         patched(patched(sd15, motion), motion)
 
@@ -396,7 +398,7 @@ def test_twice_is_refused(sd15, motion):
 def test_sampling_replaced_later_is_refused(sd15, motion):
     model = patched(sd15, motion)
     model.add_object_patch("model_sampling", sd15.model.model_sampling)
-    error = core("unet_patch").UnsupportedModelError
+    error = core("live2diff_patch").UnsupportedModelError
     with pytest.raises(error, match="was replaced by a later node.*put it before"):
         translate(model, frames(2))
 
@@ -408,7 +410,7 @@ def test_lcm_sampling_is_refused(sd15):
     model = sd15.clone()
     kind = type("Sampling", (comfy.model_sampling.ModelSamplingDiscrete, advanced.LCM), {})
     model.add_object_patch("model_sampling", kind(sd15.model.model_config))
-    error = core("unet_patch").UnsupportedModelError
+    error = core("live2diff_patch").UnsupportedModelError
     with pytest.raises(error, match="applies the LCM scalings itself"):
         translate(model, frames(2))
 

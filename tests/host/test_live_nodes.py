@@ -280,7 +280,7 @@ def test_goes_on_with_reloaded_models(golden, golden_folder, motion, model, vae)
     step(images[:4], model, vae)
     comfy.model_management.unload_all_models()
     module, engine = golden
-    motion_again = engine.unet_patch.load_motion_module(str(golden_folder / "live2diff.ckpt"))
+    motion_again = engine.live2diff_patch.load_motion_module(str(golden_folder / "live2diff.ckpt"))
     sd15_again = module.build_sd15(golden_folder / "unet.safetensors")
     again = patched(sd15_again, motion_again, WINDOW, WARMUP)
     result, index, _ = step(images[4:], again, TinyVAE(), finish=True)
@@ -337,7 +337,7 @@ def test_memory_of_the_caches_is_asked_for_once(model, vae, caplog):
         for image in pictures(6):
             step(image[None], model, vae)
     # The first run makes room; the second still, because the caches come with the first group.
-    assert caplog.text.count("the KV-cache takes") == 2
+    assert caplog.text.count("the stream's memory takes") == 2
 
 
 def test_an_interrupt_loses_no_frame(model, vae, monkeypatch):

@@ -99,7 +99,7 @@ ANIMATEDIFF = {
 @pytest.mark.parametrize("version", ANIMATEDIFF)
 def test_animatediff_runs_causally(tmp_path, sd15, tensors, version):
     path = write(tmp_path / f"{version}.ckpt", ANIMATEDIFF[version](tensors))
-    motion = core("unet_patch").load_motion_module(str(path))
+    motion = core("live2diff_patch").load_motion_module(str(path))
     assert motion.name == f"{version}.ckpt"
     assert motion.layout.depth_channels is None
     assert (motion.layout.mid is not None) == (version == "v2")
@@ -112,7 +112,7 @@ def test_animatediff_runs_causally(tmp_path, sd15, tensors, version):
 
 
 def test_middle_module_is_used_and_counted(tmp_path, sd15, tensors):
-    load = core("unet_patch").load_motion_module
+    load = core("live2diff_patch").load_motion_module
     plain = load(str(write(tmp_path / "v3.ckpt", ANIMATEDIFF["v3"](tensors))))
     middle = load(str(write(tmp_path / "v2.ckpt", ANIMATEDIFF["v2"](tensors))))
     latents = frames(5)
@@ -122,11 +122,11 @@ def test_middle_module_is_used_and_counted(tmp_path, sd15, tensors):
 
 
 def test_depth_needs_a_depth_encoder(tmp_path, sd15, tensors):
-    motion = core("unet_patch").load_motion_module(
+    motion = core("live2diff_patch").load_motion_module(
         str(write(tmp_path / "v3_sd15_mm.ckpt", ANIMATEDIFF["v3"](tensors)))
     )
-    message = "v3_sd15_mm.ckpt has no depth encoder.*Load live2diff.ckpt, or disconnect depth"
-    with pytest.raises(core("unet_patch").UnsupportedModelError, match=message):
+    message = "cannot read it .*Apply Live2Diff.* modules have no depth encoder.*disconnect depth"
+    with pytest.raises(core("live2diff_patch").UnsupportedModelError, match=message):
         translate(patched(sd15, motion), frames(2), frames(2))
 
 

@@ -21,8 +21,12 @@ NODES = (
     "Live2DiffLoadMotionModule",
     "Live2DiffSettings",
     "Live2DiffApply",
+    "Live2DiffApplyFeatureBank",
     "Live2DiffLoadDepthModel",
     "Live2DiffEstimateDepth",
+    "Live2DiffPromptSchedule",
+    "Live2DiffStreamOptions",
+    "Live2DiffSimilarFrameFilter",
     "Live2DiffStreamSampler",
     "Live2DiffStreamVideo",
     "Live2DiffVideoFromFolder",
@@ -83,7 +87,9 @@ def test_sampler_gives_what_the_engine_gives(sd15, motion):
 
 
 def test_settings_are_the_papers_by_default(sd15, motion):
-    applied = core("unet_patch").applied_motion
+    def applied(model):
+        return core("applied_memory").applied_memories(model)["live2diff"]
+
     default = applied(apply_node(sd15, motion)).config
     assert default == settings_node() == core("config").StreamConfig(16, 8)
     chosen = applied(apply_node(sd15, motion, settings_node(3, 9, "causal"))).config
@@ -213,7 +219,7 @@ def test_noise_masks_are_refused(sd15):
         (4, 0.2, r"leave no denoising step. Raise denoise to at least 0.25"),
         (9, 1.0, r"9 denoising steps; 1 to 8 are supported. Use fewer steps or a lower denoise"),
         (4, 1.5, r"more denoising steps than the 4 steps there are"),
-        (51, 0.1, r"steps is 51; the LCM schedule has 1 to 50"),
+        (51, 0.1, r"steps is 51; the schedule has 1 to 50"),
     ],
 )
 def test_bad_steps(sd15, steps, denoise, message):
@@ -234,7 +240,9 @@ def test_warmup_that_fills_the_window(pack):
 
 
 def test_depth_without_a_motion_module(sd15):
-    with pytest.raises(ValueError, match="Put 'Apply Live2Diff' before the Stream Sampler"):
+    with pytest.raises(
+        ValueError, match="Put 'Apply Live2Diff' with live2diff.ckpt before this node"
+    ):
         sample(sd15, depth=frames(COUNT))
 
 

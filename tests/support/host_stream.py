@@ -41,7 +41,7 @@ def frames(count, size=SIZE, seed=0):
 def patched(model, motion, window=16, warmup=8, mode="causal_warmup"):
     """Apply Live2Diff to a ModelPatcher."""
     config = core("config").StreamConfig(window, warmup, mode)
-    return core("unet_patch").apply_live2diff(model, motion, config)
+    return core("live2diff_patch").apply_live2diff(model, motion, config)
 
 
 class Stream:
@@ -58,6 +58,8 @@ class Stream:
         cfg=1.0,
         seed=3,
         depth=False,
+        guidance="full",
+        delta=1.0,
     ):
         """Open for `count` frames of latents `size`, at T = `steps` of LCM's 4 (8 above that)."""
         positive = prompt() if positive is None else positive
@@ -65,20 +67,20 @@ class Stream:
         host_model = core("host_model")
         total = 4 if steps <= 4 else 8
         self.schedule = host_model.host_schedule(model, total, steps / total)
-        self.host = host_model.HostModel(model, positive, negative, cfg, self.schedule, size, count)
+        self.guidance = core("guidance").Guidance(cfg, guidance, delta)
+        self.host = host_model.HostModel(
+            model, positive, negative, self.guidance, self.schedule, size, count
+        )
         self.model, self.seed, self.depth = model, seed, depth
 
     def __enter__(self):
         self.host.__enter__()
-        applied = core("unet_patch").applied_motion(self.model)
-        memory = None
-        if applied is not None:
-            memory = core("motion_memory").MotionMemory(applied.config, len(self.schedule))
         self.noise = core("noise").FrameNoise(self.seed)
-        encoder = self.host.encode_depth if self.depth else None
-        self.session = core("session").StreamSession(
-            self.schedule, self.host, self.noise, memory, encoder
+        self.session = core("stream_start").start_session(
+            self.model, self.schedule, self.seed, self.guidance
         )
+        encoder = self.host.encode_depth if self.depth else None
+        self.session.attach(self.host, encoder, self.host.timelines)
         return self
 
     def __exit__(self, *error):
@@ -98,9 +100,12 @@ def translate(model, latents, depth=None, **settings):
 
 
 class NoMemory:
-    """Stands where a MotionStep would, for attentions that keep nothing."""
+    """Stands where a MemoryStep would, for attentions that keep nothing."""
 
     def select(self, index):
+        return self
+
+    def __getitem__(self, name):
         return self
 
 
@@ -111,7 +116,7 @@ def translate_at_once(monkeypatch, model, latents, depth=None, **settings):
     All frames go through the UNet in one batch, step by step; the temporal attentions attend over
     the whole sequence under figure 1's mask, with positions added to their inputs.
     """
-    config = core("unet_patch").applied_motion(model).config
+    config = core("applied_memory").applied_memories(model)["live2diff"].config
     step_plan = core("step_plan")
 
     def attend(self, x, step, conditionings):

@@ -14,7 +14,7 @@ SIZE = (2, 3)
 
 
 def schedule(steps):
-    return ConsistencySchedule.lcm(linear_beta_alphas_cumprod(), steps, 1.0)
+    return ConsistencySchedule.few_step(linear_beta_alphas_cumprod(), steps, 1.0)
 
 
 def frames(count, seed=0):
@@ -24,7 +24,13 @@ def frames(count, seed=0):
 
 
 class ToyModel:
-    """x0 = 0.5 x + 0.5 attention(x + depth). Keeps the plans it saw; fails on demand."""
+    """x0 = 0.5 x + 0.5 attention(x + depth). Keeps the plans it saw; fails on demand.
+
+    Also what a FrameTranslator asks of an opened HostModel.
+    """
+
+    timelines = ()
+    from_latent = to_latent = staticmethod(lambda latent: latent)
 
     def __init__(self, seed=0):
         generator = torch.Generator().manual_seed(seed)
@@ -89,7 +95,7 @@ def expected(model, latents, depth, steps, config, seed=7):
 
 def session(model, steps, config, seed=7, depth_encoder=None):
     """Open a stream of `model`; config None streams without memory."""
-    memory = None if config is None else MotionMemory(config, steps)
+    memory = None if config is None else MotionMemory(config, {"positive": steps})
     return StreamSession(schedule(steps), model, FrameNoise(seed), memory, depth_encoder)
 
 

@@ -66,7 +66,7 @@ def test_noise_is_asked_for_once_per_frame_and_step():
 
     denoiser = PipelinedDenoiser(toy.schedule(3), toy.ToyModel(), noise)
     for frame, latent in enumerate(toy.frames(5)):
-        denoiser.advance(denoiser.enter(frame, latent, None))
+        denoiser.advance(denoiser.enter(frame, frame, latent, None))
     while denoiser.in_flight:
         denoiser.advance(None)
     assert sorted(asked) == [(frame, step) for frame in range(5) for step in range(3)]

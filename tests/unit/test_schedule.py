@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from live2diff_core.schedule import (
     ConsistencySchedule,
-    lcm_timesteps,
+    few_step_timesteps,
     linear_beta_alphas_cumprod,
 )
 
@@ -15,14 +15,14 @@ from live2diff_core.schedule import (
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])
 def test_recorded_values(golden_folder, steps):
     trace = load_file(str(golden_folder / f"trace-T{steps}.safetensors"))
-    schedule = ConsistencySchedule.lcm(linear_beta_alphas_cumprod(), 4, steps / 4)
+    schedule = ConsistencySchedule.few_step(linear_beta_alphas_cumprod(), 4, steps / 4)
     assert list(schedule.timesteps) == trace["timesteps"].tolist()
     for name in ("sqrt_alpha", "sqrt_beta", "c_skip", "c_out"):
         torch.testing.assert_close(getattr(schedule, name), trace[name], rtol=1e-6, atol=1e-9)
 
 
 def test_the_papers_two_steps():
-    assert lcm_timesteps(4, 0.5) == [499, 259]
+    assert few_step_timesteps(4, 0.5) == [499, 259]
 
 
 @pytest.mark.parametrize("steps", range(1, 51))
@@ -30,7 +30,7 @@ def test_timesteps_are_diffusers(steps):
     """LCMScheduler samples its 50 training steps at floor(linspace(0, 50, steps))."""
     origin = numpy.arange(1, 51)[::-1] * 20 - 1
     indices = numpy.floor(numpy.linspace(0, 50, num=steps, endpoint=False)).astype(int)
-    assert lcm_timesteps(steps, 1.0) == origin[indices].tolist()
+    assert few_step_timesteps(steps, 1.0) == origin[indices].tolist()
 
 
 @pytest.mark.parametrize("steps", range(1, 51))
@@ -39,23 +39,23 @@ def test_every_denoise_of_two_decimals(steps):
     for percent in range(1, 101):
         kept = steps * percent // 100
         if kept:
-            timesteps = lcm_timesteps(steps, percent / 100)
-            assert timesteps == lcm_timesteps(steps, 1.0)[steps - kept :]
+            timesteps = few_step_timesteps(steps, percent / 100)
+            assert timesteps == few_step_timesteps(steps, 1.0)[steps - kept :]
         else:
             with pytest.raises(ValueError, match="leave no denoising step"):
-                lcm_timesteps(steps, percent / 100)
+                few_step_timesteps(steps, percent / 100)
 
 
 def test_the_remedy_works():
     with pytest.raises(ValueError, match=r"Raise denoise to at least 0\.34"):
-        lcm_timesteps(3, 0.3)
-    assert len(lcm_timesteps(3, 0.34)) == 1
+        few_step_timesteps(3, 0.3)
+    assert len(few_step_timesteps(3, 0.34)) == 1
 
 
 @pytest.mark.parametrize("steps", [0, -1, 51])
 def test_steps_out_of_range(steps):
     with pytest.raises(ValueError, match=f"steps is {steps}"):
-        lcm_timesteps(steps, 0.5)
+        few_step_timesteps(steps, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -70,13 +70,13 @@ def test_steps_out_of_range(steps):
 )
 def test_denoise_out_of_range(denoise, message):
     with pytest.raises(ValueError, match=message):
-        lcm_timesteps(4, denoise)
+        few_step_timesteps(4, denoise)
 
 
 def test_more_steps_than_supported():
     with pytest.raises(ValueError, match="9 denoising steps; 1 to 8"):
-        ConsistencySchedule.lcm(linear_beta_alphas_cumprod(), 9, 1.0)
-    assert len(ConsistencySchedule.lcm(linear_beta_alphas_cumprod(), 8, 1.0)) == 8
+        ConsistencySchedule.few_step(linear_beta_alphas_cumprod(), 9, 1.0)
+    assert len(ConsistencySchedule.few_step(linear_beta_alphas_cumprod(), 8, 1.0)) == 8
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_sigmas_that_are_no_schedule(sigmas, message):
 
 
 def test_sigmas_give_the_same_schedule():
-    lcm = ConsistencySchedule.lcm(linear_beta_alphas_cumprod(), 4, 0.75)
+    lcm = ConsistencySchedule.few_step(linear_beta_alphas_cumprod(), 4, 0.75)
     same = ConsistencySchedule.from_sigmas(lcm.sigmas, lcm.timesteps)
     assert same.timesteps == lcm.timesteps
     for name in ("sqrt_alpha", "sqrt_beta", "c_skip", "c_out"):
@@ -106,7 +106,7 @@ def test_sigmas_give_the_same_schedule():
 
 
 def test_signal_and_noise_add_up():
-    schedule = ConsistencySchedule.lcm(linear_beta_alphas_cumprod(), 8, 1.0)
+    schedule = ConsistencySchedule.few_step(linear_beta_alphas_cumprod(), 8, 1.0)
     torch.testing.assert_close(schedule.sqrt_alpha**2 + schedule.sqrt_beta**2, torch.ones(8))
     x0, noise = torch.randn(2, 4, 3, 3)
     noised = schedule.add_noise(x0, noise, 3)

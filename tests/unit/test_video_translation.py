@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
-from types import SimpleNamespace
 
 import numpy
 import pytest
@@ -68,9 +67,9 @@ def clip(count, start=0):
 
 
 def translation(frames, sink, model=None, **options):
-    session = toy.session(model or toy.ToyModel(), 2, CONFIG)
-    scale = SimpleNamespace(from_latent=lambda x: x, to_latent=lambda x: x)
-    translator = FrameTranslator(session, scale, Coder())
+    model = model or toy.ToyModel()
+    translator = FrameTranslator(toy.session(model, 2, CONFIG))
+    translator.attach(model, Coder())
     return VideoTranslation(frames, lambda image: image, translator, sink, **options)
 
 

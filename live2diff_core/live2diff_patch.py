@@ -6,10 +6,9 @@ layers, clones share nothing they could break, and an exception leaves nothing b
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import comfy.ldm.modules.attention as host_attention
@@ -21,13 +20,23 @@ import comfy.patcher_extension
 import torch
 from torch import Tensor, nn
 
+from .applied_memory import StreamShape, add_memory, applied_memories
 from .checkpoint import read_motion_file
 from .config import StreamConfig
+from .memory_estimate import kv_cache_bytes
+from .model_weights import sample_weights
+from .motion_memory import MotionMemory
 from .motion_module import Build, MotionLayout, MotionModel, MotionModule
-from .sd15_model import UnsupportedModelError, linear_beta_sampling, sd15_unet
+from .sd15_model import (
+    LinearBetaSampling,
+    UnsupportedModelError,
+    linear_beta_sampling,
+    sd15_unet,
+)
+from .step_context import CACHE_NAMES, step_context
 
-KEY = "live2diff"
-CACHE_NAMES = "live2diff_cache_names"
+NAME = "live2diff"
+TITLE = "Apply Live2Diff"
 
 
 @dataclass(frozen=True)
@@ -48,32 +57,6 @@ class LoadedMotionModule:
     def model(self) -> MotionModel:
         """The modules themselves."""
         return self.patcher.model
-
-
-@dataclass(frozen=True)
-class StepContext:
-    """What travels in `transformer_options` with a call of the patched UNet.
-
-    Attributes:
-        plan: the engine's StepPlan.
-        conditioning: name of each of the host's conditionings, by its uuid.
-        offsets: (y, x) of conditionings that cover a part of the picture, by uuid.
-        passes: how often each conditioning has run in this call.
-    """
-
-    plan: Any
-    conditioning: dict[Any, str]
-    offsets: dict[Any, tuple[int, int]]
-    passes: Counter = field(default_factory=Counter)
-
-    def cache_names(self, uuids: Sequence[Any]) -> list[str]:
-        """Name whose caches a forward pass of these conditionings uses.
-
-        Guidance such as PAG runs a conditioning again, on a changed UNet: such a pass must neither
-        see nor overwrite what the first one remembers.
-        """
-        self.passes.update(uuids)
-        return [f"{self.conditioning[u]}.pass{self.passes[u] - 1}" for u in uuids]
 
 
 def load_motion_module(path: str) -> LoadedMotionModule:
@@ -113,17 +96,17 @@ def apply_live2diff(model: Any, motion: LoadedMotionModule, config: StreamConfig
     config.check_positions(motion.layout.positions)
     unet = sd15_unet(model)
     insertion_points(unet, motion)
-    if applied_motion(model) is not None:
+    if NAME in applied_memories(model):
         raise UnsupportedModelError(
             "This MODEL already carries a Live2Diff motion module. Connect the MODEL from before "
             "the other 'Apply Live2Diff'."
         )
     patched = model.clone()
     patched.add_object_patch("model_sampling", linear_beta_sampling(model))
-    patched.set_additional_models(KEY, [motion.patcher])
-    patched.set_attachments(KEY, AppliedMotion(motion, config))
+    patched.set_additional_models(NAME, [motion.patcher])
+    add_memory(patched, AppliedMotion(motion, config))
     patched.add_wrapper_with_key(
-        comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, KEY, ScopedInsertion(motion)
+        comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, NAME, ScopedInsertion(motion)
     )
     patched.set_model_forward_timestep_embed_patch((MotionModule, _run_motion_module))
     patched.set_model_input_block_patch(_add_depth)
@@ -132,35 +115,61 @@ def apply_live2diff(model: Any, motion: LoadedMotionModule, config: StreamConfig
 
 @dataclass(frozen=True)
 class AppliedMotion:
-    """What a patched MODEL says of itself."""
+    """A motion module on a MODEL (see `AppliedMemory`)."""
 
     motion: LoadedMotionModule
     config: StreamConfig
+    name: str = NAME
+    title: str = TITLE
 
+    @property
+    def largest_group(self) -> int:
+        """Most frames in one call: a whole window, in the modes that work in chunks."""
+        return self.config.window_size
 
-def applied_motion(model: Any) -> AppliedMotion | None:
-    """Find what Live2Diff put on `model`; None for a plain MODEL."""
-    return model.get_attachment(KEY)
+    @property
+    def depth_encoder(self) -> Callable[[Tensor], Tensor] | None:
+        """The mapping network; None in AnimateDiff's modules."""
+        return getattr(self.motion.model, "flow_conv_in", None)
 
+    def start(self, steps: Mapping[str, int], seed: int) -> MotionMemory:
+        """Start a stream's caches; nothing in them is random."""
+        return MotionMemory(self.config, steps)
 
-def check_depth(model: Any) -> LoadedMotionModule:
-    """Get the motion module that reads depth for `model`.
-
-    Raises:
-        UnsupportedModelError: no motion module, or one without a depth encoder.
-    """
-    applied = applied_motion(model)
-    if applied is None:
-        raise UnsupportedModelError(
-            "depth is connected, but this MODEL has no motion module to read it with. Put 'Apply "
-            "Live2Diff' before the Stream Sampler, or disconnect depth."
+    def nbytes(self, shape: StreamShape) -> int:
+        """Bytes of a stream's KV-caches."""
+        layout = self.motion.layout
+        return kv_cache_bytes(
+            down=layout.down,
+            up=layout.up,
+            mid=layout.mid,
+            latent_size=shape.latent_size,
+            slots=self.config.window_size,
+            denoising_steps=shape.passes,
+            bytes_per_value=shape.bytes_per_value,
+            attentions=layout.attentions,
         )
-    if applied.motion.layout.depth_channels is None:
-        raise UnsupportedModelError(
-            f"depth is connected, but {applied.motion.name} has no depth encoder (AnimateDiff's "
-            "motion modules have none). Load live2diff.ckpt, or disconnect depth."
-        )
-    return applied.motion
+
+    def check(self, model: Any) -> None:
+        """Refuse a MODEL whose noise schedule is no longer the one set here.
+
+        Raises:
+            UnsupportedModelError: a later node replaced it.
+        """
+        if not isinstance(model.get_model_object("model_sampling"), LinearBetaSampling):
+            raise UnsupportedModelError(
+                "The noise schedule that 'Apply Live2Diff' set was replaced by a later node (such "
+                "as ModelSamplingDiscrete). Remove that node, or put it before 'Apply Live2Diff'."
+            )
+
+    def fingerprint(self) -> dict[str, str]:
+        """Name the motion module by content, and the window."""
+        return {
+            "motion module": sample_weights(self.motion.model, "", self.motion.patcher.backup),
+            "window size": str(self.config.window_size),
+            "warm-up frames": str(self.config.warmup_frames),
+            "attention mode": self.config.attention_mode.value,
+        }
 
 
 @dataclass(frozen=True)
@@ -227,8 +236,6 @@ class ScopedInsertion:
 
     def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """Insert, run, take out, whatever happens."""
-        options = _transformer_options(args, kwargs)
-        options[CACHE_NAMES] = step_context(options).cache_names(options["uuids"])
         # The host may run another instance of the UNet than it had when the patch was applied.
         points = insertion_points(executor.class_obj, self.motion)
         with ExitStack() as stack:
@@ -238,40 +245,19 @@ class ScopedInsertion:
             return executor(*args, **kwargs)
 
 
-def _transformer_options(args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
-    # UNetModel.forward passes it in sixth place.
-    return kwargs.get("transformer_options") or args[5]
-
-
-def step_context(transformer_options: dict[str, Any]) -> StepContext:
-    """Find the call's StepContext.
-
-    Raises:
-        RuntimeError: there is none, so something else than the Stream Sampler runs the model.
-    """
-    context = transformer_options.get(KEY)
-    if context is None:
-        raise RuntimeError(
-            "This MODEL comes from 'Apply Live2Diff' and needs its stream's KV-cache, which this "
-            "sampler does not have. Sample it with the node 'Stream Sampler' (category Live2Diff), "
-            "or connect the MODEL from before 'Apply Live2Diff'."
-        )
-    return context
-
-
 def _run_motion_module(
     module: MotionModule, x: Tensor, emb: Any, context: Any, transformer_options: dict, *_: Any
 ) -> Tensor:
     """Call a motion module where the host's UNet reaches it (a forward_timestep_embed_patch)."""
-    memory = step_context(transformer_options).plan.memory
-    return module(x, memory, transformer_options[CACHE_NAMES])
+    step = step_context(transformer_options, TITLE).plan.memory[NAME]
+    return module(x, step, transformer_options[CACHE_NAMES])
 
 
 def _add_depth(h: Tensor, transformer_options: dict) -> Tensor:
     """Add the depth features after the first convolution (an input_block_patch)."""
-    context = transformer_options.get(KEY)
-    if transformer_options["block"] != ("input", 0) or context is None:
+    if transformer_options["block"] != ("input", 0):
         return h
+    context = step_context(transformer_options, TITLE)
     if context.plan.depth is None:
         return h
     depth = context.plan.depth.to(h)

@@ -1,0 +1,71 @@
+"""When prompts change over a stream's frames. Numbers only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PromptChange:
+    """The next prompt comes.
+
+    Attributes:
+        start: first frame that it has a part in.
+        blend: frames over which it takes over, linearly; 0 is a cut.
+        restart: whether the stream's memory starts over at `start`, with a new warm-up.
+    """
+
+    start: int
+    blend: int = 0
+    restart: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what is no change."""
+        if self.start < 1:
+            raise ValueError(
+                f"a prompt cannot take over at frame {self.start}: the one before it needs at "
+                "least frame 0. Start it at frame 1 or later."
+            )
+        if self.blend < 0:
+            raise ValueError(f"the blend is {self.blend} frames long; it must be at least 0.")
+
+    def weight(self, frame: int) -> float:
+        """Part of the next prompt in `frame`, 0 to 1."""
+        return min(max(frame - self.start + 1, 0) / (self.blend + 1), 1.0)
+
+
+@dataclass(frozen=True)
+class PromptTimeline:
+    """The changes of one prompt to the next, in order: prompt n+1 comes by change n.
+
+    Raises:
+        ValueError: a change starts before the one before it is over.
+    """
+
+    changes: tuple[PromptChange, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the order."""
+        for before, after in zip(self.changes, self.changes[1:], strict=False):
+            if after.start <= before.start + before.blend:
+                raise ValueError(
+                    f"a prompt starts at frame {after.start}, but the one before it starts at "
+                    f"{before.start} and blends in over {before.blend} frames. Start it at frame "
+                    f"{before.start + before.blend + 1} or later."
+                )
+
+    def weights(self, frame: int) -> dict[int, float]:
+        """The prompts that have a part in `frame`, by number, with weights adding up to 1."""
+        index = sum(change.start <= frame for change in self.changes)
+        if index == 0:
+            return {0: 1.0}
+        weight = self.changes[index - 1].weight(frame)
+        return {index: 1.0} if weight == 1.0 else {index - 1: 1.0 - weight, index: weight}
+
+    def restarts(self, frame: int) -> bool:
+        """Whether the memory starts over with `frame`."""
+        return any(change.start == frame and change.restart for change in self.changes)
+
+    def changes_at(self, frame: int) -> bool:
+        """Whether `frame` has another prompt than the frame before it."""
+        return frame > 0 and self.weights(frame) != self.weights(frame - 1)

@@ -1,0 +1,118 @@
+"""Prompts that change over a stream: each frame is shown its own, at every denoising step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .prompt_timeline import PromptChange, PromptTimeline
+
+KEY = "live2diff_prompts"
+# What a conditioning may carry beside its text, and what no text can be blended with.
+_SETTINGS = ("control", "area", "mask", "hooks", "start_percent", "end_percent", "gligen")
+
+
+class PromptScheduleError(ValueError):
+    """Conditionings that cannot follow one another; the message says why."""
+
+
+@dataclass(frozen=True)
+class PromptTrack:
+    """The texts of one conditioning over a stream.
+
+    Attributes:
+        texts: [1, tokens, C] each, in the order of the timeline.
+        timeline: when which is shown.
+    """
+
+    texts: tuple[Tensor, ...]
+    timeline: PromptTimeline
+
+    def text(self, frame: int) -> Tensor:
+        """Text of a frame, [1, tokens, C]: one of them, or a blend of two."""
+        weights = self.timeline.weights(frame)
+        return sum((self.texts[i] * w for i, w in weights.items()), torch.zeros(()))
+
+    def rows(self, frames: Sequence[int]) -> Tensor:
+        """Texts of the frames of a call, [N, tokens, C]."""
+        return torch.cat([self.text(frame) for frame in frames])
+
+    def then(self, text: Tensor, change: PromptChange) -> PromptTrack:
+        """Add the next text; all are brought to one number of tokens."""
+        count = math.lcm(self.texts[0].shape[1], text.shape[1])
+        # Attention over repeated tokens equals attention over the tokens; the host does so too.
+        texts = [t.repeat(1, count // t.shape[1], 1) for t in (*self.texts, text)]
+        return PromptTrack(tuple(texts), PromptTimeline((*self.timeline.changes, change)))
+
+
+def follow(before: Sequence[Any], after: Sequence[Any], change: PromptChange) -> list:
+    """Let one conditioning follow another from a frame on.
+
+    Args:
+        before: ComfyUI's [[tensor, {...}], ...]; it may have a schedule already.
+        after: the next one; of it only the texts are used.
+        change: when.
+
+    Returns:
+        `before`, with what it is followed by.
+
+    Raises:
+        PromptScheduleError: the two are not of one kind, or `after` brings more than a text.
+        ValueError: from `PromptTimeline`.
+    """
+    if len(before) != len(after):
+        raise PromptScheduleError(
+            f"The prompt has {len(before)} parts and the next one {len(after)}. Combine prompts "
+            "(Conditioning Combine) after the schedule, or with as many parts in each."
+        )
+    return [
+        _follow_one(text, extra, next_text, next_extra, change)
+        for (text, extra), (next_text, next_extra) in zip(before, after, strict=True)
+    ]
+
+
+def _follow_one(
+    text: Tensor,
+    extra: Mapping[str, Any],
+    next_text: Tensor,
+    next_extra: Mapping[str, Any],
+    change: PromptChange,
+) -> list:
+    brought = [name for name in _SETTINGS if next_extra.get(name) is not None]
+    if brought or KEY in next_extra:
+        what = ", ".join(brought) or "a schedule of its own"
+        raise PromptScheduleError(
+            f"The next prompt carries {what}, which cannot begin with a frame. Put nodes such as "
+            "Apply ControlNet behind the last 'Prompt Schedule', and chain schedules by 'prompt'."
+        )
+    if len(text) != 1 or len(next_text) != 1 or text.shape[2] != next_text.shape[2]:
+        raise PromptScheduleError(
+            f"Prompts of {list(text.shape)} and {list(next_text.shape)} cannot follow one another; "
+            "both must be single texts from one CLIP."
+        )
+    track = extra.get(KEY) or PromptTrack((text,), PromptTimeline())
+    track = track.then(next_text, change)
+    return [track.texts[0], {**extra, KEY: track}]
+
+
+def track_of(cond: Mapping[str, Any]) -> PromptTrack | None:
+    """Get the track of one of the host's converted conditionings.
+
+    Raises:
+        PromptScheduleError: another node changed the text after the schedule was made.
+    """
+    track = cond.get(KEY)
+    if track is None:
+        return None
+    text = cond["cross_attn"]
+    if text.shape != track.texts[0].shape or not torch.equal(text.cpu(), track.texts[0].cpu()):
+        raise PromptScheduleError(
+            "A node behind 'Prompt Schedule' changed its first text (Conditioning Concat or "
+            "Average, say), but not the others. Put it before 'Prompt Schedule'."
+        )
+    return track

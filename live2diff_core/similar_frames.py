@@ -1,0 +1,97 @@
+"""Finds frames that hardly differ from the last translated one, so that they can be skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from .noise import frame_chance
+
+
+@dataclass(frozen=True)
+class FilterSettings:
+    """Which frames are skipped.
+
+    Attributes:
+        threshold: cosine similarity to the last translated frame from which a frame may be
+            skipped, 0 to 1; the chance grows linearly from there to certainty at 1.
+        most_skipped: most frames skipped in a row.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    threshold: float = 0.98
+    most_skipped: int = 10
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold is {self.threshold}; it must be 0 to 1.")
+        if self.most_skipped < 0:
+            raise ValueError(f"most_skipped is {self.most_skipped}; it must be at least 0.")
+
+
+class SimilarFrameFilter:
+    """StreamDiffusion's stochastic similarity filter (section 3.5), as a function of the frame.
+
+    Chance is drawn from (seed, frame), so the same frames are skipped however the stream is cut.
+    Each frame is compared with the last translated one, not with the last one that came: slow
+    changes add up until they count.
+    """
+
+    def __init__(self, seed: int, settings: FilterSettings | None = None) -> None:
+        """Start a stream.
+
+        Args:
+            seed: the stream's.
+            settings: which frames are skipped; None skips none.
+        """
+        self.settings = settings
+        self._seed = seed
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the stream."""
+        self._last: Tensor | None = None
+        self._skipped = 0
+
+    def skips(self, frame: int, picture: Tensor) -> bool:
+        """Say whether `frame` is similar enough to be skipped; nothing is remembered.
+
+        Args:
+            frame: index in the stream.
+            picture: of any one shape: pixels, or a latent.
+        """
+        if self.settings is None or self._last is None:
+            return False
+        if self._skipped >= self.settings.most_skipped:
+            return False
+        similarity = cosine_similarity(
+            self._last.to(picture).flatten(), picture.flatten(), dim=0
+        ).item()
+        threshold = self.settings.threshold
+        chance = 0.0 if threshold == 1 else 1 - (1 - similarity) / (1 - threshold)
+        return frame_chance(self._seed, frame) < chance
+
+    def skipped(self) -> None:
+        """Count a skipped frame."""
+        self._skipped += 1
+
+    def translated(self, picture: Tensor) -> None:
+        """Remember a frame that was not skipped."""
+        self._last, self._skipped = picture if self.settings else None, 0
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What is remembered; not copied."""
+        last = {} if self._last is None else {"last": self._last}
+        return {"skipped": torch.tensor(self._skipped), **last}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take up what `state_dict` gave."""
+        self._skipped = int(state["skipped"])
+        self._last = state.get("last")
