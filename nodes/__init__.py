@@ -3,12 +3,15 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .depth import Live2DiffEstimateDepth, Live2DiffLoadDepthModel
+from .feature_bank import Live2DiffApplyFeatureBank
 from .folder import Live2DiffVideoFromFolder
 from .folders import register_model_folders
 from .live import Live2DiffStreamStep
 from .live_files import Live2DiffLoadStream, Live2DiffSaveStream
 from .live_streams import Live2DiffResetStream
 from .motion import Live2DiffApply, Live2DiffLoadMotionModule, Live2DiffSettings
+from .options import Live2DiffSimilarFrameFilter, Live2DiffStreamOptions
+from .prompts import Live2DiffPromptSchedule
 from .sampler import Live2DiffStreamSampler
 from .video import Live2DiffStreamVideo
 
@@ -26,8 +29,12 @@ class Live2DiffExtension(ComfyExtension):
             Live2DiffLoadMotionModule,
             Live2DiffSettings,
             Live2DiffApply,
+            Live2DiffApplyFeatureBank,
             Live2DiffLoadDepthModel,
             Live2DiffEstimateDepth,
+            Live2DiffPromptSchedule,
+            Live2DiffStreamOptions,
+            Live2DiffSimilarFrameFilter,
             Live2DiffStreamSampler,
             Live2DiffStreamVideo,
             Live2DiffVideoFromFolder,

@@ -4,12 +4,19 @@ import comfy.model_management
 import torch
 from comfy_api.latest import io
 
-from ..live2diff_core.host_model import host_schedule
-from ..live2diff_core.unet_patch import check_depth
+from ..live2diff_core.host_model import check_depth, host_schedule
+from ..live2diff_core.similar_frames import FilterSettings
+from ..live2diff_core.stream_start import StreamOptions
 from .live_step import StepRequest, run_step
 from .live_streams import always, stream_name, stream_text
 from .node_text import show_text
-from .stream_inputs import model_input, prompt_inputs, sampling_inputs, sigmas_input
+from .stream_inputs import (
+    model_input,
+    option_inputs,
+    prompt_inputs,
+    sampling_inputs,
+    sigmas_input,
+)
 from .types import CATEGORY, DepthModelType
 
 PASS_THROUGH, HOLD_LAST = "pass through", "hold last"
@@ -100,6 +107,7 @@ def _stream_inputs() -> list:
             "module with a depth encoder.",
         ),
         sigmas_input(),
+        *option_inputs(),
     ]
 
 
@@ -161,11 +169,13 @@ class Live2DiffStreamStep(io.ComfyNode):
         max_total_gb: float,
         depth_model=None,
         sigmas: torch.Tensor | None = None,
+        options: StreamOptions | None = None,
+        frame_filter: FilterSettings | None = None,
     ) -> io.NodeOutput:
         """Check everything, then push."""
         if depth_model is not None:
             check_depth(model)
-        name = stream_name(stream)
+        name, options = stream_name(stream), options or StreamOptions()
         request = StepRequest(
             name=name,
             model=model,
@@ -173,9 +183,11 @@ class Live2DiffStreamStep(io.ComfyNode):
             positive=positive,
             negative=negative,
             images=live_frames(image),
-            schedule=host_schedule(model, steps, denoise, sigmas),
+            schedule=host_schedule(model, steps, denoise, sigmas, options.step_rule),
             seed=seed,
-            cfg=cfg,
+            guidance=options.guidance(cfg),
+            shared_noise=options.shared_noise,
+            frame_filter=frame_filter,
             depth_model=depth_model,
             hold=during_warmup == HOLD_LAST,
             keep_cache=on_prompt_change == KEEP_CACHE,

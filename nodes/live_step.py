@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from ..live2diff_core.control_hints import ControlHintError
+from ..live2diff_core.control_hints import ControlHintError, HintFrames
 from ..live2diff_core.depth_model import DepthModel, resize_depth
 from ..live2diff_core.frame_conditions import FrameConditionError
-from ..live2diff_core.frame_translator import FrameTranslator, no_model
+from ..live2diff_core.frame_translator import FrameTranslator
+from ..live2diff_core.guidance import Guidance
 from ..live2diff_core.host_model import HostModel
 from ..live2diff_core.host_vae import FrameVAE
 from ..live2diff_core.live_stream import (
@@ -26,12 +27,10 @@ from ..live2diff_core.model_fingerprint import (
     fingerprint_model,
     fingerprint_prompt,
 )
-from ..live2diff_core.motion_memory import MotionMemory
-from ..live2diff_core.noise import FrameNoise
 from ..live2diff_core.schedule import ConsistencySchedule
-from ..live2diff_core.session import StreamSession
+from ..live2diff_core.similar_frames import FilterSettings
 from ..live2diff_core.stream_registry import STREAMS
-from ..live2diff_core.unet_patch import applied_motion
+from ..live2diff_core.stream_start import start_session
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,9 @@ class StepRequest:
     images: torch.Tensor
     schedule: ConsistencySchedule
     seed: int
-    cfg: float
+    guidance: Guidance
+    shared_noise: bool
+    frame_filter: FilterSettings | None
     depth_model: DepthModel | None
     hold: bool
     keep_cache: bool
@@ -63,7 +64,7 @@ class StepRequest:
         """What a stream cannot change without starting over."""
         height, width = self.size
         layout = {"areas of the prompt": conditioning_layout(self.positive)}
-        if self.cfg != 1.0:
+        if self.guidance.uses_negative:
             layout["areas of the negative prompt"] = conditioning_layout(self.negative)
         return normalised(
             {
@@ -72,7 +73,10 @@ class StepRequest:
                 "timesteps": " ".join(f"{step:g}" for step in self.schedule.timesteps),
                 "noise levels": " ".join(f"{sigma:.4g}" for sigma in self.schedule.sigmas.tolist()),
                 "seed": self.seed,
-                "cfg": self.cfg,
+                "cfg": self.guidance.scale,
+                "guidance": f"{self.guidance.active.value}, delta {self.guidance.delta:g}",
+                "noise": "same for all frames" if self.shared_noise else "fresh per frame",
+                "few-step model": "lcm" if self.schedule.c_skip.any() else "x0",
                 "depth": "no" if self.depth_model is None else "yes",
                 **layout,
             }
@@ -80,7 +84,8 @@ class StepRequest:
 
     def prompt(self) -> str:
         """Name of the prompts."""
-        return fingerprint_prompt([*self.positive, *(self.negative if self.cfg != 1.0 else [])])
+        negative = self.negative if self.guidance.uses_negative else []
+        return fingerprint_prompt([*self.positive, *negative])
 
 
 def run_step(request: StepRequest) -> LiveOutput:
@@ -92,19 +97,23 @@ def run_step(request: StepRequest) -> LiveOutput:
     STREAMS.drop_idle()
     vae = FrameVAE(request.vae)
     live, state = _take_up(request)
-    host = _host_model(request, vae, live.translator.session.nbytes)
-    STREAMS.make_room(request.name, max(live.nbytes, host.cache_bytes), request.max_bytes)
+    host = _host_model(request, vae, live)
+    STREAMS.make_room(request.name, max(live.nbytes, host.memory_bytes), request.max_bytes)
     with STREAMS.working_on(request.name), host:
         try:
-            live.translator.attach(host, vae, request.depth_model, resize_depth)
+            live.translator.attach(
+                host, vae, request.depth_model, resize_depth, request.frame_filter
+            )
             if state is not None:
                 live.load_state_dict(state)
             base = request.model.model
             live.move(f"{host.device} {base.manual_cast_dtype or base.get_dtype()}")
             # Not before: a saved stream stays until its state has been taken up.
             STREAMS.put(live, request.max_idle_seconds)
+            host.place_hints(live.translator.session.frames_in, live.hints)
             output = live.step(request.images, request.hold, request.finish)
         finally:
+            live.hints = host.hints_of(live.translator.session.frames_inside)
             # What stays between prompts must not keep the host's models in memory.
             live.translator.detach()
     if request.finish:
@@ -153,15 +162,14 @@ def _reason_to_start_over(
 def _new_stream(
     request: StepRequest, settings: dict[str, Any], prompt: str, note: str
 ) -> LiveStream:
-    applied = applied_motion(request.model)
-    memory = None if applied is None else MotionMemory(applied.config, len(request.schedule))
-    session = StreamSession(request.schedule, no_model, FrameNoise(request.seed), memory)
-    return LiveStream(
-        request.name, settings, prompt, FrameTranslator(session, None, None), note=note
+    session = start_session(
+        request.model, request.schedule, request.seed, request.guidance, request.shared_noise
     )
+    translator = FrameTranslator(session, request.seed)
+    return LiveStream(request.name, settings, prompt, translator, note=note)
 
 
-def _host_model(request: StepRequest, vae: FrameVAE, held_bytes: int) -> HostModel:
+def _host_model(request: StepRequest, vae: FrameVAE, live: LiveStream) -> HostModel:
     height, width = request.size
     companions, working = [vae.patcher], vae.working_bytes(height, width)
     if request.depth_model is not None:
@@ -172,16 +180,18 @@ def _host_model(request: StepRequest, vae: FrameVAE, held_bytes: int) -> HostMod
             request.model,
             request.positive,
             request.negative,
-            request.cfg,
+            request.guidance,
             request.schedule,
             (height // 8, width // 8),
             frames=1,
             companions=companions,
             companion_bytes=working,
-            held_bytes=held_bytes,
+            held_bytes=live.translator.session.nbytes,
+            hints=HintFrames(count=len(request.images), follow=True),
         )
     except (ControlHintError, FrameConditionError) as error:
         raise ValueError(
-            "Stream Step: a ControlNet's image, a mask and a prompt hold for all frames of a "
-            f"stream, so each must be a single one. A batch came: {error}"
+            "Stream Step: a ControlNet takes one image for each of this run's frames, or one for "
+            "all of them; a mask and a prompt hold for the whole stream, so each must be a single "
+            f"one. {error}"
         ) from error

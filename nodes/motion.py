@@ -4,8 +4,8 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..live2diff_core.config import AttentionMode, StreamConfig
+from ..live2diff_core.live2diff_patch import apply_live2diff, load_motion_module
 from ..live2diff_core.memory_estimate import format_bytes, kv_cache_bytes
-from ..live2diff_core.unet_patch import apply_live2diff, load_motion_module
 from .node_text import show_text
 from .types import CATEGORY, MotionModuleType, SettingsType
 

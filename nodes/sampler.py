@@ -7,15 +7,20 @@ import latent_preview
 import torch
 from comfy_api.latest import io
 
-from ..live2diff_core.host_model import HostModel, host_schedule
+from ..live2diff_core.host_model import HostModel, check_depth, host_schedule
 from ..live2diff_core.latent_checks import frame_latents, matching_depth
 from ..live2diff_core.memory_estimate import format_bytes
-from ..live2diff_core.motion_memory import MotionMemory
-from ..live2diff_core.noise import FrameNoise
 from ..live2diff_core.session import StreamSession
-from ..live2diff_core.unet_patch import applied_motion, check_depth
+from ..live2diff_core.similar_frames import FilterSettings, SimilarFrameFilter
+from ..live2diff_core.stream_start import StreamOptions, start_session
 from .node_text import show_text
-from .stream_inputs import model_input, prompt_inputs, sampling_inputs, sigmas_input
+from .stream_inputs import (
+    model_input,
+    option_inputs,
+    prompt_inputs,
+    sampling_inputs,
+    sigmas_input,
+)
 from .types import CATEGORY
 
 
@@ -30,8 +35,8 @@ class Live2DiffStreamSampler(io.ComfyNode):
             display_name="Stream Sampler",
             category=CATEGORY,
             description="Translates video frames one after another, each seeing the ones before. "
-            "Gives exactly one frame per input frame, in order. Without 'Apply Live2Diff' every "
-            "frame is translated by itself (StreamDiffusion).",
+            "Gives exactly one frame per input frame, in order. Without 'Apply Live2Diff' or "
+            "'Apply Feature Bank' every frame is translated by itself (StreamDiffusion).",
             inputs=[
                 model_input(),
                 *prompt_inputs(),
@@ -46,6 +51,7 @@ class Live2DiffStreamSampler(io.ComfyNode):
                 ),
                 *sampling_inputs(),
                 sigmas_input(),
+                *option_inputs(),
             ],
             outputs=[
                 io.Latent.Output(
@@ -68,41 +74,48 @@ class Live2DiffStreamSampler(io.ComfyNode):
         cfg: float,
         depth: dict | None = None,
         sigmas: torch.Tensor | None = None,
+        options: StreamOptions | None = None,
+        frame_filter: FilterSettings | None = None,
     ) -> io.NodeOutput:
         """Check everything, then stream."""
         latents = frame_latents(frames)
         depth_latents = None if depth is None else matching_depth(depth, latents)
         if depth is not None:
             check_depth(model)
-        schedule = host_schedule(model, steps, denoise, sigmas)
-        host = HostModel(
-            model, positive, negative, cfg, schedule, tuple(latents.shape[2:]), len(latents)
-        )
-        show_text(cls.hidden.unique_id, f"KV-cache: {format_bytes(host.cache_bytes)}")
-        applied = applied_motion(model)
-        memory = None if applied is None else MotionMemory(applied.config, len(schedule))
+        options = options or StreamOptions()
+        schedule = host_schedule(model, steps, denoise, sigmas, options.step_rule)
+        guidance = options.guidance(cfg)
+        size, count = tuple(latents.shape[2:]), len(latents)
+        host = HostModel(model, positive, negative, guidance, schedule, size, count)
+        show_text(cls.hidden.unique_id, f"Memory: {format_bytes(host.memory_bytes)}")
+        session = start_session(model, schedule, seed, guidance, options.shared_noise)
         output = torch.empty_like(latents, device=comfy.model_management.intermediate_device())
-        preview = latent_preview.prepare_callback(model, len(latents))
+        preview = latent_preview.prepare_callback(model, count)
         with host:
-            session = StreamSession(
-                schedule,
-                host,
-                FrameNoise(seed),
-                memory,
-                None if depth is None else host.encode_depth,
-            )
-            finished = _stream(session, host, latents, depth_latents)
+            encoder = None if depth is None else host.encode_depth
+            session.attach(host, encoder, host.timelines)
+            similar = SimilarFrameFilter(seed, frame_filter)
+            finished = _stream(session, host, latents, depth_latents, similar)
             for index, x0 in enumerate(finished):
-                preview(index, x0.unsqueeze(0), x0.unsqueeze(0), len(latents))
+                preview(index, x0.unsqueeze(0), x0.unsqueeze(0), count)
                 output[index] = host.to_latent(x0)
         return io.NodeOutput({**frames, "samples": output})
 
 
 def _stream(
-    session: StreamSession, host: HostModel, latents: torch.Tensor, depth: torch.Tensor | None
+    session: StreamSession,
+    host: HostModel,
+    latents: torch.Tensor,
+    depth: torch.Tensor | None,
+    similar: SimilarFrameFilter,
 ) -> Iterator[torch.Tensor]:
     """Feed all frames and yield each finished one, [4, h, w]."""
     for index, latent in enumerate(latents):
+        if session.can_repeat and similar.skips(index, latent):
+            similar.skipped()
+            yield from session.repeat()
+            continue
         hint = None if depth is None else host.from_latent(depth[index])
         yield from session.push(host.from_latent(latent), hint)
+        similar.translated(latent)
     yield from session.drain()

@@ -2,12 +2,17 @@
 
 from comfy_api.latest import io
 
+from .types import FrameFilterType, OptionsType
+
 MAX_SEED = 0xFFFFFFFFFFFFFFFF
 
 
 def model_input() -> io.Model.Input:
     """Ask for the MODEL."""
-    return io.Model.Input("model", tooltip="From 'Apply Live2Diff', or a plain SD1.5 MODEL.")
+    return io.Model.Input(
+        "model",
+        tooltip="From 'Apply Live2Diff', 'Apply Feature Bank' or both, or a plain SD1.5 MODEL.",
+    )
 
 
 def prompt_inputs() -> list:
@@ -41,7 +46,7 @@ def sampling_inputs(fixed_seed: bool = False) -> list:
             default=4,
             min=1,
             max=50,
-            tooltip="LCM steps of the whole schedule; denoise picks the last of them.",
+            tooltip="Steps of the whole schedule; denoise picks the last of them.",
         ),
         io.Float.Input(
             "denoise",
@@ -59,7 +64,8 @@ def sampling_inputs(fixed_seed: bool = False) -> list:
             min=0.0,
             max=30.0,
             step=0.1,
-            tooltip="Guidance. 1 (for LCM) is fastest; more doubles time and cache.",
+            tooltip="Guidance. 1 (for LCM) is fastest; more doubles time and cache, unless "
+            "'Stream Options' says otherwise.",
         ),
     ]
 
@@ -72,3 +78,19 @@ def sigmas_input() -> io.Sigmas.Input:
         tooltip="Noise levels to use in place of steps and denoise, from any core scheduler given "
         "the MODEL from 'Apply Live2Diff'.",
     )
+
+
+def option_inputs() -> list:
+    """Offer what is rarely needed, from nodes of its own."""
+    return [
+        OptionsType.Input(
+            "options",
+            optional=True,
+            tooltip="From 'Stream Options': guidance, noise and steps otherwise than in Live2Diff.",
+        ),
+        FrameFilterType.Input(
+            "frame_filter",
+            optional=True,
+            tooltip="From 'Similar-Frame Filter': skip frames that look like the last one.",
+        ),
+    ]

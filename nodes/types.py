@@ -5,4 +5,6 @@ from comfy_api.latest import io
 CATEGORY = "Live2Diff"
 MotionModuleType = io.Custom("MOTION_MODULE")
 SettingsType = io.Custom("LIVE2DIFF_SETTINGS")
+OptionsType = io.Custom("LIVE2DIFF_OPTIONS")
+FrameFilterType = io.Custom("LIVE2DIFF_FRAME_FILTER")
 DepthModelType = io.Custom("LIVE2DIFF_DEPTH_MODEL")

@@ -3,9 +3,17 @@
 from comfy_api.latest import InputImpl, io
 
 from ..live2diff_core.host_model import host_schedule
+from ..live2diff_core.similar_frames import FilterSettings
+from ..live2diff_core.stream_start import StreamOptions
 from ..live2diff_core.video_reader import open_video
 from ..live2diff_core.video_writer import EncoderSettings
-from .stream_inputs import model_input, prompt_inputs, sampling_inputs, sigmas_input
+from .stream_inputs import (
+    model_input,
+    option_inputs,
+    prompt_inputs,
+    sampling_inputs,
+    sigmas_input,
+)
 from .types import CATEGORY, DepthModelType
 from .video_job import VideoInputs, VideoJob
 
@@ -52,17 +60,22 @@ class Live2DiffStreamVideo(io.ComfyNode):
         checkpoint_every: int,
         depth_model=None,
         sigmas=None,
+        options: StreamOptions | None = None,
+        frame_filter: FilterSettings | None = None,
     ) -> io.NodeOutput:
         """Open the video, then translate it."""
+        options = options or StreamOptions()
         inputs = VideoInputs(
             model=model,
             vae=vae,
             positive=positive,
             negative=negative,
             depth_model=depth_model,
-            schedule=host_schedule(model, steps, denoise, sigmas),
+            schedule=host_schedule(model, steps, denoise, sigmas, options.step_rule),
             seed=seed,
-            cfg=cfg,
+            guidance=options.guidance(cfg),
+            shared_noise=options.shared_noise,
+            frame_filter=frame_filter,
             size=(size, width, height),
             encoder=EncoderSettings(codec, crf),
             checkpoint_every=checkpoint_every,
@@ -89,6 +102,7 @@ def _stream_inputs() -> list:
         ),
         *sampling_inputs(),
         sigmas_input(),
+        *option_inputs(),
     ]
 
 

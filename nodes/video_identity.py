@@ -20,7 +20,7 @@ _EDGE_BYTES = 1 << 20
 
 def run_settings(inputs: Any) -> dict[str, Any]:
     """Name what `VideoInputs` hold: JSON values by name."""
-    prompts = ["positive"] if inputs.cfg == 1.0 else ["positive", "negative"]
+    prompts = ["positive", "negative"] if inputs.guidance.uses_negative else ["positive"]
     depth = inputs.depth_model
     schedule = inputs.schedule
     return {
@@ -33,7 +33,10 @@ def run_settings(inputs: Any) -> dict[str, Any]:
         "timesteps": list(schedule.timesteps),
         "sigmas": [round(sigma, 6) for sigma in schedule.sigmas.tolist()],
         "seed": inputs.seed,
-        "cfg": inputs.cfg,
+        "guidance": str(inputs.guidance),
+        "shared noise": inputs.shared_noise,
+        "frame filter": str(inputs.frame_filter),
+        "step scalings": [round(scaling, 6) for scaling in schedule.c_skip.tolist()],
         "checkpoint every": inputs.checkpoint_every,
     }
 

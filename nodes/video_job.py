@@ -17,14 +17,13 @@ from torch import Tensor
 from ..live2diff_core.depth_model import DepthModel, resize_depth
 from ..live2diff_core.frame_size import SizeMode, plan_frame_size
 from ..live2diff_core.frame_translator import FrameTranslator
-from ..live2diff_core.host_model import HostModel
+from ..live2diff_core.guidance import Guidance
+from ..live2diff_core.host_model import HostModel, check_depth
 from ..live2diff_core.host_vae import FrameVAE
-from ..live2diff_core.motion_memory import MotionMemory
-from ..live2diff_core.noise import FrameNoise
 from ..live2diff_core.schedule import ConsistencySchedule
-from ..live2diff_core.session import StreamSession
+from ..live2diff_core.similar_frames import FilterSettings
 from ..live2diff_core.state_file import StateFileError, fingerprint, load_state, save_state
-from ..live2diff_core.unet_patch import applied_motion, check_depth
+from ..live2diff_core.stream_start import start_session
 from ..live2diff_core.video_reader import VideoReader
 from ..live2diff_core.video_translation import VideoTranslation
 from ..live2diff_core.video_writer import (
@@ -50,7 +49,10 @@ class VideoInputs:
         model, vae, positive, negative: the host's objects.
         depth_model: None streams without depth.
         schedule: noise levels.
-        seed, cfg: as in the Stream Sampler.
+        seed: of noise and random decisions.
+        guidance: scale and mode.
+        shared_noise: one noise for all frames.
+        frame_filter: which frames are skipped; None skips none.
         size: (mode, width, height), see `plan_frame_size`.
         encoder: how to encode.
         checkpoint_every: frames between two saved states; 0 saves none.
@@ -63,7 +65,9 @@ class VideoInputs:
     depth_model: DepthModel | None
     schedule: ConsistencySchedule
     seed: int
-    cfg: float
+    guidance: Guidance
+    shared_noise: bool
+    frame_filter: FilterSettings | None
     size: tuple[SizeMode, int, int]
     encoder: EncoderSettings
     checkpoint_every: int
@@ -117,24 +121,19 @@ class VideoJob:
 
     def _translate(self, writer: SegmentWriter, state: Path, settings: dict) -> None:
         inputs = self._inputs
-        applied = applied_motion(inputs.model)
-        steps = len(self._inputs.schedule)
-        memory = None if applied is None else MotionMemory(applied.config, steps)
+        session = start_session(
+            inputs.model, inputs.schedule, inputs.seed, inputs.guidance, inputs.shared_noise
+        )
+        translator = FrameTranslator(session, inputs.seed)
         with self._host() as host:
             if self._depth is not None:
                 # Its layers cannot be streamed in piece by piece.
                 self._depth.load()
-            session = StreamSession(
-                self._inputs.schedule,
-                host,
-                FrameNoise(inputs.seed),
-                memory,
-                None if self._depth is None else host.encode_depth,
-            )
+            translator.attach(host, self._vae, self._depth, resize_depth, inputs.frame_filter)
             translation = VideoTranslation(
                 self._reader,
                 self._plan.apply,
-                FrameTranslator(session, host, self._vae, self._depth, resize_depth),
+                translator,
                 writer,
                 inputs.checkpoint_every,
                 lambda tensors: save_state(state, tensors, settings),
@@ -153,10 +152,10 @@ class VideoJob:
             inputs.model,
             inputs.positive,
             inputs.negative,
-            inputs.cfg,
-            self._inputs.schedule,
+            inputs.guidance,
+            inputs.schedule,
             (height // 8, width // 8),
-            frames=1,
+            frames=None,
             companions=companions,
             companion_bytes=working,
         )

@@ -1,0 +1,143 @@
+"""StreamV2V's feature bank: put it on a MODEL."""
+
+from comfy_api.latest import io
+
+from ..live2diff_core.feature_bank import ALL_LEVELS, BankConfig, BankKind
+from ..live2diff_core.feature_bank_patch import apply_feature_bank
+from .types import CATEGORY
+
+LEVELS_TOOLTIP = f"Of: {', '.join(ALL_LEVELS)}; separated by commas, or 'all', or 'none'."
+
+
+def levels(names: str) -> tuple[str, ...]:
+    """Read a list of UNet levels as the node's text fields have it.
+
+    Raises:
+        ValueError: from `BankConfig`, for names that are no level.
+    """
+    chosen = [" ".join(name.split()).lower() for name in names.split(",") if name.strip()]
+    if chosen == ["all"]:
+        return ALL_LEVELS
+    return () if chosen == ["none"] else tuple(chosen)
+
+
+class Live2DiffApplyFeatureBank(io.ComfyNode):
+    """Patches a MODEL."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        default = BankConfig()
+        return io.Schema(
+            node_id="Live2DiffApplyFeatureBank",
+            display_name="Apply Feature Bank",
+            category=CATEGORY,
+            description="StreamV2V: frames stay alike because self-attention also sees features of "
+            "past frames. Needs no training and no extra weights; works with any SD1.5 MODEL, "
+            "alone or together with 'Apply Live2Diff', before or after it.",
+            search_aliases=["streamv2v", "extended attention", "feature fusion"],
+            inputs=[
+                io.Model.Input(
+                    "model", tooltip="Any SD1.5 MODEL; add LCM-LoRA to it for few-step sampling."
+                ),
+                *_bank_inputs(default),
+                *_use_inputs(default),
+            ],
+            outputs=[
+                io.Model.Output(
+                    display_name="model",
+                    tooltip="The MODEL with the bank, for the stream nodes only.",
+                )
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, fuse: str | None = None, extend: str | None = None) -> bool | str:
+        """Say before the run which level there is not; linked inputs are not known yet."""
+        try:
+            BankConfig(fuse=levels(fuse or ""), extend=levels(extend or ""))
+        except ValueError as error:
+            return f"Apply Feature Bank: {error}"
+        return True
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        bank: str,
+        queue_frames: int,
+        interval: int,
+        fusion_strength: float,
+        similarity_threshold: float,
+        fuse: str,
+        extend: str,
+    ) -> io.NodeOutput:
+        """Patch a clone."""
+        config = BankConfig(
+            kind=BankKind(bank),
+            queue_frames=queue_frames,
+            interval=interval,
+            fusion_strength=fusion_strength,
+            similarity_threshold=similarity_threshold,
+            fuse=levels(fuse),
+            extend=levels(extend),
+        )
+        return io.NodeOutput(apply_feature_bank(model, config))
+
+
+def _bank_inputs(default: BankConfig) -> list:
+    return [
+        io.Combo.Input(
+            "bank",
+            options=[kind.value for kind in BankKind],
+            default=default.kind.value,
+            tooltip="merge: past frames are merged into the size of one (dynamic merging). queue: "
+            "the last frames are kept as they are.",
+        ),
+        io.Int.Input(
+            "queue_frames",
+            default=default.queue_frames,
+            min=1,
+            max=16,
+            tooltip="Frames in the queue; time and memory grow with it. Not used by 'merge'.",
+        ),
+        io.Int.Input(
+            "interval",
+            default=default.interval,
+            min=1,
+            max=1000,
+            tooltip="Every so many frames one is taken into the bank.",
+        ),
+    ]
+
+
+def _use_inputs(default: BankConfig) -> list:
+    return [
+        io.Float.Input(
+            "fusion_strength",
+            default=default.fusion_strength,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            tooltip="How much of a similar past feature goes into each feature. More is steadier, "
+            "and smears sooner.",
+        ),
+        io.Float.Input(
+            "similarity_threshold",
+            default=default.similarity_threshold,
+            min=-1.0,
+            max=1.0,
+            step=0.01,
+            tooltip="Cosine similarity that a past feature must reach to be used at all.",
+        ),
+        io.String.Input(
+            "fuse",
+            default=", ".join(default.fuse),
+            tooltip=f"UNet levels whose features are fused. {LEVELS_TOOLTIP}",
+        ),
+        io.String.Input(
+            "extend",
+            default="all",
+            tooltip=f"UNet levels whose self-attention sees the bank. {LEVELS_TOOLTIP}",
+        ),
+    ]
