@@ -32,6 +32,7 @@ MODULES = (
     "schedule",
     "session",
     "step_plan",
+    "stream_start",
 )
 
 

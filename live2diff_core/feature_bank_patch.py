@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .applied_memory import StreamShape, add_memory, applied_memories
-from .bank_memory import BankMemory, BankStep, by_bank_size, extend
+from .bank_memory import BankMemory, BankStep, FrameMeeting, by_bank_size, extend
 from .feature_bank import BankConfig
 from .memory_estimate import tokens
 from .noise import TokenOrder
@@ -150,13 +150,24 @@ class _ExtendedAttention:
         meetings = step.meet(_layer(options), names, k, v, self.fuses)
         if not self.extends:
             return _attend(q, k, v, options)
+        by_size = by_bank_size(meetings)
+        if len(by_size) == 1:
+            # The usual case. Picking rows would copy them, and wait for a GPU at every layer.
+            return _attend_with_banks(q, k, v, meetings, options)
         out = torch.empty_like(q)
-        for alike in by_bank_size(meetings).values():
-            rows, banks = [m.row for m in alike], [m.bank for m in alike]
-            keys = extend(k[rows], [bank.keys for bank in banks])
-            values = extend(v[rows], [bank.values for bank in banks])
-            out[rows] = _attend(q[rows], keys, values, options)
+        for alike in by_size.values():
+            rows = [meeting.row for meeting in alike]
+            out[rows] = _attend_with_banks(q[rows], k[rows], v[rows], alike, options)
         return out
+
+
+def _attend_with_banks(
+    q: Tensor, k: Tensor, v: Tensor, meetings: list[FrameMeeting], options: dict[str, Any]
+) -> Tensor:
+    """Attend for rows with banks of one size: [R, tokens, C]."""
+    keys = extend(k, [meeting.bank.keys for meeting in meetings])
+    values = extend(v, [meeting.bank.values for meeting in meetings])
+    return _attend(q, keys, values, options)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
