@@ -1,4 +1,4 @@
-"""Segments joined to one video, with the sound of the original, by copying packets."""
+"""Segments joined to one video by copying packets, with the sound of the original."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from av.video.stream import VideoStream
 from .video_error import VideoError
 from .video_output import SUFFIXES, VideoOutput
 from .video_segment import Segment
-from .video_sound import TimedPacket, audio_streams, copy_stream, open_sound, sound_packets
+from .video_sound import audio_streams, open_sound, sound_packets
+from .video_sound_track import TimedPacket, add_track
 from .video_timeline import Source, Window
 
 # Of Python, FFmpeg and PyAV.
@@ -36,7 +37,8 @@ def assemble(
     Args:
         segments: from frame 0 on, without gaps.
         output: file to write; see `container_for` for its suffix.
-        audio_from: original whose audio streams are copied, all of them.
+        audio_from: original whose audio streams are copied, all of them; those that `output` does
+            not take become FLAC.
         start, duration: the original's trim window, as for `open_video`. With a start, sound begins
             with the first packet that begins inside.
         complete: whether these are all frames. If not, sound ends with the last of them.
@@ -46,8 +48,8 @@ def assemble(
         `output`.
 
     Raises:
-        VideoError: no segments, segments that do not belong together, an original that cannot be
-            read, or sound that the container does not take.
+        VideoError: no segments, segments that do not belong together, or an original that cannot
+            be read.
         DiskFullError, VideoWriteError: it cannot be written. The segments are safe.
     """
     if output.suffix not in SUFFIXES:
@@ -105,11 +107,9 @@ def _write(
     timed: list[Iterator[TimedPacket]] = [_video_packets(segments, stream)]
     try:
         if original is not None:
-            copies = {}
-            for audio in audio_streams(original):
-                copies[audio.index] = copy_stream(audio, output)
-            if copies:
-                timed.append(sound_packets(original, copies, window, end))
+            tracks = {audio.index: add_track(audio, output) for audio in audio_streams(original)}
+            if tracks:
+                timed.append(sound_packets(original, tracks, window, end))
         # FFmpeg holds packets back until all streams have caught up; in order, it holds few.
         for _, _, packet in heapq.merge(*timed, key=lambda item: item[:2]):
             output.mux(packet)

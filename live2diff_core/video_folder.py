@@ -1,5 +1,7 @@
 """The videos of a folder, in the order in which a person would count them.
 
+A video is a file, or a folder of numbered pictures.
+
 Standard library only: shared by the node Video From Folder and the command queue_folder.
 """
 
@@ -8,11 +10,13 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 # Patterns are separated by semicolons, which, unlike commas and spaces, hardly occur in names.
 SEPARATOR = ";"
 VIDEO_PATTERN = "*.mp4;*.mov;*.mkv;*.webm;*.avi;*.m4v;*.mpg;*.ts;*.gif"
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
 _NUMBER = re.compile(r"(\d+)")
 
@@ -40,6 +44,57 @@ def list_videos(folder: Path, pattern: str = VIDEO_PATTERN, recursive: bool = Fa
             and any(fnmatch.fnmatchcase(name.lower(), glob) for glob in globs)
         ]
     return sorted(found, key=_natural_key)
+
+
+def list_sequences(folder: Path, recursive: bool = False) -> list[Path]:
+    """Subfolders of `folder` that hold numbered pictures, relative to it, in natural order.
+
+    Args:
+        folder: where to look; what it holds itself does not count.
+        recursive: look into all subfolders, not only those directly in `folder`. Links to folders
+            are not followed.
+    """
+    found = []
+    for place, folders, files in os.walk(folder):
+        path = Path(place)
+        inside = [] if path != folder and not recursive else folders
+        folders[:] = [name for name in inside if not name.startswith(".")]
+        if path != folder and is_sequence(files):
+            found.append(path.relative_to(folder))
+    return sorted(found, key=_natural_key)
+
+
+def list_videos_and_sequences(folder: Path, pattern: str, recursive: bool = False) -> list[Path]:
+    """Files and folders that are one video each, relative to `folder`, in natural order.
+
+    If there are none, but `folder` itself holds numbered pictures, it is the one video: `Path()`.
+    """
+    found = [*list_videos(folder, pattern, recursive), *list_sequences(folder, recursive)]
+    if not found and is_sequence(picture_names(folder)):
+        return [Path()]
+    return sorted(found, key=_natural_key)
+
+
+def picture_names(folder: Path) -> list[str]:
+    """Names of the pictures directly in `folder`, in natural order; hidden ones are left out."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if _is_picture(entry.name) and entry.is_file()]
+    return sorted(names, key=lambda name: _natural_key(Path(name)))
+
+
+def is_sequence(names: Iterable[str]) -> bool:
+    """Whether the pictures among `names` are the frames of one video.
+
+    They are if there is one at least, and the last number in the name is all that differs: neither
+    a collection of pictures nor a single one without a number is a video.
+    """
+    parts = [_NUMBER.split(name.lower()) for name in names if _is_picture(name)]
+    fixed = {(*pieces[:-2], pieces[-1]) for pieces in parts}
+    return len(fixed) == 1 and len(parts[0]) > 1
+
+
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(PICTURE_SUFFIXES) and not name.startswith(".")
 
 
 def folder_inside(base: Path, folder: str) -> Path:

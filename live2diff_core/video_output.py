@@ -16,6 +16,7 @@ PART = ".part"
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 SUFFIXES = tuple(_FORMATS)
+_SOUND_RATE = 48_000
 
 
 class _PartFile:
@@ -85,10 +86,11 @@ class VideoOutput:
         options = {}
         if path.suffix != ".mkv":
             # Names of tags as they are; frames at exact ticks; and edit lists too, whose usual
-            # milliseconds would shift a late start.
-            scale = str(min(time_base_denominator, 2**31 - 1))
-            options = {"movflags": "use_metadata_tags", "movie_timescale": scale}
-            options["video_track_timescale"] = scale
+            # milliseconds would shift a late start. Sound that starts late counts in them as well.
+            scale = min(time_base_denominator, 2**31 - 1)
+            fine = scale * max(1, _SOUND_RATE // scale)
+            options = {"movflags": "use_metadata_tags", "movie_timescale": str(fine)}
+            options["video_track_timescale"] = str(scale)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = _PartFile(self._part)

@@ -14,10 +14,12 @@ from PIL import Image as Pillow
 from PIL import ImageOps
 
 from .video_error import VideoError
+from .video_folder import picture_names
 from .video_frame import Image, PendingFrame, VideoInfo, WarningLog
 from .video_timeline import Window
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+# Frames per second of pictures, unless another is asked for: cinema's.
+PICTURE_RATE = 24
 # What Pillow raises for damaged pictures, and for those that look like an attack.
 PICTURE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Pillow.DecompressionBombError)
 
@@ -25,7 +27,7 @@ PICTURE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Pillow.Decompressi
 def find_pictures(source: str | Path) -> list[Path] | None:
     """Pictures of a folder, or of a pattern such as `shot_%04d.png` or `shot_*.png`.
 
-    Sorted as people count: `shot_2` comes before `shot_10`.
+    Sorted as people count: `shot_2` comes before `shot_10`. Hidden files are left out.
 
     Returns:
         The files, or None if `source` is neither a folder nor a pattern.
@@ -36,7 +38,7 @@ def find_pictures(source: str | Path) -> list[Path] | None:
     path = Path(source)
     number = re.compile(r"%0?\d*d")
     if path.is_dir():
-        found = [file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES]
+        found = [path / name for name in picture_names(path)]
     elif path.exists() or not (number.search(path.name) or "*" in path.name):
         return None
     else:
@@ -46,27 +48,24 @@ def find_pictures(source: str | Path) -> list[Path] | None:
             r"\d+" if number.fullmatch(part) else kinds.get(part, re.escape(part)) for part in parts
         )
         folder = path.parent
-        names = folder.iterdir() if folder.is_dir() else iter(())
-        found = [file for file in names if re.fullmatch(pattern, file.name)]
-        found = [file for file in found if file.suffix.lower() in _SUFFIXES]
+        names = picture_names(folder) if folder.is_dir() else []
+        found = [folder / name for name in names if re.fullmatch(pattern, name)]
     if not found:
-        raise VideoError(f"There are no PNG, JPEG or WebP pictures in {source}.")
-    return sorted(found, key=_natural)
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    parts = re.split(r"(\d+)", path.name)
-    return [(int(part), "") if part.isdecimal() else (-1, part.lower()) for part in parts] + [
-        (-1, path.name)
-    ]
+        raise VideoError(f"There are no PNG, JPEG, WebP, TIFF or BMP pictures in {source}.")
+    return found
 
 
 def rgb_of(picture: Pillow.Image) -> Image:
-    """Return uint8 [H, W, 3]; alpha is dropped, 16 bits become 8, the camera's turn is applied."""
+    """Return uint8 [H, W, 3]; alpha is dropped, the camera's turn is applied.
+
+    16 bits become 8, and so do floats, where 1.0 is white.
+    """
     picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I"):
-        # Pillow would clip 16 bits, not scale them.
-        gray = (np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        # Pillow would clip these, not scale them.
+        values = np.asarray(picture)
+        scaled = values * 255.0 if picture.mode == "F" else values.astype(np.int64) >> 8
+        gray = np.nan_to_num(scaled).clip(0, 255).astype(np.uint8)
         return np.repeat(gray[:, :, None], 3, axis=2)
     if "transparency" in picture.info:
         # Straight to RGB, Pillow warns about transparency that it would lose.

@@ -17,7 +17,7 @@ from .video_frame import (
     VideoWarning,
     WarningLog,
 )
-from .video_pictures import PictureSource, find_pictures
+from .video_pictures import PICTURE_RATE, PictureSource, find_pictures
 from .video_timeline import Source, Window, name_of, starts_like_webp
 from .video_webp import WebpSource
 
@@ -103,13 +103,14 @@ def open_video(
     start: float = 0.0,
     duration: float = 0.0,
     *,
-    frame_rate: Fraction | float = 24,
+    frame_rate: Fraction | float = PICTURE_RATE,
 ) -> VideoReader:
     """Open a video of any length.
 
     Args:
-        source: a file that FFmpeg reads, or its bytes; an animated WebP; a folder of PNG, JPEG or
-            WebP pictures; a pattern of those in one folder, such as `shot_%04d.png`, `shot_*.png`.
+        source: a file that FFmpeg reads, or its bytes; an animated WebP; a folder of PNG, JPEG,
+            WebP, TIFF or BMP pictures; a pattern of those in one folder, such as `shot_%04d.png`
+            or `shot_*.png`.
         start: seconds to leave out at the beginning.
         duration: seconds to read; 0 is to the end.
         frame_rate: frames per second of pictures; videos bring their own.

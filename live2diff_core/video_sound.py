@@ -1,4 +1,4 @@
-"""The sound of the original: its packets, as they are, on the clock of the translated video."""
+"""The sound of the original, on the clock of the translated video."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from io import BytesIO
 
 import av
 from av.audio.stream import AudioStream
-from av.container import InputContainer, OutputContainer
+from av.container import InputContainer
 from av.packet import Packet
 
-from .video_error import VideoError
 from .video_pictures import find_pictures
+from .video_sound_track import SoundTrack, TimedPacket, takes
 from .video_timeline import (
     Source,
     Window,
@@ -26,21 +26,17 @@ from .video_timeline import (
 
 _LOG = logging.getLogger(__name__)
 
-# What players take; FFmpeg would put more into each.
-_MP4_AUDIO = {"aac", "mp3", "mp3float", "mp2", "ac3", "eac3", "opus", "alac", "flac"}
-_MOV_AUDIO = {"aac", "mp3", "mp3float", "mp2", "ac3", "eac3", "alac"}
 # Packets of sound may lie this far before the pictures of their time.
 _INTERLEAVING = 10
 
-# Seconds, number of the stream, packet.
-TimedPacket = tuple[Fraction, int, Packet]
-
 
 def container_for(audio_from: Source | None) -> str:
-    """Suffix of a container that takes the sound of a video as it is.
+    """Suffix of the file for the sound of a video.
 
-    ".mp4" for silence and what MP4 players know; ".mov" for PCM; ".mkv" for all else, and for
-    mixtures that neither takes.
+    ".mov" where it is PCM and takes all of it, since few players expect PCM in MP4; else ".mp4",
+    where kinds of sound that it does not take become FLAC. FFmpeg reads both as one format, so that
+    the host's Save Video copies either into an MP4 without encoding: what goes into ".mov" must
+    therefore fit into MP4, too.
 
     Raises:
         VideoError: it is not a video.
@@ -48,11 +44,10 @@ def container_for(audio_from: Source | None) -> str:
     if audio_from is None or _is_pictures(audio_from):
         return ".mp4"
     with open_container(audio_from) as container:
-        codecs = {stream.codec_context.name for stream in audio_streams(container)}
-    pcm = {codec for codec in codecs if codec.startswith("pcm_")}
-    if not codecs - _MP4_AUDIO:
-        return ".mp4"
-    return ".mov" if not codecs - _MOV_AUDIO - pcm else ".mkv"
+        streams = audio_streams(container)
+        pcm = any(stream.codec_context.name.startswith("pcm_") for stream in streams)
+        both = all(takes("mov", stream) and takes("mp4", stream) for stream in streams)
+    return ".mov" if pcm and both else ".mp4"
 
 
 def _is_pictures(source: Source) -> bool:
@@ -69,61 +64,41 @@ def open_sound(source: Source | None) -> InputContainer | None:
 
 
 def audio_streams(container: InputContainer) -> list[AudioStream]:
-    """Audio streams that can be copied; FFmpeg knows nothing of some."""
+    """Audio streams that can be taken over; FFmpeg knows nothing of some."""
     known = [stream for stream in container.streams.audio if stream.codec_context is not None]
     if len(known) < len(container.streams.audio):
         _LOG.warning("%s: an audio stream of unknown kind is left out.", container.name)
     return known
 
 
-def copy_stream(audio: AudioStream, output: OutputContainer) -> AudioStream:
-    """Add a stream for the packets of `audio` to `output`.
-
-    Raises:
-        VideoError: it does not fit.
-    """
-    try:
-        copy = output.add_stream_from_template(audio, opaque=True)
-    except ValueError as error:
-        name = audio.codec_context.name
-        raise VideoError(
-            f"{name} sound does not fit into a {output.format.name} file; `container_for` tells "
-            "which takes it."
-        ) from error
-    if "language" in audio.metadata:
-        copy.metadata["language"] = audio.metadata["language"]
-    return copy
-
-
 def sound_packets(
     original: InputContainer,
-    copies: dict[int, AudioStream],
+    tracks: dict[int, SoundTrack],
     window: Window,
     end: Fraction | None,
 ) -> Iterator[TimedPacket]:
-    """Packets of all audio streams inside the window, on the window's clock, up to `end`."""
+    """Packets of audio streams inside the window, on the window's clock, up to `end`.
+
+    Args:
+        tracks: where they go, by the number of the stream in `original`.
+    """
     origin, length = _span(original, window, end)
     last: dict[int, int] = {}
-    gaps: dict[int, int] = {}
-    for packet in _demux(original, list(copies)):
+    for packet in _demux(original, list(tracks)):
         ticks = packet.pts if packet.pts is not None else packet.dts
         if ticks is None or packet.time_base is None:
             continue
-        time, copy = ticks * packet.time_base - origin, copies[packet.stream_index]
+        time, index = ticks * packet.time_base - origin, packet.stream_index
         if length is not None and time > length + _INTERLEAVING:
-            return
+            break
         outside = (window.trimmed and time < 0) or (length is not None and time >= length)
         # Stamps that run backwards come from damage; no container takes them.
-        if outside or ticks <= last.get(copy.index, ticks - 1):
+        if outside or ticks <= last.get(index, ticks - 1):
             continue
-        if copy.index in last:
-            gaps[copy.index] = ticks - last[copy.index]
-        last[copy.index] = ticks
-        # Matroska often gives none, and MP4 would end before the last packet.
-        packet.duration = packet.duration or gaps.get(copy.index, 0)
-        packet.pts = packet.dts = round(time / packet.time_base)
-        packet.stream = copy
-        yield time, copy.index, packet
+        packet.pts = last[index] = ticks
+        yield from tracks[index].write(packet, origin)
+    for track in tracks.values():
+        yield from track.flush()
 
 
 def _span(

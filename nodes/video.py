@@ -7,6 +7,7 @@ from ..live2diff_core.similar_frames import FilterSettings
 from ..live2diff_core.stream_start import StreamOptions
 from ..live2diff_core.video_reader import open_video
 from ..live2diff_core.video_writer import EncoderSettings
+from .picture_video import stream_source
 from .stream_inputs import (
     model_input,
     option_inputs,
@@ -80,9 +81,9 @@ class Live2DiffStreamVideo(io.ComfyNode):
             encoder=EncoderSettings(codec, crf),
             checkpoint_every=checkpoint_every,
         )
-        source = video.get_stream_source()
+        source, picture_rate = stream_source(video)
         start, duration = trim_window(video)
-        with open_video(source, start, duration) as reader:
+        with open_video(source, start, duration, frame_rate=picture_rate) as reader:
             job = VideoJob(reader, inputs, cls.hidden.unique_id)
             result = job.run(source, start, duration)
         return io.NodeOutput(InputImpl.VideoFromFile(str(result)))

@@ -42,7 +42,10 @@ def run_settings(inputs: Any) -> dict[str, Any]:
 
 
 def source_identity(source: str | BytesIO) -> str:
-    """Name a video by its size and by what is at its beginning and its end."""
+    """Name a video by its size and by what is at its beginning and its end.
+
+    Pictures are named by their sizes and times: many kinds have the same size whatever they show.
+    """
     if isinstance(source, BytesIO):
         return _edges(source, source.getbuffer().nbytes)
     path = Path(source)
@@ -50,7 +53,8 @@ def source_identity(source: str | BytesIO) -> str:
         with path.open("rb") as file:
             return _edges(file, path.stat().st_size)
     folder = path if path.is_dir() else path.parent
-    files = [(file.name, file.stat().st_size) for file in sorted(folder.iterdir())]
+    stats = [(file.name, file.stat()) for file in sorted(folder.iterdir())]
+    files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
     return hashlib.sha256(repr((path.name, files)).encode()).hexdigest()[:16]
 
 

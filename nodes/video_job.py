@@ -93,6 +93,7 @@ class VideoJob:
             **run_settings(self._inputs),
             "video": source_identity(source),
             "trim": [start, duration],
+            "clock": str(self._reader.info.time_base),
             "size": str(self._plan),
             "encoder": self._inputs.encoder.key,
         }

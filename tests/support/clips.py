@@ -82,6 +82,7 @@ def make_clip(
     time_base=Fraction(1, 25),
     sounds=(),
     sound_seconds=None,
+    layout="mono",
     turns=0,
     gop=12,
     name="clip",
@@ -94,6 +95,7 @@ def make_clip(
     Args:
         ticks: presentation time of every frame, in `time_base`; default 0, 1, 2, ...
         sounds: audio encoders, one stream each, a tone in each.
+        layout: of the channels of every sound.
         turns: quarter turns clockwise that a player has to make; mp4 only.
         images: instead of numbered pictures.
     """
@@ -112,7 +114,14 @@ def make_clip(
         stream.time_base = time_base
         if sample_aspect_ratio:
             stream.codec_context.sample_aspect_ratio = sample_aspect_ratio
-        tones = [container.add_stream(codec, rate=SOUND_RATE, layout="mono") for codec in sounds]
+        # FFmpeg calls its own encoder of Vorbis experimental.
+        options = {"strict": "experimental"}
+        tones = [
+            container.add_stream(
+                codec, rate=SOUND_RATE, layout=layout, bit_rate=128_000, options=options
+            )
+            for codec in sounds
+        ]
         for tick, image in zip(ticks, images, strict=True):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=pixel_format)
             frame.pts, frame.time_base = tick, time_base
@@ -127,8 +136,9 @@ def make_clip(
 
 
 def _write_tone(container, stream, seconds, pitch):
+    context = stream.codec_context
     resampler = av.AudioResampler(
-        format=stream.codec_context.format, layout="mono", rate=SOUND_RATE, frame_size=1024
+        format=context.format, layout=context.layout, rate=SOUND_RATE, frame_size=1024
     )
     moments = np.arange(round(seconds * SOUND_RATE)) / SOUND_RATE
     wave = (np.sin(2 * np.pi * pitch * moments) * 8000).astype(np.int16)[None]

@@ -15,6 +15,11 @@ def node(class_type, **inputs):
 def video_graph(server, clip, **changes):
     """Graph that streams `clip`, copied into the server's input, at 64x64, losslessly."""
     shutil.copy(clip, server.base / "input" / clip.name)
+    return stream_graph(node("LoadVideo", file=clip.name), **changes)
+
+
+def stream_graph(load, **changes):
+    """Graph that streams what the node `load` gives, at 64x64, losslessly."""
     inputs = {
         "model": ["apply", 0],
         "vae": ["checkpoint", 2],
@@ -37,7 +42,7 @@ def video_graph(server, clip, **changes):
         "motion": node("Live2DiffLoadMotionModule", motion_module="live2diff.ckpt"),
         "apply": node("Live2DiffApply", model=["checkpoint", 0], motion_module=["motion", 0]),
         "positive": node("CLIPTextEncode", clip=["checkpoint", 1], text="a painting"),
-        "load": node("LoadVideo", file=clip.name),
+        "load": load,
         "stream": node("Live2DiffStreamVideo", **{**inputs, **changes}),
         "save": node(
             "SaveVideo", video=["stream", 0], filename_prefix="v", format="auto", codec="auto"

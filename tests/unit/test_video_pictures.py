@@ -19,15 +19,28 @@ def numbers(frames):
     return [clips.number_of(frame.image) for frame in frames]
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".JPEG", ".webp", ".tif", ".TIFF", ".bmp"])
 def test_a_folder_is_sorted_as_people_count(tmp_path, suffix):
     folder = clips.make_pictures(tmp_path, suffix=suffix)
     (folder / "notes.txt").write_text("not a picture")
+    # What macOS leaves beside a picture on foreign disks.
+    (folder / f"._shot_5{suffix}").write_bytes(b"not a picture either")
     frames, reader = read(folder)
     assert numbers(frames) == list(range(12))
     assert reader.info.frame_rate == 24 and reader.info.frame_count == 12
     assert [frame.time for frame in frames] == [Fraction(index, 24) for index in range(12)]
     assert {frame.duration for frame in frames} == {Fraction(1, 24)}
+    assert not reader.warnings
+
+
+def test_a_missing_number_is_no_gap(tmp_path):
+    """Many sequences count in steps; the pictures that are there follow one another."""
+    folder = clips.make_pictures(tmp_path)
+    for number in (0, 3, 4, 8):
+        (folder / f"shot_{number}.png").unlink()
+    frames, _ = read(folder)
+    assert numbers(frames) == [1, 2, 5, 6, 7, 9, 10, 11]
+    assert [frame.time for frame in frames] == [Fraction(index, 24) for index in range(8)]
 
 
 @pytest.mark.parametrize("pattern", ["shot_%04d.png", "shot_%d.png", "shot_*.png", "*"])
@@ -68,7 +81,7 @@ def test_pictures_of_other_sizes_are_scaled_to_the_first(tmp_path):
 
 
 def test_kinds_of_pictures(tmp_path):
-    """16 bits are scaled, not clipped; alpha is dropped; a camera's turn is applied."""
+    """16 bits and floats are scaled, not clipped; alpha is dropped; a camera's turn is applied."""
     image = clips.picture(5)
     deep = image[:, :, 0].astype(np.uint16) * 257
     turned = Image.fromarray(np.ascontiguousarray(np.rot90(image)))
@@ -80,22 +93,24 @@ def test_kinds_of_pictures(tmp_path):
         "gray": (Image.fromarray(image[:, :, 0]), {}),
         "palette": (Image.fromarray(image).quantize(64), {}),
         "turned": (turned, {"exif": exif}),
+        "float": (Image.fromarray(image[:, :, 0].astype(np.float32) / 255 + 1e-4), {}),
+        "deep tiff": (Image.fromarray(deep), {}),
     }
     for name, (picture, options) in kinds.items():
         folder = tmp_path / name
         folder.mkdir()
-        picture.save(folder / "a.png", **options)
+        picture.save(folder / ("a.tif" if name in ("float", "deep tiff") else "a.png"), **options)
         frame = read(folder)[0][0]
         assert clips.number_of(frame.image) == 5, name
         assert frame.image.shape == (48, 64, 3)
-        if name in ("deep", "gray"):
+        if name in ("deep", "gray", "float", "deep tiff"):
             assert np.array_equal(frame.image[:, :, 2], image[:, :, 0])
 
 
 def test_no_pictures(tmp_path):
     (tmp_path / "empty").mkdir()
     for name in ("empty", "shot_%d.png", "missing/shot_*.png"):
-        with pytest.raises(VideoError, match="no PNG, JPEG or WebP"):
+        with pytest.raises(VideoError, match="no PNG, JPEG, WebP, TIFF or BMP"):
             open_video(tmp_path / name)
     folder = clips.make_pictures(tmp_path, frames=2)
     for file in folder.iterdir():

@@ -1,0 +1,120 @@
+"""A folder of numbered pictures as a VIDEO."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from io import BytesIO
+from typing import Any
+
+import torch
+from comfy_api.latest import Input, InputImpl, Types
+
+from ..live2diff_core.video_pictures import PICTURE_RATE
+from ..live2diff_core.video_reader import VideoReader, open_video
+
+
+class PictureVideo(Input.Video):
+    """Numbered pictures at a constant frame rate.
+
+    Nothing is read before it is asked for. Stream Video reads picture by picture, see
+    `stream_source`; core's nodes get what they get of any VIDEO, which holds all frames in memory.
+
+    Args:
+        folder: what `open_video` takes: a folder of pictures.
+        frame_rate: frames per second.
+        start: seconds to leave out at the beginning.
+        duration: seconds; 0 is to the end.
+    """
+
+    def __init__(
+        self, folder: str, frame_rate: float, start: float = 0.0, duration: float = 0.0
+    ) -> None:
+        """Remember where the pictures are."""
+        self.folder, self.frame_rate = folder, frame_rate
+        self._start, self._duration = start, duration
+
+    def get_components(self) -> Types.VideoComponents:
+        """Read all frames: float32 [F, H, W, 3], 0..1. A picture that cannot be read is left out.
+
+        Raises:
+            VideoError: none of them can be read, or none is in the trimmed part.
+        """
+        with self._open() as reader:
+            info = reader.info
+            images = torch.empty(info.frame_count, info.height, info.width, 3)
+            count = 0
+            for frame in reader:
+                images[frame.index] = torch.from_numpy(frame.image).float() / 255
+                count = frame.index + 1
+        return Types.VideoComponents(images=images[:count], frame_rate=info.frame_rate)
+
+    def save_to(self, path: str | BytesIO, *args: Any, **kwargs: Any) -> None:
+        """Encode as core does frames from other nodes; the arguments are its own."""
+        InputImpl.VideoFromComponents(self.get_components()).save_to(path, *args, **kwargs)
+
+    def as_trimmed(
+        self,
+        start_time: float | None = None,
+        duration: float | None = None,
+        strict_duration: bool = False,
+    ) -> PictureVideo | None:
+        """A part of this video; a negative start counts from the end.
+
+        Returns:
+            None if nothing is left, or less than `duration` where that is strict.
+        """
+        whole = self.get_frame_count() / self.get_frame_rate()
+        start, wanted = _seconds(start_time), _seconds(duration)
+        start = max(whole + start, Fraction(0)) if start < 0 else start
+        left = whole - start
+        if left <= 0 or (strict_duration and left < wanted):
+            return None
+        if self._duration or wanted:
+            wanted = min(wanted or left, left)
+        begin = _seconds(self._start) + start
+        return PictureVideo(self.folder, self.frame_rate, float(begin), float(wanted))
+
+    def get_active_trim_window(self) -> tuple[float, float]:
+        """Start and duration in seconds; a duration of 0 is to the end."""
+        return self._start, self._duration
+
+    def get_dimensions(self) -> tuple[int, int]:
+        """Width and height of the first picture, to which the others are scaled."""
+        with self._open() as reader:
+            return reader.info.width, reader.info.height
+
+    def get_duration(self) -> float:
+        """Seconds."""
+        return float(self.get_frame_count() / self.get_frame_rate())
+
+    def get_frame_count(self) -> int:
+        """Count the pictures, without reading more than the first."""
+        with self._open() as reader:
+            return reader.info.frame_count or 0
+
+    def get_frame_rate(self) -> Fraction:
+        """Frames per second."""
+        with self._open() as reader:
+            return reader.info.frame_rate
+
+    def get_container_format(self) -> str:
+        """FFmpeg's name for pictures in a row."""
+        return "image2"
+
+    def _open(self) -> VideoReader:
+        return open_video(self.folder, self._start, self._duration, frame_rate=self.frame_rate)
+
+
+def _seconds(value: float | None) -> Fraction:
+    """Exact, to a microsecond, so that 0.1 and 0.2 make 0.3."""
+    return Fraction(value or 0).limit_denominator(1_000_000)
+
+
+def stream_source(video: Input.Video) -> tuple[str | BytesIO, float]:
+    """What `open_video` reads of a VIDEO without loading it, and its `frame_rate`.
+
+    The frame rate is that of pictures; a file's or a buffer's own is not known here, nor needed.
+    """
+    if isinstance(video, PictureVideo):
+        return video.folder, video.frame_rate
+    return video.get_stream_source(), PICTURE_RATE
