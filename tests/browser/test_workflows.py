@@ -47,6 +47,15 @@ def choices(spec: list[Any]) -> list[Any] | None:
     return [option["key"] if isinstance(option, dict) else option for option in options]
 
 
+def links_of_pack_nodes(workflow: dict[str, Any]) -> dict[int, list[str]]:
+    """The inputs that can be linked of this pack's nodes, widgets aside, by the node's id."""
+    return {
+        node["id"]: [slot["name"] for slot in node["inputs"] if "widget" not in slot]
+        for node in workflow["nodes"]
+        if node["type"].startswith("Live2Diff")
+    }
+
+
 @pytest.fixture(scope="module", params=NAMES)
 def name(request):
     return request.param
@@ -71,6 +80,11 @@ def test_opens_without_missing_nodes_or_errors(live):
 def test_converts_to_its_twin(name, live, object_info):
     twin = read_json("api", f"{name}.json")
     assert known_inputs(live.prompt, object_info) == known_inputs(twin, object_info)
+
+
+def test_lists_the_inputs_that_the_page_would_save(name, live):
+    """A node that gains an input is to be saved anew in every workflow."""
+    assert links_of_pack_nodes(read_json(f"{name}.json")) == links_of_pack_nodes(live.saved)
 
 
 def test_nothing_overlaps_and_everything_fits(live):
@@ -105,7 +119,7 @@ def test_file_names_and_choices_exist(name, object_info):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != LIVE])
 def test_runs_and_keeps_every_frame(name, page_server, short_clip):
-    from devtools.media import count_frames, frame_size
+    from devtools.media import FRAMES, count_frames, frame_size
 
     clip, frames = short_clip
     graph = read_json("api", f"{name}.json")
@@ -114,6 +128,10 @@ def test_runs_and_keeps_every_frame(name, page_server, short_clip):
             node["inputs"].update(width=SIDE, height=SIDE)
         elif node["class_type"] == "LoadVideo":
             node["inputs"]["file"] = clip
+        elif node["class_type"] == "Live2DiffPromptSchedule":
+            # At the same places of the shorter clip.
+            for key in ("start_frame", "blend_frames"):
+                node["inputs"][key] = node["inputs"][key] * frames // FRAMES
     (video,) = page_server.client.run(graph).files()
     assert count_frames(video) == frames
     assert frame_size(video) == (SIDE, SIDE)

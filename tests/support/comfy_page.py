@@ -56,6 +56,7 @@ LOAD = """async workflow => {
   const types = LiteGraph.registered_node_types;
   return {
     prompt: JSON.parse(JSON.stringify(prompt.output)),
+    saved: JSON.parse(JSON.stringify(app.graph.serialize())),
     missing: workflow.nodes.map(n => n.type).filter(t => !(t in types)),
   };
 }"""
@@ -123,9 +124,10 @@ class Box:
 
 @dataclass(frozen=True)
 class LiveGraph:
-    """What the page made of a workflow."""
+    """What the page made of a workflow: its API form, its UI form as saved again, its layout."""
 
     prompt: dict[str, Any]
+    saved: dict[str, Any]
     missing: list[str]
     errors: list[str]
     nodes: list[Box]
@@ -156,6 +158,7 @@ class ComfyPage:
         boxes = self.page.evaluate(BOXES)
         return LiveGraph(
             prompt=loaded["prompt"],
+            saved=loaded["saved"],
             missing=loaded["missing"],
             errors=list(self._errors),
             nodes=[Box.of(entry) for entry in boxes["nodes"]],

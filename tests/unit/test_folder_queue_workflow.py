@@ -10,7 +10,8 @@ from folder_queue.errors import UsageError
 from folder_queue.workflow import load_workflow
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
-BUNDLED = sorted([*WORKFLOWS.glob("video_to_video*.json"), *WORKFLOWS.glob("long_video.json")])
+# All but the one without a video.
+BUNDLED = sorted(path for path in WORKFLOWS.glob("*.json") if path.stem != "live_webcam")
 PLAIN = WORKFLOWS / "video_to_video.json"
 
 
