@@ -151,7 +151,7 @@ class FrameTranslator:
     def _skips(self, image: Tensor) -> bool:
         """Decide whether a frame is skipped, and remember the decision."""
         session = self.session
-        if not session.can_repeat or not self.similar.skips(session.frames_in, image):
+        if not session.can_repeat or not self.similar.skips(session.frames_in, _centred(image)):
             return False
         self.similar.skipped()
         return True
@@ -169,7 +169,7 @@ class FrameTranslator:
         with self._timed("model"):
             finished = self.session.push(latent, depth)
         self.depth_range = depth_range
-        self.similar.translated(image)
+        self.similar.translated(_centred(image))
         return finished
 
     def _decode_one(self) -> None:
@@ -210,6 +210,11 @@ class FrameTranslator:
 
 def _in_order(state: Mapping[str, Tensor]) -> list[Tensor]:
     return [state[str(index)] for index in range(len(state))]
+
+
+def _centred(image: Tensor) -> Tensor:
+    """Pixels in -1..1, as the VAE takes them: in 0..1 all pictures point in one direction."""
+    return image * 2.0 - 1.0
 
 
 def frame_tensor(image: Any) -> Tensor:

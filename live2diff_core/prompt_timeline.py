@@ -66,6 +66,10 @@ class PromptTimeline:
         """Whether the memory starts over with `frame`."""
         return any(change.start == frame and change.restart for change in self.changes)
 
+    def unreached(self, frames: int) -> list[int]:
+        """Starts of changes that a stream of so many frames ends before."""
+        return [change.start for change in self.changes if change.start >= frames]
+
     def changes_at(self, frame: int) -> bool:
         """Whether `frame` has another prompt than the frame before it."""
         return frame > 0 and self.weights(frame) != self.weights(frame - 1)

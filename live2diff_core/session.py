@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count, takewhile
 
@@ -144,6 +145,18 @@ class StreamSession:
             x0 = self._finished.pop(0)
             self.frames_out += 1
             yield x0
+
+    def warn_of_unreached_prompts(self) -> None:
+        """Log where the stream, now at its end, was too short for a Prompt Schedule."""
+        for timeline in self.timelines:
+            for start in timeline.unreached(self.frames_in):
+                logging.warning(
+                    "Live2Diff: the prompt that starts at frame %d was never shown: there are "
+                    "only %d frames (0 to %d).",
+                    start,
+                    self.frames_in,
+                    self.frames_in - 1,
+                )
 
     def _advance(self, entering: FrameInFlight) -> list[Tensor]:
         """Let a frame in, and run the model if that is due; x0 of the frames that finished."""

@@ -163,6 +163,7 @@ class VideoTranslation:
                 self._checkpoint(encoder)
         for picture in self.translator.drain():
             self._encode(picture, encoder)
+        self.translator.session.warn_of_unreached_prompts()
 
     def _encode(self, picture: Tensor, encoder: BackgroundCalls) -> None:
         shown = self._inside.popleft()

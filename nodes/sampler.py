@@ -119,3 +119,4 @@ def _stream(
         yield from session.push(host.from_latent(latent), hint)
         similar.translated(latent)
     yield from session.drain()
+    session.warn_of_unreached_prompts()

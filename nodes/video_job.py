@@ -216,7 +216,7 @@ class RunProgress:
             self._first, self._shown = done - 1, now
         total = max(self._frames or 0, done)
         preview = None
-        if now - self._shown >= PREVIEW_SECONDS:
+        if now - self._shown >= PREVIEW_SECONDS or done == self._frames:
             self._shown = now
             image = Image.fromarray(picture.mul(255).clamp(0, 255).byte().numpy())
             preview = ("JPEG", image, min(PREVIEW_PIXELS, max(image.size)))

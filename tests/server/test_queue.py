@@ -190,4 +190,4 @@ def test_interrupt_stops_at_once_and_leaves_the_server_fit(comfy_server):
 
 def test_cache_size_is_logged(comfy_server):
     pictures(comfy_server, stream_graph(1, seed=99))
-    assert "Live2Diff: the KV-cache takes" in comfy_server.log()
+    assert "Live2Diff: the stream's memory takes" in comfy_server.log()
