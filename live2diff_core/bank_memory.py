@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from .feature_bank import Bank, BankConfig, BankKind, Update, fuse, plan_update
+from .feature_bank import ALL_LEVELS, Bank, BankConfig, BankKind, Update, fuse, plan_update
 from .step_plan import FeatureSizeError
 
 # (frame, step, layer, count) to a random order of so many tokens.
@@ -31,8 +31,9 @@ class BankMemory:
         self.config = config
         self.order = order
         self._banks: dict[Key, Bank] = {}
-        # Banks with the frames of the call that is planned; nobody else sees them before `commit`.
+        # Banks with the frames of the planned calls; nobody else sees them before `commit`.
         self.pending: dict[Key, Bank] = {}
+        self._tokens: dict[Key, int] = {}
 
     def group(self, frame: int) -> range:
         """No frame needs another beside it."""
@@ -40,18 +41,22 @@ class BankMemory:
 
     def plan(self, groups: Sequence[range], steps: range, device: torch.device) -> BankStep:
         """Prepare a call in which group r of `groups` is at step r of `steps`."""
-        self.pending = {}
         return BankStep(self, tuple(zip(steps, groups, strict=True)))
 
     def commit(self) -> None:
-        """Keep what the planned call took in."""
+        """Keep what the planned calls took in."""
         self._banks |= self.pending
+        self.pending = {}
+
+    def discard(self) -> None:
+        """Forget what the planned calls took in."""
         self.pending = {}
 
     def reset(self) -> None:
         """Forget the stream and free its memory."""
         self._banks.clear()
         self.pending.clear()
+        self._tokens.clear()
 
     def bank(self, key: Key, like: Tensor) -> Bank:
         """Get the bank of (conditioning, layer, step), empty at first.
@@ -64,7 +69,10 @@ class BankMemory:
             FeatureSizeError: `like` has another number of tokens than the frames before.
         """
         bank = self._banks.get(key, Bank())
-        if bank.tokens % len(like) or bank.tokens > self.config.frames * len(like):
+        before = self._tokens.setdefault(key, len(like))
+        # Of a loaded bank's tokens it is not known how many are one frame's.
+        fits = bank.tokens % len(like) == 0 and bank.tokens <= self.config.frames * len(like)
+        if before != len(like) or not fits:
             raise FeatureSizeError(
                 f"The UNet's features at {key[1]} changed to {len(like)} pixels within a stream. A "
                 "node that shrinks them at some steps only (PatchModelAddDownscale, Kohya Deep "
@@ -91,8 +99,8 @@ class BankMemory:
         """
         if not torch.equal(state["settings"], self._numbers()):
             raise ValueError(
-                "the saved stream's feature bank has another type, size or interval than this "
-                "MODEL's."
+                "the saved stream's feature bank has another type, size, interval or other "
+                "levels than this MODEL's."
             )
         self.reset()
         parts: dict[Key, dict[str, Tensor]] = {}
@@ -109,7 +117,9 @@ class BankMemory:
 
     def _numbers(self) -> Tensor:
         kind = list(BankKind).index(self.config.kind)
-        return torch.tensor([kind, self.config.frames, self.config.interval])
+        config = self.config
+        levels = [level in used for used in (config.fuse, config.extend) for level in ALL_LEVELS]
+        return torch.tensor([kind, config.frames, config.interval, *map(int, levels)])
 
 
 @dataclass(frozen=True)
@@ -118,12 +128,14 @@ class FrameMeeting:
 
     Attributes:
         row: place in the batch.
+        tokens: N, of the frame.
         key: whose bank it is.
         bank: what the frame sees.
         update: how the frame is taken in after use; None if it is not.
     """
 
     row: int
+    tokens: int
     key: Key
     bank: Bank
     update: Update | None
@@ -185,7 +197,7 @@ class BankStep:
         bank = self.memory.bank(key, keys[rows[0]])
         for frame, row in zip(frames, rows, strict=True):
             update = self._update(key, frame, bank, keys[row])
-            yield FrameMeeting(row, key, bank, update)
+            yield FrameMeeting(row, len(keys[row]), key, bank, update)
             if update is not None:
                 new_keys = update(bank.keys, keys[row])
                 new_values = update(bank.values, values[row])
@@ -207,12 +219,20 @@ class BankStep:
         Args:
             layer: name of the attention; its rows have met their banks before.
             features: [B*N, tokens, C].
+
+        Raises:
+            FeatureSizeError: other tokens than those that met the bank.
         """
         config, pending, out = self.memory.config, self.memory.pending, features.clone()
         # Features that frames of this call brought, for those after them.
         brought: dict[Key, Tensor] = {}
         for meeting in self._meetings.pop(layer, []):
             own, key = features[meeting.row], meeting.key
+            if len(own) != meeting.tokens:
+                raise FeatureSizeError(
+                    f"Another node merged {meeting.tokens} tokens of {layer} into {len(own)} "
+                    "(TomePatchModel does that). Put it before 'Apply Feature Bank'."
+                )
             bank = brought.get(key, meeting.bank.features)
             if bank is not None:
                 strength, threshold = config.fusion_strength, config.similarity_threshold

@@ -146,7 +146,9 @@ class _Queued:
 
     def __call__(self, bank: Tensor | None, frame: Tensor) -> Tensor:
         assert bank is not None
-        return torch.cat([bank, frame])[-self.frames * len(frame) :]
+        # The oldest frame is left out first: a part of a larger tensor would keep all of it.
+        oldest = max(0, len(bank) - (self.frames - 1) * len(frame))
+        return torch.cat([bank[oldest:], frame])
 
 
 @dataclass(frozen=True)

@@ -142,9 +142,11 @@ class _ExtendedAttention:
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
         """Attend: all [B*N, tokens, C]."""
         step, names = _bank_step(options), options[CACHE_NAMES]
-        if len(k) != len(names) * step.rows:
+        # HyperTile cuts the queries only; the host spreads the keys over them.
+        whole = len(names) * step.rows
+        if (len(q), len(k)) != (whole, whole):
             raise UnsupportedModelError(
-                f"Another node turned {len(names) * step.rows} frames into {len(k)} inside the "
+                f"Another node turned {whole} frames into {max(len(q), len(k))} inside the "
                 f"self-attention (HyperTile does that); '{TITLE}' needs them whole. Remove it."
             )
         meetings = step.meet(_layer(options), names, k, v, self.fuses)

@@ -53,9 +53,14 @@ class MemorySet:
         )
 
     def commit(self) -> None:
-        """Keep what the last call brought."""
+        """Keep what the planned calls brought."""
         for memory in self._memories.values():
             memory.commit()
+
+    def discard(self) -> None:
+        """Drop what the planned calls brought."""
+        for memory in self._memories.values():
+            memory.discard()
 
     def reset(self) -> None:
         """Forget the stream."""

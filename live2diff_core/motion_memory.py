@@ -95,6 +95,9 @@ class MotionMemory:
         return self._caches[key]
 
     def commit(self) -> None:
+        """Nothing to do: slots are written in place."""
+
+    def discard(self) -> None:
         """Nothing to do: a frame that is tried again writes the same slots, unseen until then."""
 
     def reset(self) -> None:

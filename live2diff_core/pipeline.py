@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -54,8 +55,8 @@ class FrameInFlight:
 class PipelinedDenoiser:
     """Moves frames through the T steps, one step per model call, at most T frames at a time.
 
-    A call that fails (an interrupt, say) changes nothing here, and what it wrote to the memory is
-    written again by the next try: a step is committed as a whole.
+    A call that fails (an interrupt, say) changes nothing here, and nothing that the memory keeps:
+    what a step of the pipeline brings, and all T steps of a group, is committed as a whole.
     """
 
     def __init__(
@@ -96,8 +97,9 @@ class PipelinedDenoiser:
             [G, C, h, w] x0 of the frames.
         """
         frames = list(group)
-        for _ in range(len(self.schedule)):
-            frames = self._call([frames])
+        with self._committed():
+            for _ in range(len(self.schedule)):
+                frames = self._call([frames])
         return torch.stack([frame.latent for frame in frames])
 
     def advance(self, entering: FrameInFlight | None) -> Tensor | None:
@@ -107,7 +109,8 @@ class PipelinedDenoiser:
             [C, h, w] x0 of the frame that finished, or None while the pipeline fills.
         """
         rows = ([entering] if entering else []) + self.in_flight
-        moved = self._call([[row] for row in rows])
+        with self._committed():
+            moved = self._call([[row] for row in rows])
         done = moved.pop() if moved[-1].step == len(self.schedule) else None
         self.in_flight = moved
         return done.latent if done else None
@@ -115,6 +118,18 @@ class PipelinedDenoiser:
     def reset(self) -> None:
         """Drop all frames in flight."""
         self.in_flight = []
+
+    @contextmanager
+    def _committed(self) -> Iterator[None]:
+        """Let the memory keep what the calls inside bring, if all of them go well."""
+        try:
+            yield
+        except BaseException:
+            if self.memory is not None:
+                self.memory.discard()
+            raise
+        if self.memory is not None:
+            self.memory.commit()
 
     def _call(self, groups: list[list[FrameInFlight]]) -> list[FrameInFlight]:
         """Run the model once, group r at the r-th of consecutive steps; return all, moved on."""
@@ -124,8 +139,6 @@ class PipelinedDenoiser:
         denoised = self.model(x, plan)
         if self.guidance.active is GuidanceMode.INITIALIZE:
             rows = self._with_real_negative(rows, x, plan)
-        if self.memory is not None:
-            self.memory.commit()
         return [self._next(row, x0) for row, x0 in zip(rows, denoised, strict=True)]
 
     def _plan(

@@ -22,8 +22,8 @@ def sd15_unet(model: Any) -> Any:
     kind = type(base.model_config).__name__
     if type(base.model_config) is not comfy.supported_models.SD15:
         raise UnsupportedModelError(
-            f"This MODEL is {kind}, but Live2Diff's motion modules fit SD1.5 only. Load an SD1.5 "
-            "checkpoint (any DreamBooth or merge of it, with any SD1.5 LoRA)."
+            f"This MODEL is {kind}, but this pack is for SD1.5 only. Load an SD1.5 checkpoint (any "
+            "DreamBooth or merge of it, with any SD1.5 LoRA)."
         )
     unet = base.diffusion_model
     channels = unet.input_blocks[0][0].weight.shape[1]

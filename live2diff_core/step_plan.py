@@ -93,7 +93,11 @@ class TemporalMemory(Protocol):
         ...
 
     def commit(self) -> None:
-        """Keep what the planned call brought: it went well. Otherwise it is planned again."""
+        """Keep what the calls planned since the last `commit` brought: all went well."""
+        ...
+
+    def discard(self) -> None:
+        """Drop what they brought: one failed. The same frames may be planned again, or others."""
         ...
 
     def reset(self) -> None:

@@ -1,0 +1,360 @@
+"""A stream with a feature bank: exact, chunk-invariant, constant in size, a value when saved."""
+
+import pytest
+import torch
+import toy_stream as toy
+from bank_by_hand import SequentialBank
+from figure1 import translate
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from live2diff_core.bank_memory import BankMemory, by_bank_size, extend
+from live2diff_core.config import StreamConfig
+from live2diff_core.feature_bank import BankConfig
+from live2diff_core.memory_set import MemorySet
+from live2diff_core.motion_memory import MotionMemory
+from live2diff_core.noise import FrameNoise, TokenOrder
+from live2diff_core.session import StreamSession
+from live2diff_core.step_plan import FeatureSizeError
+
+SEED = 7
+TOKENS = toy.SIZE[0] * toy.SIZE[1]
+USE = {"fusion_strength": 0.7, "similarity_threshold": 0.6}
+CONFIGS = {
+    "merge": BankConfig(interval=2, **USE),
+    "merge, every frame": BankConfig(interval=1, **USE),
+    "queue": BankConfig("queue", 3, interval=2, **USE),
+    "not fused": BankConfig(interval=3, fuse=()),
+}
+every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+LAYER, NAME = "middle.0.0", "bank"
+
+
+class BankedModel:
+    """x0 = 0.5 x + 0.5 attention(x + shift), averaged over conditionings, which shift apart.
+
+    One head. Fails on demand, after it has written the bank.
+    """
+
+    def __init__(self, conditionings=1):
+        generator = torch.Generator().manual_seed(0)
+        shape = (3, toy.CHANNELS, toy.CHANNELS)
+        self.projections = list(torch.randn(shape, generator=generator) * 0.5)
+        self.names = [f"positive.{number}" for number in range(conditionings)]
+        self.plans = []
+        self.fail_at = None
+
+    def qkv(self, x, number):
+        tokens = x.flatten(-2).transpose(-1, -2) + number
+        return [tokens @ projection.T for projection in self.projections]
+
+    def mean(self, x, out):
+        """[B, N, tokens, C] attended to x0 [N, C, h, w]."""
+        return 0.5 * x + 0.5 * out.mean(0).transpose(-1, -2).reshape(x.shape)
+
+    def __call__(self, x, plan):
+        self.plans.append(plan)
+        step = plan.memory[NAME]
+        fuses = bool(step.memory.config.fuse)
+        parts = [self.qkv(x, number) for number in range(len(self.names))]
+        query, key, value = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        out = torch.empty_like(query)
+        for alike in by_bank_size(step.meet(LAYER, self.names, key, value, fuses)).values():
+            rows = [meeting.row for meeting in alike]
+            keys = extend(key[rows], [meeting.bank.keys for meeting in alike])
+            values = extend(value[rows], [meeting.bank.values for meeting in alike])
+            scores = query[rows] @ keys.transpose(1, 2) * toy.CHANNELS**-0.5
+            out[rows] = scores.softmax(-1) @ values
+        out = step.fuse(LAYER, out) if fuses else out
+        if self.fail_at == len(self.plans):
+            raise InterruptedError("stopped by the user")
+        return self.mean(x, out.view(len(self.names), len(x), *out.shape[1:]))
+
+
+def order(frame, step, layer, count):
+    return TokenOrder(SEED)(frame, step, layer, count)
+
+
+def session(model, steps, config, warmup=0):
+    """Open a stream; with a warm-up, beside a memory that asks for groups."""
+    memories = {NAME: BankMemory(config, order)}
+    if warmup:
+        memories["motion"] = MotionMemory(StreamConfig(warmup + 2, warmup), {"positive": steps})
+    return StreamSession(toy.schedule(steps), model, FrameNoise(SEED), MemorySet(memories))
+
+
+def stream(latents, steps, config, **more):
+    opened = session(BankedModel(), steps, config, **more)
+    return torch.cat([opened.step(latents), opened.flush()])
+
+
+def one_by_one(model, latents, steps, config):
+    """The clip, every frame by itself at every step, with a bank that is shown them in order."""
+    banks = {}
+
+    def at_step(x, step):
+        x0 = []
+        for latent in x:
+            out = []
+            for number in range(len(model.names)):
+                bank = banks.setdefault(
+                    (number, step),
+                    SequentialBank(config, lambda frame, count: order(frame, step, LAYER, count)),
+                )
+                out.append(bank.attend(*model.qkv(latent, number)))
+            x0.append(model.mean(latent, torch.stack(out)))
+        return torch.stack(x0)
+
+    return translate(latents, toy.schedule(steps), FrameNoise(SEED), at_step)
+
+
+def close(found, expected):
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+# Exact
+
+
+@every_config
+@pytest.mark.parametrize("steps", range(1, 5))
+def test_pipelined_is_one_frame_after_the_other(config, steps):
+    for count in (1, 2, 11):
+        latents = toy.frames(count)
+        expected = one_by_one(BankedModel(), latents, steps, config)
+        close(stream(latents, steps, config), expected)
+
+
+@every_config
+def test_every_conditioning_has_a_bank_of_its_own(config):
+    latents, model = toy.frames(9), BankedModel(conditionings=3)
+    opened = session(model, 2, config)
+    found = torch.cat([opened.step(latents), opened.flush()])
+    close(found, one_by_one(model, latents, 2, config))
+
+
+def test_what_is_compared_depends_on_the_bank():
+    latents = toy.frames(9)
+    clips = [stream(latents, 2, config) for config in CONFIGS.values()]
+    clips.append(stream(latents, 2, BankConfig(interval=1000, fuse=())))
+    for index, clip in enumerate(clips):
+        assert torch.equal(clip[0], clips[0][0])
+        assert all((clip - other).abs().max() > 1e-3 for other in clips[:index])
+
+
+@every_config
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("warmup, count", [(3, 10), (4, 4), (5, 2)])
+def test_frames_denoised_together_are_frames_one_by_one(config, steps, warmup, count):
+    """Another memory's warm-up makes groups, the last of them cut short by the clip's end."""
+    latents = toy.frames(count)
+    opened = session(BankedModel(), steps, config, warmup)
+    found = torch.cat([opened.step(latents), opened.flush()])
+    assert len(opened.pipeline.model.plans[0].rows) == min(warmup, count)
+    close(found, one_by_one(BankedModel(), latents, steps, config))
+
+
+@every_config
+def test_a_call_may_be_split_by_steps(config):
+    latents, model = toy.frames(9), BankedModel()
+    opened = session(model, 3, config)
+    opened.pipeline.model = lambda x, plan: torch.cat(
+        [model(x[rows], part) for rows, part in plan.by_step()]
+    )
+    close(torch.cat([opened.step(latents), opened.flush()]), stream(latents, 3, config))
+    assert {len(plan.rows) for plan in model.plans} == {1}
+
+
+# Cut anywhere, saved anywhere
+
+
+@every_config
+@given(data=st.data())
+@settings(deadline=None, max_examples=12)
+def test_chunks_and_saves_change_nothing(config, data):
+    count, steps = data.draw(st.integers(1, 14)), data.draw(st.integers(1, 4))
+    warmup = data.draw(st.sampled_from([0, 3]))
+    cuts = sorted(data.draw(st.sets(st.integers(0, count), max_size=4)))
+    latents = toy.frames(count)
+    opened, parts = session(BankedModel(), steps, config, warmup), []
+    for start, stop in zip([0, *cuts], [*cuts, count], strict=True):
+        parts.append(opened.step(latents[start:stop]))
+        state = {name: tensor.clone() for name, tensor in opened.state_dict().items()}
+        opened = session(BankedModel(), steps, config, warmup)
+        opened.load_state_dict(state)
+    found = torch.cat([part for part in parts if len(part)] + [opened.flush()])
+    assert torch.equal(found, stream(latents, steps, config, warmup=warmup))
+
+
+@every_config
+def test_a_saved_state_does_not_follow_the_stream(config):
+    latents = toy.frames(12)
+    opened = session(BankedModel(), 2, config)
+    opened.step(latents[:6])
+    state = opened.state_dict()
+    before = {name: tensor.clone() for name, tensor in state.items()}
+    expected = opened.step(latents[6:])
+    again = session(BankedModel(), 2, config)
+    again.load_state_dict(state)
+    assert torch.equal(again.step(latents[6:]), expected)
+    assert all(torch.equal(state[name], before[name]) for name in state)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        BankConfig("queue", 2, interval=2),
+        BankConfig("queue", 3, interval=3),
+        BankConfig("merge", interval=2),
+    ],
+)
+def test_another_bank_is_refused(other):
+    opened = session(BankedModel(), 2, CONFIGS["queue"])
+    opened.step(toy.frames(3))
+    with pytest.raises(ValueError, match="bank has another type, size, interval or other levels"):
+        session(BankedModel(), 2, other).load_state_dict(opened.state_dict())
+
+
+def test_a_bank_that_fuses_elsewhere_is_refused():
+    """Its features would be missing where they are needed next."""
+    opened = session(BankedModel(), 2, BankConfig(interval=2, fuse=()))
+    opened.step(toy.frames(3))
+    again = session(BankedModel(), 2, BankConfig(interval=2))
+    with pytest.raises(ValueError, match="or other levels than this MODEL's"):
+        again.load_state_dict(opened.state_dict())
+
+
+def test_a_stream_of_other_memories_is_refused():
+    opened = session(BankedModel(), 2, CONFIGS["merge"], warmup=2)
+    with pytest.raises(ValueError, match="remembers by bank and motion, this MODEL by bank"):
+        session(BankedModel(), 2, CONFIGS["merge"]).load_state_dict(opened.state_dict())
+
+
+# Calls that fail
+
+
+@every_config
+@pytest.mark.parametrize("warmup", [0, 3])
+@pytest.mark.parametrize("call", range(1, 12))
+def test_an_interrupted_frame_can_be_pushed_again(config, warmup, call):
+    latents, model = toy.frames(9), BankedModel()
+    opened = session(model, 3, config, warmup)
+    model.fail_at = call
+    found, failures = [], 0
+    while opened.frames_out < len(latents):
+        try:
+            for latent in latents[opened.frames_in :]:
+                found += opened.push(latent)
+            for x0 in opened.drain():
+                found.append(x0)
+        except InterruptedError:
+            failures += 1
+    assert failures == 1
+    assert torch.equal(torch.stack(found), stream(latents, 3, config, warmup=warmup))
+
+
+@every_config
+@pytest.mark.parametrize("warmup", [0, 3])
+@pytest.mark.parametrize("call", [1, 2, 3, 5])
+def test_an_interrupted_frame_may_be_left_out(config, warmup, call):
+    """What it wrote before it failed is seen by no other frame."""
+    latents, model = toy.frames(9), BankedModel()
+    opened = session(model, 3, config, warmup)
+    model.fail_at = call
+    found, kept = [], []
+    for latent in latents:
+        try:
+            found += opened.push(latent)
+            kept.append(latent)
+        except InterruptedError:
+            pass
+    found = torch.stack([*found, *opened.drain()])
+    assert len(kept) == len(latents) - 1
+    assert torch.equal(found, stream(torch.stack(kept), 3, config, warmup=warmup))
+
+
+def test_an_interrupted_call_is_not_saved():
+    model = BankedModel()
+    opened = session(model, 1, CONFIGS["merge, every frame"])
+    opened.push(toy.frames(1)[0])
+    before = {name: tensor.clone() for name, tensor in opened.state_dict().items()}
+    model.fail_at = 2
+    with pytest.raises(InterruptedError):
+        opened.push(toy.frames(2)[1])
+    after = opened.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+# Size
+
+
+@every_config
+@pytest.mark.parametrize("warmup", [0, 3])
+def test_memory_is_constant(config, warmup):
+    opened = session(BankedModel(), 3, config, warmup)
+    bank = opened.memory[NAME]
+    opened.step(toy.frames(12))
+    held = bank.nbytes
+    kinds = 3 if config.fuse else 2
+    assert held == 3 * config.frames * kinds * TOKENS * toy.CHANNELS * 4
+    for latent in toy.frames(60, seed=1):
+        opened.push(latent)
+        assert bank.nbytes == held
+    opened.reset()
+    assert bank.nbytes == 0
+
+
+# Rows
+
+
+def test_rows_exist_for_frames_only():
+    """While the pipeline fills and drains, the steps without a frame neither read nor write."""
+    model, met = BankedModel(), []
+    opened = session(model, 3, BankConfig(interval=1, **USE))
+    banks = opened.memory[NAME]
+
+    def steps_held():
+        names = [name.split("/") for name in banks.state_dict() if name != "settings"]
+        return {int(name[2]) for name in names}
+
+    for latent in toy.frames(4):
+        opened.push(latent)
+        met.append((len(model.plans[-1].rows), steps_held()))
+    assert met == [(1, {0}), (2, {0, 1}), (3, {0, 1, 2}), (3, {0, 1, 2})]
+    before = {name: tensor.clone() for name, tensor in banks.state_dict().items()}
+    opened.flush()
+    assert [len(plan.rows) for plan in model.plans[-2:]] == [2, 1]
+    after = banks.state_dict()
+    changed = {name.split("/")[2] for name in after if not torch.equal(after[name], before[name])}
+    assert changed == {"1", "2"}
+
+
+def meet(memory, frame, tokens, step=0):
+    """One frame of `tokens` at one step, taken in."""
+    planned = memory.plan([range(frame, frame + 1)], range(step, step + 1), torch.device("cpu"))
+    own = torch.randn(1, tokens, 4, generator=torch.Generator().manual_seed(frame))
+    meetings = planned.meet(LAYER, ["positive.0"], own, own, False)
+    memory.commit()
+    return meetings
+
+
+@pytest.mark.parametrize("sizes", [(16, 4), (4, 16), (6, 4)])
+@pytest.mark.parametrize("config", [BankConfig(interval=1), BankConfig("queue", 4, interval=1)])
+@pytest.mark.parametrize("before", [1, 4])
+def test_features_that_change_size_are_refused(config, sizes, before):
+    memory = BankMemory(config, order)
+    for frame in range(before):
+        meet(memory, frame, sizes[0])
+    with pytest.raises(FeatureSizeError, match=f"changed to {sizes[1]} pixels.*feature bank: rem"):
+        meet(memory, before, sizes[1])
+
+
+def test_a_loaded_bank_follows_the_model():
+    config = BankConfig(interval=2)
+    memory, loaded = BankMemory(config, order), BankMemory(config, order)
+    meet(memory, 0, 6)
+    state = {k: v.double() if v.is_floating_point() else v for k, v in memory.state_dict().items()}
+    loaded.load_state_dict(state)
+    (meeting,) = meet(loaded, 1, 6)
+    assert meeting.bank.keys.dtype is torch.float32
+    assert loaded.nbytes == memory.nbytes

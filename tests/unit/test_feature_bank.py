@@ -1,0 +1,235 @@
+"""The feature bank's functions, against loops over tokens written from StreamV2V's description."""
+
+import pytest
+import torch
+from bank_by_hand import fused, merged
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from live2diff_core.feature_bank import ALL_LEVELS, Bank, BankConfig, BankKind, fuse, plan_update
+from live2diff_core.noise import TokenOrder
+
+CHANNELS = 6
+MERGE, QUEUE = BankConfig(), BankConfig(kind="queue", queue_frames=3)
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def close(found, expected):
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the most elements of any tensor made."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for made in tree_leaves(result):
+            if isinstance(made, torch.Tensor):
+                self.elements = max(self.elements, made.numel())
+        return result
+
+
+def never(count):
+    raise AssertionError("asked for a random order without need")
+
+
+# Dynamic merging
+
+
+@given(st.integers(1, 12), st.integers(0, 99))
+@settings(deadline=None, max_examples=25)
+def test_merging_averages_each_source_into_its_nearest_target(tokens, seed):
+    bank, frame = random(tokens, CHANNELS, seed=seed), random(tokens, CHANNELS, seed=seed + 1)
+    order = TokenOrder(seed)(8, 1, "layer", 2 * tokens)
+    update = plan_update(MERGE, bank, frame, lambda count: order[:count])
+    keys = torch.cat([bank, frame])
+    close(update(bank, frame), merged(keys, keys, order))
+    values = random(tokens, 3, seed=seed + 2), random(tokens, 3, seed=seed + 3)
+    close(update(*values), merged(keys, torch.cat(values), order))
+
+
+def test_merging_asks_for_an_order_of_both_frames_tokens():
+    asked = []
+
+    def order(count):
+        asked.append(count)
+        return torch.arange(count)
+
+    plan_update(MERGE, random(5, CHANNELS), random(5, CHANNELS, seed=1), order)
+    assert asked == [10]
+
+
+def test_merging_two_equal_frames_in_any_order_keeps_their_tokens():
+    frame = random(8, CHANNELS)
+    order = torch.arange(16)  # the bank is all source, the frame all target
+    close(plan_update(MERGE, frame, frame, lambda _: order)(frame, frame), frame)
+
+
+def test_merging_keeps_the_type_and_averages_exactly():
+    """All thousand go into one: a sum in float16 would be infinite."""
+    bank = torch.full((1000, 1), 2048.0, dtype=torch.float16)
+    frame = torch.full((1000, 1), 2048.0, dtype=torch.float16)
+    found = plan_update(MERGE, bank, frame, torch.arange)(bank, frame)
+    assert found.dtype is torch.float16
+    assert (found == 2048).all()
+
+
+# Queue, and the first frame
+
+
+@pytest.mark.parametrize("config", [MERGE, QUEUE])
+def test_the_first_frame_is_kept_as_it_is(config):
+    frame = random(5, CHANNELS)
+    kept = plan_update(config, None, frame, never)(None, frame)
+    assert torch.equal(kept, frame)
+    frame.zero_()
+    assert kept.abs().min() > 0, "a part of the batch must not be held, nor follow it"
+
+
+def test_the_queue_keeps_the_last_frames_in_order():
+    clip = [random(4, CHANNELS, seed=seed) for seed in range(7)]
+    bank = None
+    for index, frame in enumerate(clip):
+        bank = plan_update(QUEUE, bank, frame, never)(bank, frame)
+        assert torch.equal(bank, torch.cat(clip[max(0, index - 2) : index + 1]))
+
+
+@pytest.mark.parametrize("config", [MERGE, QUEUE])
+def test_no_more_is_held_than_is_counted(config):
+    """A part of a larger tensor would keep the whole of it."""
+    bank = None
+    for index in range(6):
+        frame = random(2, 4, CHANNELS, seed=index)[1]
+        bank = plan_update(config, bank, frame, torch.arange)(bank, frame)
+        held = bank.untyped_storage().nbytes()
+        assert held == bank.nbytes
+
+
+# Fusion
+
+
+@given(
+    st.integers(1, 10),
+    st.integers(1, 4),
+    st.floats(0, 1),
+    st.sampled_from([-1.0, 0.0, 0.3, 0.6, 0.9, 0.98]),
+)
+@settings(deadline=None, max_examples=30)
+def test_fusion_blends_with_the_nearest_token(tokens, frames, strength, threshold):
+    features = random(tokens, CHANNELS)
+    bank = random(tokens * frames, CHANNELS, seed=1)
+    bank[0] = 2 * features[-1] + 0.01  # one that is near
+    found = fuse(features, bank, strength, threshold)
+    close(found, fused(features, bank, strength, threshold))
+
+
+def test_the_threshold_belongs_to_what_is_near():
+    own, bank = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 4.0], [3.0, 4.0]])  # cosines 0, 0.6
+    assert torch.equal(fuse(own, bank, 1.0, 0.61), own)
+    assert torch.equal(fuse(own, bank, 1.0, 0.59), bank[1:])
+    same = torch.tensor([[3.0, 0.0]])
+    assert torch.equal(fuse(own, same, 1.0, 1.0), same)
+
+
+def test_strength_0_changes_nothing_and_1_takes_the_banks_token():
+    features, bank = random(6, CHANNELS), random(6, CHANNELS, seed=1)
+    assert torch.equal(fuse(features, bank, 0.0, -1.0), features)
+    taken = fuse(features, bank, 1.0, -1.0)
+    assert all(any(torch.equal(row, token) for token in bank) for row in taken)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 7])
+@pytest.mark.parametrize("tokens", [1, 2, 5, 64])
+def test_a_search_in_parts_is_the_search_at_once(tokens, frames):
+    features = random(tokens, CHANNELS)
+    bank = random(tokens * frames, CHANNELS, seed=1)
+    whole = torch.cosine_similarity(features[:, None], bank[None], dim=-1).max(-1)
+    expected = torch.where(
+        (whole.values >= 0.5)[:, None], features.lerp(bank[whole.indices], 0.8), features
+    )
+    close(fuse(features, bank, 0.8, 0.5), expected)
+
+
+# Sizes
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5])
+def test_fusion_makes_no_tensor_larger_than_token_by_token(frames):
+    tokens = 96
+    features, bank = random(tokens, 4), random(tokens * frames, 4, seed=1)
+    with LargestTensor() as largest:
+        fuse(features, bank, 0.8, 0.9)
+    assert 0 < largest.elements <= tokens**2
+
+
+def test_merging_makes_no_tensor_larger_than_token_by_token():
+    tokens = 96
+    bank, frame = random(tokens, 4), random(tokens, 4, seed=1)
+    with LargestTensor() as largest:
+        plan_update(MERGE, bank, frame, torch.arange)(bank, frame)
+    assert largest.elements == tokens**2
+
+
+def test_a_bank_counts_its_tokens_and_bytes():
+    assert (Bank().tokens, Bank().nbytes, Bank().parts()) == (0, 0, {})
+    bank = Bank(random(5, 4), random(5, 4), None)
+    assert (bank.tokens, bank.nbytes, [*bank.parts()]) == (5, 2 * 5 * 4 * 4, ["keys", "values"])
+    assert bank.to(random(1, 4)) is bank
+    assert bank.to(random(1, 4).half()).nbytes == bank.nbytes // 2
+
+
+# Settings
+
+
+def test_the_defaults_are_the_released_codes():
+    config = BankConfig()
+    assert (config.kind, config.interval) == (BankKind.MERGE, 4)
+    assert (config.fusion_strength, config.similarity_threshold) == (0.8, 0.98)
+    assert (config.fuse, config.extend) == (("middle", "up 2"), ALL_LEVELS)
+
+
+def test_a_merged_bank_is_one_frame_whatever_the_queue():
+    assert BankConfig(queue_frames=5).frames == 1
+    assert BankConfig(kind="queue", queue_frames=5).frames == 5
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"queue_frames": 0}, "queue_frames is 0; it must be at least 1"),
+        ({"interval": 0}, "interval is 0; it must be at least 1"),
+        ({"fusion_strength": -0.1}, "fusion_strength is -0.1; it must be 0 to 1"),
+        ({"fusion_strength": 1.5}, "fusion_strength is 1.5; it must be 0 to 1"),
+        ({"fusion_strength": float("nan")}, "fusion_strength is nan"),
+        ({"similarity_threshold": 1.1}, "similarity_threshold is 1.1; it must be -1 to 1"),
+        ({"similarity_threshold": float("nan")}, "similarity_threshold is nan"),
+        ({"fuse": ("up 1",)}, "no level 'up 1' with self-attention.* there are down 1, .*up 4"),
+        ({"extend": ("down 1", "left")}, "no level 'left'"),
+        ({"kind": "stack"}, "stack"),
+    ],
+    ids=str,
+)
+def test_settings_that_no_bank_can_be_made_of(settings, message):
+    with pytest.raises(ValueError, match=message):
+        BankConfig(**settings)
+
+
+# Random orders
+
+
+def test_an_order_is_a_permutation_that_belongs_to_its_place():
+    order = TokenOrder(7)
+    places = [(4, 0, "a"), (8, 0, "a"), (4, 1, "a"), (4, 0, "b")]
+    orders = [order(*place, 64) for place in places]
+    for index, found in enumerate(orders):
+        assert torch.equal(found.sort().values, torch.arange(64))
+        assert torch.equal(found, TokenOrder(7)(*places[index], 64))
+        assert not any(torch.equal(found, other) for other in orders[:index])
+    assert not torch.equal(TokenOrder(8)(*places[0], 64), orders[0])
