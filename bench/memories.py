@@ -66,7 +66,7 @@ class Turn:
     def __init__(self, engine: SimpleNamespace, model: Any, size: int, steps: int) -> None:
         """Start a stream of `size` x `size` at T = `steps`."""
         self.engine, self.model, self.latent = engine, model, (size // 8, size // 8)
-        self.schedule = engine.host_model.host_schedule(model, 4, steps / 4)
+        self.schedule = engine.sd15_model.host_schedule(model, 4, steps / 4)
         self.guidance = engine.guidance.Guidance()
         self.session = engine.stream_start.start_session(model, self.schedule, 0, self.guidance)
         self.prompt = [[torch.randn(1, 77, 768), {}]]

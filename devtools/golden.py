@@ -30,6 +30,7 @@ MODULES = (
     "live2diff_patch",
     "memory_set",
     "schedule",
+    "sd15_model",
     "session",
     "step_plan",
     "stream_start",

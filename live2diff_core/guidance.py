@@ -51,6 +51,15 @@ class Guidance:
         """The mode, or `none` where the scale makes it so."""
         return GuidanceMode.NONE if self.scale == 1.0 else self.mode
 
+    def __str__(self) -> str:
+        """Name what counts: settings that change nothing are left out."""
+        parts = {"mode": self.active.value, "scale": f"{self.scale:g}"}
+        if self.active is GuidanceMode.NONE:
+            del parts["scale"]
+        if self.virtual:
+            parts["delta"] = f"{self.delta:g}"
+        return " ".join(parts.values())
+
     @property
     def host_scale(self) -> float:
         """Scale that the host's own guidance runs at; 1 is without a negative pass."""

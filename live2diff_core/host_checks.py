@@ -10,7 +10,7 @@ import comfy.model_management
 import comfy.model_sampling
 import torch
 
-from .applied_memory import applied_memories
+from .applied_memory import AppliedMemory, applied_memories
 from .memory_estimate import format_bytes
 from .sd15_model import UnsupportedModelError
 
@@ -61,6 +61,25 @@ def check_sampling(model: Any) -> None:
             "This MODEL's sampling was changed (ModelSamplingDiscrete with 'lcm'?). The Stream "
             "Sampler applies the LCM scalings itself: connect the MODEL from before that node."
         )
+
+
+def check_depth(model: Any) -> AppliedMemory:
+    """Get the memory that reads depth for `model`.
+
+    Raises:
+        UnsupportedModelError: there is none.
+    """
+    applied = applied_memories(model).values()
+    for memory in applied:
+        if memory.depth_encoder is not None:
+            return memory
+    titles = " and ".join(f"'{memory.title}'" for memory in applied)
+    raise UnsupportedModelError(
+        "depth is connected, but this MODEL cannot read it"
+        + (f" (it comes from {titles}). " if titles else ". ")
+        + "Put 'Apply Live2Diff' with live2diff.ckpt before this node (AnimateDiff's motion "
+        "modules have no depth encoder), or disconnect depth."
+    )
 
 
 def check_hooks(conds: dict[str, list[dict]]) -> None:

@@ -22,14 +22,14 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from .applied_memory import AppliedMemory, StreamShape, applied_memories
+from .applied_memory import StreamShape, applied_memories
 from .control_hints import ControlHints, FrameImages, HintFrames
 from .frame_conditions import FrameConditions
 from .guidance import Guidance
-from .host_checks import check_hooks, check_memory, check_sampling
+from .host_checks import check_depth, check_hooks, check_memory, check_sampling
 from .prompt_timeline import PromptTimeline
-from .schedule import ConsistencySchedule, StepRule
-from .sd15_model import UnsupportedModelError, sd15_unet
+from .schedule import ConsistencySchedule
+from .sd15_model import sd15_unet
 from .step_context import KEY, StepContext, name_passes
 from .step_plan import StepPlan
 
@@ -254,54 +254,6 @@ class HostModel:
         needed = missing + self._companion_bytes
         row = base.memory_required([1, 4, *self._latent_size])
         return [rows + math.ceil(needed / max(row, 1)), 4, *self._latent_size]
-
-
-def check_depth(model: Any) -> AppliedMemory:
-    """Get the memory that reads depth for `model`.
-
-    Raises:
-        UnsupportedModelError: there is none.
-    """
-    applied = applied_memories(model).values()
-    for memory in applied:
-        if memory.depth_encoder is not None:
-            return memory
-    titles = " and ".join(f"'{memory.title}'" for memory in applied)
-    raise UnsupportedModelError(
-        "depth is connected, but this MODEL cannot read it"
-        + (f" (it comes from {titles}). " if titles else ". ")
-        + "Put 'Apply Live2Diff' with live2diff.ckpt before this node (AnimateDiff's motion "
-        "modules have no depth encoder), or disconnect depth."
-    )
-
-
-def host_schedule(
-    model: Any,
-    steps: int,
-    denoise: float,
-    sigmas: Tensor | None = None,
-    rule: StepRule = StepRule.LCM,
-) -> ConsistencySchedule:
-    """Make the schedule for a MODEL's own noise levels.
-
-    Args:
-        model: ComfyUI's ModelPatcher.
-        steps, denoise: inference steps and strength; see `few_step_timesteps`.
-        sigmas: [T] or [T+1] noise levels that replace them; a last 0 is left out.
-        rule: what the model was distilled for.
-
-    Raises:
-        ValueError: from `ConsistencySchedule`.
-    """
-    sampling = model.get_model_object("model_sampling")
-    if sigmas is None:
-        alphas = 1.0 / (sampling.sigmas.double() ** 2 + 1.0)
-        return ConsistencySchedule.few_step(alphas, steps, denoise, rule)
-    levels = sigmas.detach().float().cpu()
-    if levels.numel() and levels[-1] == 0:
-        levels = levels[:-1]
-    timesteps = [] if not levels.numel() else sampling.timestep(levels).tolist()
-    return ConsistencySchedule.from_sigmas(levels, timesteps, rule)
 
 
 def _without_dynamic_hooks(model: Any, conds: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Which MODELs a stream can run, and the noise schedule motion modules are trained on."""
+"""Which MODELs a stream can run, and at which noise levels."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from typing import Any
 
 import comfy.model_sampling
 import comfy.supported_models
+from torch import Tensor
+
+from .schedule import ConsistencySchedule, StepRule
 
 
 class UnsupportedModelError(ValueError):
@@ -57,3 +60,32 @@ def linear_beta_sampling(model: Any) -> LinearBetaSampling:
     prediction = comfy.model_sampling.V_PREDICTION if velocity else comfy.model_sampling.EPS
     kind = type("LinearBetaSampling", (LinearBetaSampling, prediction), {})
     return kind(model.model.model_config)
+
+
+def host_schedule(
+    model: Any,
+    steps: int,
+    denoise: float,
+    sigmas: Tensor | None = None,
+    rule: StepRule = StepRule.LCM,
+) -> ConsistencySchedule:
+    """Make the schedule for a MODEL's own noise levels.
+
+    Args:
+        model: ComfyUI's ModelPatcher.
+        steps, denoise: inference steps and strength; see `few_step_timesteps`.
+        sigmas: [T] or [T+1] noise levels that replace them; a last 0 is left out.
+        rule: what the model was distilled for.
+
+    Raises:
+        ValueError: from `ConsistencySchedule`.
+    """
+    sampling = model.get_model_object("model_sampling")
+    if sigmas is None:
+        alphas = 1.0 / (sampling.sigmas.double() ** 2 + 1.0)
+        return ConsistencySchedule.few_step(alphas, steps, denoise, rule)
+    levels = sigmas.detach().float().cpu()
+    if levels.numel() and levels[-1] == 0:
+        levels = levels[:-1]
+    timesteps = [] if not levels.numel() else sampling.timestep(levels).tolist()
+    return ConsistencySchedule.from_sigmas(levels, timesteps, rule)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .guidance import Guidance
+from .output_queue import OutputQueue
 from .pipeline import FrameInFlight, NoiseFn, PipelinedDenoiser
 from .prompt_timeline import PromptTimeline
 from .schedule import ConsistencySchedule
@@ -23,7 +24,7 @@ class StreamSession:
     and `flush` brings out the rest. How the stream is cut into calls changes nothing.
 
     Attributes:
-        frames_in, frames_out: how many frames have entered and left so far.
+        frames_in: how many frames have entered so far.
         ended: whether the stream has been flushed.
         timelines: when prompts change; where one says so, the memory starts over.
     """
@@ -58,19 +59,20 @@ class StreamSession:
     def reset(self) -> None:
         """Start over with frame 0; memory is freed."""
         self._waiting: list[FrameInFlight] = []
-        # How often each frame that is still inside is to be given out: once, and for its repeats.
-        self._due: list[int] = []
-        self._finished: list[Tensor] = []
-        self._last: Tensor | None = None
+        self._output = OutputQueue()
         self._shown = 0
         self._shape: torch.Size | None = None
         self._with_depth: bool | None = None
         self.frames_in = 0
-        self.frames_out = 0
         self.ended = False
         self.pipeline.reset()
         if self.memory is not None:
             self.memory.reset()
+
+    @property
+    def frames_out(self) -> int:
+        """How many frames have left so far."""
+        return self._output.frames_out
 
     def push(self, latent: Tensor, depth: Tensor | None = None) -> list[Tensor]:
         """Feed one frame and take what is finished.
@@ -101,9 +103,9 @@ class StreamSession:
         self._with_depth = depth is not None
         self._shown += 1
         self.frames_in += 1
-        self._due.append(1)
-        self._leave(finished)
-        return self._take()
+        self._output.enter()
+        self._output.leave(finished)
+        return self._output.take()
 
     @property
     def can_repeat(self) -> bool:
@@ -128,23 +130,17 @@ class StreamSession:
         if not self.can_repeat:
             raise RuntimeError(f"frame {self.frames_in} cannot repeat the one before it.")
         self.frames_in += 1
-        if self._due:
-            self._due[-1] += 1
-        else:
-            assert self._last is not None
-            self._finished.append(self._last)
-        return self._take()
+        self._output.repeat()
+        return self._output.take()
 
     def drain(self) -> Iterator[Tensor]:
         """End the stream and yield x0 of the frames still inside, [C, h, w] each, in order."""
         self.ended = True
-        while self._finished or self._inside():
-            if not self._finished:
+        while self._output or self._inside():
+            if self._output:
+                yield self._output.take_one()
+            else:
                 self._finish_some()
-                continue
-            x0 = self._finished.pop(0)
-            self.frames_out += 1
-            yield x0
 
     def warn_of_unreached_prompts(self) -> None:
         """Log where the stream, now at its end, was too short for a Prompt Schedule."""
@@ -190,17 +186,7 @@ class StreamSession:
         else:
             done = self.pipeline.advance(None)
             finished = [] if done is None else [done]
-        self._leave(finished)
-
-    def _leave(self, finished: Sequence[Tensor]) -> None:
-        for x0 in finished:
-            self._finished += [x0] * self._due.pop(0)
-            self._last = x0
-
-    def _take(self) -> list[Tensor]:
-        finished, self._finished = self._finished, []
-        self.frames_out += len(finished)
-        return finished
+        self._output.leave(finished)
 
     def step(self, latents: Tensor, depth: Tensor | None = None) -> Tensor:
         """Push F latents [F, C, h, w] and stack what is finished: [F', C, h, w].
@@ -240,15 +226,9 @@ class StreamSession:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that decides how the stream goes on, by name; tensors are not copied."""
-        counters = [self.frames_in, self.frames_out, self._shown, int(self.ended)]
-        state = {
-            "counters": torch.tensor(counters),
-            "due": torch.tensor(self._due, dtype=torch.int64),
-            "timesteps": self._timesteps(),
-            **{f"finished.{i}": x0 for i, x0 in enumerate(self._finished)},
-        }
-        if self._last is not None:
-            state["last"] = self._last
+        counters = [self.frames_in, self._shown, int(self.ended)]
+        state = {"counters": torch.tensor(counters), "timesteps": self._timesteps()}
+        state |= {f"output/{k}": v for k, v in self._output.state_dict().items()}
         if self._shape is not None:
             state["shape"] = torch.tensor([*self._shape, int(bool(self._with_depth))])
         for place, frames in (("waiting", self._waiting), ("flight", self.pipeline.in_flight)):
@@ -277,19 +257,16 @@ class StreamSession:
                 f"the saved stream has {len(saved)} denoising steps, at timesteps {saved}; this "
                 f"one has {len(own)}, at {own}."
             )
-        memory = {k.split("/", 1)[1]: v for k, v in state.items() if k.startswith("memory/")}
+        memory = _part(state, "memory/")
         if bool(memory) != (self.memory is not None):
             some, none = ("saved stream", "MODEL") if memory else ("MODEL", "saved stream")
             raise ValueError(f"the {some} has a temporal memory, the {none} has none.")
         self.reset()
         if self.memory is not None:
             self.memory.load_state_dict(memory)
-        self.frames_in, self.frames_out, self._shown, ended = state["counters"].tolist()
+        self.frames_in, self._shown, ended = state["counters"].tolist()
         self.ended = bool(ended)
-        self._due = state["due"].tolist()
-        finished = sum(name.startswith("finished.") for name in state)
-        self._finished = [state[f"finished.{index}"].to(device) for index in range(finished)]
-        self._last = state["last"].to(device) if "last" in state else None
+        self._output = OutputQueue.from_state_dict(_part(state, "output/"), device)
         if "shape" in state:
             *shape, with_depth = state["shape"].tolist()
             self._shape, self._with_depth = torch.Size(shape), bool(with_depth)
@@ -326,19 +303,16 @@ class StreamSession:
         return torch.stack(frames) if frames else torch.empty(0, *(self._shape or (0, 0, 0)))
 
 
+def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
 def _frames(
     state: Mapping[str, Tensor], place: str, device: torch.device | None
 ) -> list[FrameInFlight]:
     """Read the frames that were saved as `place`.0, `place`.1 and so on."""
     indices = takewhile(lambda index: f"{place}.{index}.where" in state, count())
     return [
-        FrameInFlight.from_state_dict(
-            {
-                name.removeprefix(f"{place}.{index}."): tensor
-                for name, tensor in state.items()
-                if name.startswith(f"{place}.{index}.")
-            },
-            device,
-        )
+        FrameInFlight.from_state_dict(_part(state, f"{place}.{index}."), device)
         for index in indices
     ]

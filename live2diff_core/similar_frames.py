@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity
 
 from .noise import frame_chance
 
@@ -71,11 +70,10 @@ class SimilarFrameFilter:
             return False
         if self._skipped >= self.settings.most_skipped:
             return False
-        similarity = cosine_similarity(
-            self._last.to(picture).flatten(), picture.flatten(), dim=0
-        ).item()
         threshold = self.settings.threshold
-        chance = 0.0 if threshold == 1 else 1 - (1 - similarity) / (1 - threshold)
+        if threshold == 1:
+            return False
+        chance = 1 - (1 - _similarity(self._last, picture)) / (1 - threshold)
         return frame_chance(self._seed, frame) < chance
 
     def skipped(self) -> None:
@@ -95,3 +93,16 @@ class SimilarFrameFilter:
         """Take up what `state_dict` gave."""
         self._skipped = int(state["skipped"])
         self._last = state.get("last")
+
+
+def _similarity(one: Tensor, other: Tensor) -> float:
+    """Cosine similarity of two tensors of one shape; 1 for two that are all 0.
+
+    torch's own is off by 2e-4 on a large picture, which is more than a high threshold leaves;
+    `sum` adds in pairs.
+    """
+    a, b = one.to(other).float(), other.float()
+    mixed, first, second = ((x * y).sum().item() for x, y in ((a, b), (a, a), (b, b)))
+    if not first and not second:
+        return 1.0
+    return mixed / max((first * second) ** 0.5, 1e-30)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-FORMAT = "comfyui-live2diff stream 1"
+FORMAT = "comfyui-live2diff stream 2"
 
 
 class StateFileError(ValueError):
@@ -39,6 +39,7 @@ def save_state(path: Path, state: Mapping[str, Tensor], settings: Mapping[str, A
         settings: what the stream was made with; `load_state` refuses another's.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    tensors = _on_their_own(tensors)
     metadata = {"format": FORMAT, "settings": json.dumps(settings, sort_keys=True, default=str)}
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
@@ -48,6 +49,17 @@ def save_state(path: Path, state: Mapping[str, Tensor], settings: Mapping[str, A
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _on_their_own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy tensors that share memory with another one: repeated frames do; the file cannot."""
+    seen: set[int] = set()
+    apart = {}
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return apart
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

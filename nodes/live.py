@@ -4,7 +4,8 @@ import comfy.model_management
 import torch
 from comfy_api.latest import io
 
-from ..live2diff_core.host_model import check_depth, host_schedule
+from ..live2diff_core.host_checks import check_depth
+from ..live2diff_core.sd15_model import host_schedule
 from ..live2diff_core.similar_frames import FilterSettings
 from ..live2diff_core.stream_start import StreamOptions
 from .live_step import StepRequest, run_step

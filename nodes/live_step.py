@@ -73,8 +73,7 @@ class StepRequest:
                 "timesteps": " ".join(f"{step:g}" for step in self.schedule.timesteps),
                 "noise levels": " ".join(f"{sigma:.4g}" for sigma in self.schedule.sigmas.tolist()),
                 "seed": self.seed,
-                "cfg": self.guidance.scale,
-                "guidance": f"{self.guidance.active.value}, delta {self.guidance.delta:g}",
+                "guidance": str(self.guidance),
                 "noise": "same for all frames" if self.shared_noise else "fresh per frame",
                 "few-step model": "lcm" if self.schedule.c_skip.any() else "x0",
                 "depth": "no" if self.depth_model is None else "yes",
@@ -110,15 +109,23 @@ def run_step(request: StepRequest) -> LiveOutput:
             live.move(f"{host.device} {base.manual_cast_dtype or base.get_dtype()}")
             # Not before: a saved stream stays until its state has been taken up.
             STREAMS.put(live, request.max_idle_seconds)
-            host.place_hints(live.translator.session.frames_in, live.hints)
-            output = live.step(request.images, request.hold, request.finish)
+            output = _step(live, host, request)
         finally:
-            live.hints = host.hints_of(live.translator.session.frames_inside)
             # What stays between prompts must not keep the host's models in memory.
             live.translator.detach()
     if request.finish:
         STREAMS.remove(request.name)
     return output
+
+
+def _step(live: LiveStream, host: HostModel, request: StepRequest) -> LiveOutput:
+    """Push the prompt's frames; each keeps its control images until it is finished."""
+    session = live.translator.session
+    host.place_hints(session.frames_in, live.hints)
+    try:
+        return live.step(request.images, request.hold, request.finish)
+    finally:
+        live.hints = host.hints_of(session.frames_inside)
 
 
 def _take_up(request: StepRequest) -> tuple[LiveStream, dict[str, torch.Tensor] | None]:

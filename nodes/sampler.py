@@ -7,9 +7,11 @@ import latent_preview
 import torch
 from comfy_api.latest import io
 
-from ..live2diff_core.host_model import HostModel, check_depth, host_schedule
+from ..live2diff_core.host_checks import check_depth
+from ..live2diff_core.host_model import HostModel
 from ..live2diff_core.latent_checks import frame_latents, matching_depth
 from ..live2diff_core.memory_estimate import format_bytes
+from ..live2diff_core.sd15_model import host_schedule
 from ..live2diff_core.session import StreamSession
 from ..live2diff_core.similar_frames import FilterSettings, SimilarFrameFilter
 from ..live2diff_core.stream_start import StreamOptions, start_session

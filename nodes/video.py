@@ -2,7 +2,7 @@
 
 from comfy_api.latest import InputImpl, io
 
-from ..live2diff_core.host_model import host_schedule
+from ..live2diff_core.sd15_model import host_schedule
 from ..live2diff_core.similar_frames import FilterSettings
 from ..live2diff_core.stream_start import StreamOptions
 from ..live2diff_core.video_reader import open_video

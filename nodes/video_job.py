@@ -18,7 +18,8 @@ from ..live2diff_core.depth_model import DepthModel, resize_depth
 from ..live2diff_core.frame_size import SizeMode, plan_frame_size
 from ..live2diff_core.frame_translator import FrameTranslator
 from ..live2diff_core.guidance import Guidance
-from ..live2diff_core.host_model import HostModel, check_depth
+from ..live2diff_core.host_checks import check_depth
+from ..live2diff_core.host_model import HostModel
 from ..live2diff_core.host_vae import FrameVAE
 from ..live2diff_core.schedule import ConsistencySchedule
 from ..live2diff_core.similar_frames import FilterSettings

@@ -147,6 +147,23 @@ def test_a_control_that_comes_later_is_for_the_frames_from_there_on(sd15, vae, s
     assert net.seen == [[3, 3], [4, 3], [4]]
 
 
+@pytest.mark.parametrize("memory", ["keep", "reset"])
+def test_controls_behind_a_prompt_schedule(model, vae, streams, memory):
+    images, net = pictures(6), TinyControl()
+    follow = node("prompts", "Live2DiffPromptSchedule")
+
+    def make(first, count):
+        ((_, extra),) = controlled(numbered(first, count), net)
+        ((text, track),) = follow.execute(prompt(), prompt(5), 4, 0, memory).args[0]
+        return [[text, {**extra, **track}]]
+
+    found, _ = live(images, model, vae, [1] * 6, make=make)
+    seen = list(net.seen)
+    net.seen.clear()
+    assert torch.equal(found, sampled(images, model, vae, positive=make(0, 6)))
+    assert seen == net.seen and ([5, 4] in net.seen) == (memory == "keep")
+
+
 def test_skipped_frames_show_no_picture(sd15, vae, streams):
     images = pictures(3)[[0, 0, 1, 1, 1, 2]]
     skip = node("options", "Live2DiffSimilarFrameFilter").execute(0.9, 10).args[0]

@@ -78,7 +78,7 @@ def test_depth_equals_estimate_depth_with_a_running_range(model, vae):
 
 def test_guidance_and_sigmas(model, vae):
     images = pictures(7)
-    levels = core("host_model").host_schedule(model, 4, 0.75).sigmas
+    levels = core("sd15_model").host_schedule(model, 4, 0.75).sigmas
     found = stream(images, model, vae, cfg=2.0, sigmas=levels)
     assert torch.equal(found, sampled(images, model, vae, cfg=2.0, sigmas=levels))
 
@@ -174,7 +174,7 @@ def test_two_streams_never_mix(model, vae):
 CHANGES = {
     "size": {},
     "seed": {"seed": 4},
-    "cfg": {"cfg": 1.5},
+    "guidance": {"cfg": 1.5},
     "timesteps": {"denoise": 0.75},
     "depth": {"depth_model": True},
     "areas of the prompt": {"positive": prompt(area=(8, 8, 0, 0))},

@@ -66,7 +66,7 @@ class Stream:
         negative = prompt(1) if negative is None else negative
         host_model = core("host_model")
         total = 4 if steps <= 4 else 8
-        self.schedule = host_model.host_schedule(model, total, steps / total)
+        self.schedule = core("sd15_model").host_schedule(model, total, steps / total)
         self.guidance = core("guidance").Guidance(cfg, guidance, delta)
         self.host = host_model.HostModel(
             model, positive, negative, self.guidance, self.schedule, size, count

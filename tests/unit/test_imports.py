@@ -35,6 +35,7 @@ ENGINE = {
     "memory_set",
     "motion_memory",
     "noise",
+    "output_queue",
     "pipeline",
     "prompt_timeline",
     "prompt_track",

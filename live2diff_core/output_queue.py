@@ -1,0 +1,80 @@
+"""Finished frames on their way out of a stream: in order, each as often as it is due."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+
+class OutputQueue:
+    """Keeps count of what has come in and must come out.
+
+    Attributes:
+        frames_out: frames given out so far.
+    """
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.frames_out = 0
+        # How often each frame that is still inside is to be given out: once, and for its repeats.
+        self._due: list[int] = []
+        self._finished: list[Tensor] = []
+        self._last: Tensor | None = None
+
+    def enter(self) -> None:
+        """Count a frame that went into the model."""
+        self._due.append(1)
+
+    def repeat(self) -> None:
+        """Count a frame that gets the same result as the last one that entered."""
+        if self._due:
+            self._due[-1] += 1
+        else:
+            assert self._last is not None, "nothing has entered yet"
+            self._finished.append(self._last)
+
+    def leave(self, finished: Sequence[Tensor]) -> None:
+        """Take x0 of frames that the model has finished, in the order in which they entered."""
+        for x0 in finished:
+            self._finished += [x0] * self._due.pop(0)
+            self._last = x0
+
+    def take(self) -> list[Tensor]:
+        """Give out all that is finished."""
+        finished, self._finished = self._finished, []
+        self.frames_out += len(finished)
+        return finished
+
+    def take_one(self) -> Tensor:
+        """Give out the next finished frame; there must be one."""
+        self.frames_out += 1
+        return self._finished.pop(0)
+
+    def __bool__(self) -> bool:
+        """Whether anything is finished."""
+        return bool(self._finished)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What is kept, by name; not copied."""
+        last = {} if self._last is None else {"last": self._last}
+        return {
+            "frames_out": torch.tensor(self.frames_out),
+            "due": torch.tensor(self._due, dtype=torch.int64),
+            **{f"finished.{index}": x0 for index, x0 in enumerate(self._finished)},
+            **last,
+        }
+
+    @classmethod
+    def from_state_dict(
+        cls, state: Mapping[str, Tensor], device: torch.device | None = None
+    ) -> OutputQueue:
+        """Make the queue again that `state_dict` gave, on `device` or where the state is."""
+        queue = cls()
+        queue.frames_out = int(state["frames_out"])
+        queue._due = state["due"].tolist()
+        finished = sum(name.startswith("finished.") for name in state)
+        queue._finished = [state[f"finished.{index}"].to(device) for index in range(finished)]
+        queue._last = state["last"].to(device) if "last" in state else None
+        return queue

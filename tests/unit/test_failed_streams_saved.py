@@ -1,0 +1,63 @@
+"""Streams that failed in between are saved as they are."""
+
+import pytest
+import torch
+import toy_stream as toy
+
+from live2diff_core.frame_translator import FrameTranslator
+from live2diff_core.live_stream import LiveStream
+from live2diff_core.noise import FrameNoise
+from live2diff_core.prompt_timeline import PromptChange, PromptTimeline
+from live2diff_core.session import StreamSession
+from live2diff_core.similar_frames import FilterSettings
+from live2diff_core.state_file import read_state, save_state
+
+
+class Coder:
+    def encode(self, images):
+        latents = images.movedim(-1, 1)
+        return torch.cat([latents, torch.zeros_like(latents[:, :1])], dim=1)
+
+    def decode(self, latents):
+        return latents[:, :3].movedim(1, -1).sigmoid()
+
+
+def live_stream(model):
+    session = StreamSession(toy.schedule(1), model, FrameNoise(7))
+    translator = FrameTranslator(session, 7)
+    translator.attach(model, Coder(), similar=FilterSettings(0.9, 10))
+    return LiveStream("live", {}, "", translator)
+
+
+def test_a_stream_that_failed_to_decode_can_be_saved(tmp_path):
+    """Its last latent is also one that waits for the VAE; repeats wait as often as they are due."""
+    live, image = live_stream(toy.ToyModel()), torch.rand(1, *toy.SIZE, 3)
+    live.step(image, hold=False)
+    live.translator._vae.decode = None
+    with pytest.raises(TypeError):
+        live.step(image + torch.randn(1, *toy.SIZE, 3) * 5, hold=False)
+    live.save(tmp_path / "s")
+    state, _ = read_state(tmp_path / "s")
+    last = state["translator/session/output/last"]
+    assert torch.equal(state["translator/latents/0"], last)
+
+
+def test_a_stream_that_failed_after_its_memory_was_reset_can_be_saved(tmp_path):
+    """What was inside is finished then, and its last frame may be repeated."""
+    timeline = PromptTimeline((PromptChange(2, restart=True),))
+    model = toy.ToyModel()
+    session = StreamSession(toy.schedule(2), model, FrameNoise(7), timelines=(timeline,))
+    session.step(toy.frames(2))
+    model.fail_at = len(model.plans) + 2
+    with pytest.raises(InterruptedError):
+        session.push(toy.frames(1)[0])
+    save_state(tmp_path / "s", session.state_dict(), {})
+    state, _ = read_state(tmp_path / "s")
+    assert torch.equal(state["output/finished.0"], state["output/last"])
+
+
+def test_parts_of_one_tensor_can_be_saved(tmp_path):
+    whole = torch.rand(3, 4)
+    save_state(tmp_path / "s", {"a": whole, "b": whole[1], "c": whole[1:]}, {})
+    state, _ = read_state(tmp_path / "s")
+    assert torch.equal(state["c"][0], state["b"]) and torch.equal(state["a"], whole)

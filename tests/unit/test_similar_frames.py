@@ -1,0 +1,396 @@
+"""Similar frames are skipped: fewer model calls, the same number of frames, nothing mixed up."""
+
+import pytest
+import torch
+import toy_stream as toy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from live2diff_core.config import AttentionMode, StreamConfig
+from live2diff_core.frame_translator import FrameTranslator
+from live2diff_core.motion_memory import MotionMemory
+from live2diff_core.noise import FrameNoise
+from live2diff_core.prompt_timeline import PromptChange, PromptTimeline
+from live2diff_core.session import StreamSession
+from live2diff_core.similar_frames import FilterSettings, SimilarFrameFilter
+
+SEED = 7
+CAUSAL = StreamConfig(6, 1, AttentionMode.CAUSAL)
+CONFIGS = {"no memory": None, "warm-up": StreamConfig(6, 3), "causal": CAUSAL}
+every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+ALWAYS = FilterSettings(0.9, 1000)
+
+
+def still(count, change_at=(), seed=0):
+    """[F, H, W, 3] pictures in 0..1: one picture until a change, then another."""
+    generator = torch.Generator().manual_seed(seed)
+    images = []
+    for frame in range(count):
+        if frame == 0 or frame in change_at:
+            picture = torch.rand(*toy.SIZE, 3, generator=generator)
+        images.append(picture)
+    return torch.stack(images)
+
+
+def noisy(count, amount, seed=0):
+    """One picture with a little noise on each frame."""
+    generator = torch.Generator().manual_seed(seed)
+    return still(count) + amount * torch.randn(count, *toy.SIZE, 3, generator=generator)
+
+
+def decisions(similar, images, first=0):
+    """Whether each frame is skipped, with nothing else to hold it back."""
+    skipped = []
+    for frame, image in enumerate(images, first):
+        skipped.append(similar.skips(frame, image))
+        if skipped[-1]:
+            similar.skipped()
+        else:
+            similar.translated(image)
+    return skipped
+
+
+# Decisions
+
+
+def test_equal_frames_are_skipped_and_others_are_not():
+    found = decisions(SimilarFrameFilter(SEED, FilterSettings(0.999, 100)), still(12, (5, 6, 9)))
+    assert [frame for frame in range(12) if not found[frame]] == [0, 5, 6, 9]
+
+
+@given(st.integers(1, 30), st.integers(0, 8), st.integers(0, 2**64 - 1))
+def test_at_most_so_many_in_a_row(count, most, seed):
+    found = decisions(SimilarFrameFilter(seed, FilterSettings(0.5, most)), still(count))
+    assert found == [frame % (most + 1) != 0 for frame in range(count)]
+
+
+@pytest.mark.parametrize("settings", [None, FilterSettings(1.0, 100), FilterSettings(0.0, 0)])
+def test_nothing_is_skipped(settings):
+    assert not any(decisions(SimilarFrameFilter(SEED, settings), still(20)))
+
+
+def test_unlike_frames_are_never_skipped():
+    pictures = torch.randn(40, 8, 8, 3, generator=torch.Generator().manual_seed(0))
+    assert not any(decisions(SimilarFrameFilter(SEED, FilterSettings(0.6, 100)), pictures))
+
+
+def test_the_chance_grows_from_the_threshold_to_certainty():
+    """Pairs of a given similarity, over many frames: the part of them that is skipped."""
+    first = torch.tensor([1.0, 0.0])
+    for similarity, chance in ((0.79, 0.0), (0.8, 0.0), (0.85, 0.25), (0.95, 0.75), (1.0, 1.0)):
+        other = torch.tensor([similarity, (1 - similarity**2) ** 0.5])
+        similar = SimilarFrameFilter(SEED, FilterSettings(0.8, 10_000))
+        similar.translated(first)
+        skipped = sum(similar.skips(frame, other) for frame in range(2000)) / 2000
+        assert abs(skipped - chance) <= (0.04 if 0 < chance < 1 else 0.001)
+
+
+def test_slow_changes_add_up():
+    """Each frame is like the one before it, but no longer like the last translated one."""
+    turn = torch.arange(60.0) / 100
+    images = torch.stack([turn.cos(), turn.sin()], dim=1)
+    found = decisions(SimilarFrameFilter(SEED, FilterSettings(0.98, 100)), images)
+    translated = [frame for frame in range(60) if not found[frame]]
+    assert any(found) and all(b - a <= 20 for a, b in zip(translated, translated[1:], strict=False))
+    assert len(translated) >= 4
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=20)
+def test_decisions_follow_from_seed_and_frame(data):
+    """However the stream is cut, saved and loaded."""
+    images, options = noisy(20, 0.05), FilterSettings(0.98, 5)
+    whole = decisions(SimilarFrameFilter(SEED, options), images)
+    cuts = sorted(data.draw(st.sets(st.integers(0, 20), max_size=4)))
+    similar, found = SimilarFrameFilter(SEED, options), []
+    for start, stop in zip([0, *cuts], [*cuts, 20], strict=True):
+        state = {name: tensor.clone() for name, tensor in similar.state_dict().items()}
+        similar = SimilarFrameFilter(SEED, options)
+        similar.load_state_dict(state)
+        found += decisions(similar, images[start:stop], start)
+    assert found == whole and 0 < sum(whole) < 20
+
+
+def test_seeds_decide_otherwise():
+    images = noisy(40, 0.05)
+    found = {
+        tuple(decisions(SimilarFrameFilter(s, FilterSettings(0.98)), images)) for s in range(4)
+    }
+    assert len(found) == 4
+
+
+@pytest.mark.parametrize(
+    "numbers, message",
+    [((1.01, 1), "1.01"), ((-0.1, 1), "0 to 1"), ((float("nan"), 1), "nan"), ((0.5, -1), "-1")],
+)
+def test_numbers_out_of_range(numbers, message):
+    with pytest.raises(ValueError, match=message):
+        FilterSettings(*numbers)
+
+
+# Sessions
+
+
+def opened(config, steps, noise=None, timelines=()):
+    memory = config and MotionMemory(config, {"positive": steps})
+    noise = noise or FrameNoise(SEED)
+    return StreamSession(toy.schedule(steps), toy.ToyModel(), noise, memory, timelines=timelines)
+
+
+def feed(session, latents, wanted):
+    """Repeat the frames in `wanted` where that can be: (outputs, frames repeated)."""
+    found, repeated = [], set()
+    for frame, latent in enumerate(latents):
+        if frame in wanted and session.can_repeat:
+            repeated.add(frame)
+            found += session.repeat()
+        else:
+            found += session.push(latent)
+        assert session.frames_out == len(found) <= session.frames_in == frame + 1
+    return [*found, *session.drain()], repeated
+
+
+@every_config
+@given(data=st.data())
+@settings(deadline=None, max_examples=15)
+def test_the_model_sees_the_translated_frames_as_consecutive(config, data):
+    """Equal to a stream of those alone, each with its own noise, and shown as often as due."""
+    count, steps = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 4))
+    latents, wanted = toy.frames(count), data.draw(st.sets(st.integers(0, 19)))
+    found, repeated = feed(opened(config, steps), latents, wanted)
+    kept = [frame for frame in range(count) if frame not in repeated]
+    noise = FrameNoise(SEED)
+    alone = opened(config, steps, lambda order, step, shape: noise(kept[order], step, shape))
+    outputs = [*alone.step(latents[kept]), *alone.flush()]
+    shown = [sum(k <= frame for k in kept) - 1 for frame in range(count)]
+    assert len(found) == count
+    assert all(torch.equal(x0, outputs[n]) for x0, n in zip(found, shown, strict=True))
+    assert [found[f] is found[f - 1] for f in range(1, count)] == [
+        f in repeated for f in range(1, count)
+    ]
+
+
+@every_config
+@pytest.mark.parametrize("steps", [1, 3])
+def test_first_frame_and_warm_up_are_translated(config, steps):
+    _, repeated = feed(opened(config, steps), toy.frames(12), set(range(12)))
+    assert repeated == set(range(3 if config is CONFIGS["warm-up"] else 1, 12))
+
+
+def test_frames_where_the_prompt_changes_are_translated():
+    changes = (PromptChange(5), PromptChange(8, blend=2))
+    session = opened(None, 3, timelines=(PromptTimeline(changes),))
+    _, repeated = feed(session, toy.frames(14), set(range(14)))
+    assert set(range(14)) - repeated == {0, 5, 8, 9, 10}
+
+
+def test_the_warm_up_after_a_restart_is_translated():
+    timeline = PromptTimeline((PromptChange(7, restart=True),))
+    session = opened(StreamConfig(6, 3), 2, timelines=(timeline,))
+    found, repeated = feed(session, toy.frames(14), set(range(14)))
+    assert set(range(14)) - repeated == {0, 1, 2, 7, 8, 9} and len(found) == 14
+
+
+def test_what_cannot_repeat_says_so():
+    session = opened(None, 2)
+    with pytest.raises(RuntimeError, match="frame 0 cannot repeat"):
+        session.repeat()
+    session.push(toy.frames(1)[0])
+    session.flush()
+    assert not session.can_repeat
+    with pytest.raises(RuntimeError, match="cannot repeat"):
+        session.repeat()
+
+
+# Pictures
+
+
+class Coder:
+    """Pictures of latent size; counts what it codes, and fails to decode on demand."""
+
+    def __init__(self):
+        self.encoded = self.decoded = self.tries = 0
+        self.fail_at = ()
+
+    def encode(self, images):
+        self.encoded += len(images)
+        latents = images.movedim(-1, 1)
+        return torch.cat([latents, torch.zeros_like(latents[:, :1])], dim=1)
+
+    def decode(self, latents):
+        self.tries += 1
+        if self.tries in self.fail_at:
+            raise InterruptedError("stopped while decoding")
+        self.decoded += len(latents)
+        return latents[:, :3].movedim(1, -1).sigmoid()
+
+
+class Depth:
+    """Brightness for depth; counts."""
+
+    seen = 0
+
+    def infer(self, images):
+        self.seen += len(images)
+        return images.mean(dim=3) * 7 + 1
+
+
+class Model(toy.ToyModel):
+    """What a translator asks of an opened model with depth."""
+
+    encode_depth = staticmethod(lambda depth: depth)
+
+
+def translator(config, options, steps=2, coder=None, depth=None):
+    made = FrameTranslator(opened(config, steps), SEED)
+    resize = lambda depth, height, width: depth  # noqa: E731
+    made.attach(Model(), coder or Coder(), depth, resize, options)
+    return made
+
+
+def translated(images, config, options, steps=2):
+    made = translator(config, options, steps, depth=Depth())
+    pushed = [picture for image in images for picture in made.push(image)]
+    return [*pushed, *made.drain()]
+
+
+@every_config
+def test_skipped_frames_cost_nothing(config):
+    images, coder, depth = still(20, (8, 15)), Coder(), Depth()
+    made = translator(config, ALWAYS, 2, coder, depth)
+    found = [picture for image in images for picture in made.push(image)]
+    found += made.drain()
+    kept = 5 if config is CONFIGS["warm-up"] else 3
+    # Every picture and its depth go through the VAE.
+    assert (coder.encoded, depth.seen, coder.decoded) == (2 * kept, kept, kept)
+    rows = sum(len(plan.rows) for plan in made.session.pipeline.model.plans)
+    assert len(found) == 20 and rows == 2 * kept
+    changes = [f for f in range(1, 20) if found[f] is not found[f - 1]]
+    assert changes == ([1, 2, 8, 15] if kept == 5 else [8, 15])
+
+
+@every_config
+@pytest.mark.parametrize("options", [None, FilterSettings(1.0)])
+def test_without_skipping_it_is_the_plain_stream(config, options):
+    images = still(9)
+    made, plain = (translated(images, config, o) for o in (options, FilterSettings(0.5, 0)))
+    assert len({picture.numpy().tobytes() for picture in made}) == 9
+    assert all(torch.equal(*pair) for pair in zip(made, plain, strict=True))
+
+
+@every_config
+@given(data=st.data())
+@settings(deadline=None, max_examples=12)
+def test_saved_and_loaded_anywhere_is_uninterrupted(config, data):
+    count, steps = data.draw(st.integers(1, 18)), data.draw(st.integers(1, 3))
+    options = FilterSettings(0.98, data.draw(st.integers(0, 4)))
+    images, saves = noisy(count, 0.05), data.draw(st.sets(st.integers(0, 18)))
+    made, found = translator(config, options, steps, depth=Depth()), []
+    for frame, image in enumerate(images):
+        if frame in saves:
+            state = {name: tensor.clone() for name, tensor in made.state_dict().items()}
+            made = translator(config, options, steps, depth=Depth())
+            made.load_state_dict(state)
+        found += made.push(image)
+    if count in saves:
+        state = made.state_dict()
+        made = translator(config, options, steps, depth=Depth())
+        made.load_state_dict(state)
+    found += made.drain()
+    expected = translated(images, config, options, steps)
+    assert len(found) == count == made.session.frames_out
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
+@every_config
+@pytest.mark.parametrize("call", [1, 2, 3, 4, 6])
+def test_a_failed_decode_loses_nothing(config, call):
+    """The frame is in; what could not be decoded comes with the next frames, in order."""
+    images, options = still(16, (4, 5, 9, 10, 11)), FilterSettings(0.9, 2)
+    coder, found, failures = Coder(), [], 0
+    coder.fail_at = (call, call + 1)
+    made = translator(config, options, 2, coder, Depth())
+    for image in images:
+        try:
+            found += made.push(image)
+        except InterruptedError:
+            failures += 1
+    while made.session.frames_out < 16 or made._latents or made._pictures:
+        try:
+            for picture in made.drain():
+                found.append(picture)
+        except InterruptedError:
+            failures += 1
+    expected = translated(images, config, options)
+    assert failures == 2 and len(found) == 16
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
+def test_pictures_that_could_not_be_decoded_are_saved():
+    images, coder = still(10, (3, 4, 6)), Coder()
+    coder.fail_at = (2,)
+    made, found = translator(None, ALWAYS, 2, coder, Depth()), []
+    for image in images:
+        try:
+            found += made.push(image)
+        except InterruptedError:
+            state = {name: tensor.clone() for name, tensor in made.state_dict().items()}
+            made = translator(None, ALWAYS, 2, Coder(), Depth())
+            made.load_state_dict(state)
+    found += made.drain()
+    expected = translated(images, None, ALWAYS)
+    assert len(found) == 10
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("stage", ["encode", "model"])
+def test_a_frame_that_failed_before_the_model_can_be_pushed_again(stage, monkeypatch):
+    images, made, found = noisy(14, 0.05), translator(None, FilterSettings(0.98, 3)), []
+    model, encode = made.session.pipeline.model, made._vae.encode
+
+    def fail_once(*_):
+        made._vae.encode = encode
+        raise InterruptedError("stopped while encoding")
+
+    for frame, image in enumerate(images):
+        if stage == "model":
+            model.fail_at = 5
+        elif frame == 6:
+            made._vae.encode = fail_once
+        try:
+            found += made.push(image)
+        except InterruptedError:
+            found += made.push(image)
+    found += made.drain()
+    plain = translator(None, FilterSettings(0.98, 3))
+    expected = [p for image in images for p in plain.push(image)]
+    expected += plain.drain()
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (512, 512)], ids=str)
+@pytest.mark.parametrize("brightness", [0.0, 1e-6, 0.5, None])
+def test_equal_frames_are_skipped_whatever_they_show(size, brightness):
+    """Latents that are all 0, too, which have no direction to compare."""
+    picture = torch.rand(*size, 3) if brightness is None else torch.full((*size, 3), brightness)
+    similar = SimilarFrameFilter(7, FilterSettings(0.9999, 1000))
+    similar.translated(picture)
+    assert all(similar.skips(frame, picture.clone()) for frame in range(20))
+
+
+def test_zero_and_another_picture_are_unlike():
+    similar = SimilarFrameFilter(7, FilterSettings(0.0, 1000))
+    similar.translated(torch.zeros(8, 8, 3))
+    assert not any(similar.skips(frame, torch.rand(8, 8, 3)) for frame in range(20))
+
+
+def test_large_frames_are_compared_as_exactly_as_small_ones():
+    """Sums over millions of pixels in float32 are off by more than the filter looks at."""
+    first = torch.rand(1080, 1920, 3, generator=torch.Generator().manual_seed(0))
+    other = first + 0.02 * torch.randn(first.shape, generator=torch.Generator().manual_seed(1))
+    a, b = first.double().flatten(), other.double().flatten()
+    chance = 1 - (1 - (a @ b / a.norm() / b.norm()).item()) / (1 - 0.999)
+    similar = SimilarFrameFilter(7, FilterSettings(0.999, 10_000))
+    similar.translated(first)
+    skipped = sum(similar.skips(frame, other) for frame in range(40)) / 40
+    assert abs(skipped - chance) < 0.15
