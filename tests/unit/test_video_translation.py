@@ -146,3 +146,9 @@ def test_progress_counts_finished_frames():
     run.run()
     assert seen == list(range(1, 10))
     assert run.times.frames == 9 and "9 frames" in run.times.table()
+    stages = ["decode", "vae encode", "model", "vae decode", "encode"]
+    assert list(run.times.stages) == stages
+    assert [line.rsplit(maxsplit=4)[0].strip() for line in run.times.table().splitlines()[1:]] == [
+        *stages,
+        "total",
+    ]
