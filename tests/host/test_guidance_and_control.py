@@ -17,6 +17,7 @@ from host_stream import (
     translate,
     translate_at_once,
 )
+from tiny_control import TinyControl, numbered
 
 LIMIT = 1e-4
 COUNT = 6
@@ -107,32 +108,11 @@ def test_prompts_one_by_one_are_prompts_together(sd15, motion, request):
 # ControlNets
 
 
-class TinyControl(torch.nn.Module):
-    """Adds the mean of each row's hint to the middle block, and notes the hints it saw."""
-
-    dtype = torch.float32
-
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.ones(1))
-        self.seen = []
-
-    def forward(self, x, hint, timesteps, context, **_):
-        rows = hint.mean((1, 2, 3)).expand(len(x))
-        self.seen.append([round(value) for value in rows.tolist()])
-        return {"input": [], "middle": [rows.view(-1, 1, 1, 1).clone()], "output": []}
-
-
 def control_net(images, time_range=(0.0, 1.0), strength=20.0):
     """A ControlNet of the host's own class."""
     control = comfy.controlnet.ControlNet(TinyControl(), load_device=torch.device("cpu"))
     control.set_cond_hint(images, strength, time_range)
     return control
-
-
-def numbered(count):
-    """Image f is filled with f + 1."""
-    return torch.arange(1.0, count + 1).view(count, 1, 1, 1).expand(count, 3, 64, 80).clone()
 
 
 def controlled(control, seed=0):
@@ -142,7 +122,7 @@ def controlled(control, seed=0):
 @pytest.mark.parametrize("cfg", [1.0, 2.0])
 @torch.inference_mode()
 def test_every_row_is_shown_its_own_frame(model, cfg):
-    control = control_net(numbered(COUNT))
+    control = control_net(numbered(0, COUNT))
     asked = []
     with Stream(model, SIZE, COUNT, steps=3, positive=controlled(control), cfg=cfg) as stream:
         host = stream.host
@@ -160,27 +140,27 @@ def test_every_row_is_shown_its_own_frame(model, cfg):
 @pytest.mark.parametrize("cfg", [1.0, 2.0])
 @pytest.mark.parametrize("time_range", [(0.0, 1.0), (0.0, 0.6), (0.6, 1.0)])
 def test_control_is_the_same_at_once(same_at_once, model, cfg, time_range):
-    control = control_net(numbered(COUNT), time_range)
+    control = control_net(numbered(0, COUNT), time_range)
     found = same_at_once(positive=controlled(control), steps=3, cfg=cfg)
     assert relative_error(found, translate(model, frames(COUNT), steps=3, cfg=cfg)) > 1e-3
 
 
 def test_chained_controls(same_at_once):
-    first = control_net(numbered(COUNT))
-    second = control_net(numbered(COUNT).flip(0)).set_previous_controlnet(first)
+    first = control_net(numbered(0, COUNT))
+    second = control_net(numbered(0, COUNT).flip(0)).set_previous_controlnet(first)
     same_at_once(positive=controlled(second))
     rows = zip(first.control_model.seen, second.control_model.seen, strict=True)
     assert all(a + b == COUNT + 1 for one, other in rows for a, b in zip(one, other, strict=True))
 
 
 def test_one_image_for_all_frames(same_at_once, model):
-    control = control_net(numbered(1))
+    control = control_net(numbered(0, 1))
     same_at_once(positive=controlled(control))
     assert {value for call in control.control_model.seen for value in call} == {1}
 
 
 def test_the_users_control_is_not_touched(model):
-    control = control_net(numbered(COUNT))
+    control = control_net(numbered(0, COUNT))
     positive = controlled(control)
     before = dict(vars(control))
     translate(model, frames(COUNT), positive=positive, cfg=2.0)
@@ -188,7 +168,7 @@ def test_the_users_control_is_not_touched(model):
     after = vars(control)
     assert after.keys() == before.keys()
     assert all(after[name] is before[name] for name in before)
-    assert torch.equal(control.cond_hint_original, numbered(COUNT))
+    assert torch.equal(control.cond_hint_original, numbered(0, COUNT))
 
 
 @pytest.mark.parametrize("count", [2, COUNT - 1, COUNT + 1])
@@ -197,7 +177,7 @@ def test_other_counts_of_images_are_refused(model, count):
     with pytest.raises(
         error, match=f"got {count} images for {COUNT} frames.*exactly one per frame"
     ):
-        translate(model, frames(COUNT), positive=controlled(control_net(numbered(count))))
+        translate(model, frames(COUNT), positive=controlled(control_net(numbered(0, count))))
 
 
 # Conditionings for a part of the steps, of the picture, or of the frames

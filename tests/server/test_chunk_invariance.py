@@ -8,25 +8,28 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from live_graphs import SAMPLING, live2diff_models
 from PIL import Image
 from safetensors.torch import load_file
-from video_graphs import CHECKPOINT, decode, node, saved, video_graph
+from video_graphs import decode, node, saved, video_graph
 
 pytestmark = pytest.mark.server
 
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
-SIDE, WARMUP, WINDOW = 64, 2, 6
+SIDE = 64
+BANK = node(
+    "Live2DiffApplyFeatureBank",
+    model=["live2diff", 0],
+    bank="merge",
+    queue_frames=2,
+    interval=4,
+    fusion_strength=0.4,
+    similarity_threshold=0.9,
+    fuse="middle, up 2",
+    extend="all",
+)
 # What one-frame and whole-clip runs of the VAE may differ by.
 ROUNDING = 1e-5
-SAMPLING = {
-    "model": ["apply", 0],
-    "positive": ["positive", 0],
-    "negative": ["positive", 0],
-    "seed": 7,
-    "steps": 4,
-    "denoise": 0.5,
-    "cfg": 1.0,
-}
 
 
 @pytest.fixture(scope="module")
@@ -55,36 +58,9 @@ def make_clip(server, count, seed):
 
 def models(bank=True):
     """Loaders, the prompt, and a MODEL with both memories, or with the motion module alone."""
-    nodes = {
-        "checkpoint": node("CheckpointLoaderSimple", ckpt_name=CHECKPOINT),
-        "motion": node("Live2DiffLoadMotionModule", motion_module="live2diff.ckpt"),
-        "settings": node(
-            "Live2DiffSettings",
-            warmup_frames=WARMUP,
-            window_size=WINDOW,
-            attention_mode="causal_warmup",
-        ),
-        "live2diff": node(
-            "Live2DiffApply",
-            model=["checkpoint", 0],
-            motion_module=["motion", 0],
-            settings=["settings", 0],
-        ),
-        "apply": node(
-            "Live2DiffApplyFeatureBank",
-            model=["live2diff", 0],
-            bank="merge",
-            queue_frames=2,
-            interval=4,
-            fusion_strength=0.4,
-            similarity_threshold=0.9,
-            fuse="middle, up 2",
-            extend="all",
-        ),
-        "positive": node("CLIPTextEncode", clip=["checkpoint", 1], text="a painting"),
-    }
+    nodes = live2diff_models()
     # The bank is expensive on a CPU: long streams go without it.
-    return nodes if bank else {**nodes, "apply": nodes["live2diff"]}
+    return nodes if not bank else nodes | {"live2diff": nodes["apply"], "apply": BANK}
 
 
 def sampled(server, clip, bank=True):

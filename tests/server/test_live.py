@@ -6,51 +6,15 @@ import urllib.request
 
 import numpy as np
 import pytest
+from live_graphs import SAMPLING, live2diff_models
 from PIL import Image
+from video_graphs import node
 
 from devtools.websocket import PromptError
 
 pytestmark = pytest.mark.server
 
 SIDE, COUNT = 64, 40
-WARMUP, WINDOW = 2, 6
-CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
-
-
-def node(class_type, **inputs):
-    return {"class_type": class_type, "inputs": inputs}
-
-
-def models():
-    """Loaders, the patched MODEL and the prompt."""
-    return {
-        "checkpoint": node("CheckpointLoaderSimple", ckpt_name=CHECKPOINT),
-        "motion": node("Live2DiffLoadMotionModule", motion_module="live2diff.ckpt"),
-        "settings": node(
-            "Live2DiffSettings",
-            warmup_frames=WARMUP,
-            window_size=WINDOW,
-            attention_mode="causal_warmup",
-        ),
-        "apply": node(
-            "Live2DiffApply",
-            model=["checkpoint", 0],
-            motion_module=["motion", 0],
-            settings=["settings", 0],
-        ),
-        "positive": node("CLIPTextEncode", clip=["checkpoint", 1], text="a painting"),
-    }
-
-
-SAMPLING = {
-    "model": ["apply", 0],
-    "positive": ["positive", 0],
-    "negative": ["positive", 0],
-    "seed": 7,
-    "steps": 4,
-    "denoise": 0.5,
-    "cfg": 1.0,
-}
 
 
 class Live:
@@ -74,7 +38,7 @@ class Live:
             **changes,
         }
         return {
-            **models(),
+            **live2diff_models(),
             "clip": node("LoadImage", image=self.clip),
             "frame": node("ImageFromBatch", image=["clip", 0], batch_index=first, length=count),
             "step": node("Live2DiffStreamStep", **inputs),
@@ -117,7 +81,7 @@ def clip(comfy_server):
 def expected(comfy_server, clip):
     """The clip through VAE Encode, Stream Sampler and VAE Decode."""
     graph = {
-        **models(),
+        **live2diff_models(),
         "clip": node("LoadImage", image=clip),
         "encode": node("VAEEncode", pixels=["clip", 0], vae=["checkpoint", 2]),
         "sample": node("Live2DiffStreamSampler", **SAMPLING, frames=["encode", 0]),
