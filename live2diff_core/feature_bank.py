@@ -7,7 +7,7 @@ N tokens, C channels, M tokens in the bank (N, or N for each queued frame).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import torch
@@ -69,6 +69,16 @@ class BankConfig:
                     f"there is no level {level!r} with self-attention in SD1.5; there are "
                     f"{', '.join(ALL_LEVELS)}."
                 )
+
+    def normalised(self) -> BankConfig:
+        """The same bank without what makes no difference: order of levels, an unused queue."""
+        default = BankConfig.queue_frames
+        return replace(
+            self,
+            queue_frames=self.queue_frames if self.kind is BankKind.QUEUE else default,
+            fuse=tuple(level for level in ALL_LEVELS if level in self.fuse),
+            extend=tuple(level for level in ALL_LEVELS if level in self.extend),
+        )
 
     @property
     def frames(self) -> int:

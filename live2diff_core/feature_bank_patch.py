@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from .applied_memory import StreamShape, add_memory, applied_memories
-from .bank_memory import BankMemory, BankStep, FrameMeeting, by_bank_size, extend
+from .bank_memory import BankMemory
+from .bank_step import BankStep, FrameMeeting, by_bank_size, extend
 from .feature_bank import BankConfig
 from .memory_estimate import tokens
 from .noise import TokenOrder
@@ -56,10 +57,16 @@ def apply_feature_bank(model: Any, config: BankConfig) -> Any:
             "This MODEL already carries a feature bank. Connect the MODEL from before the other "
             f"'{TITLE}'."
         )
+    taken = _attention_patches(model)
     patched = model.clone()
     used = [a for a in attentions if a.level in (*config.extend, *config.fuse)]
     add_memory(patched, AppliedFeatureBank(config, tuple(used)))
     for attention in used:
+        if attention.block in taken:
+            raise UnsupportedModelError(
+                f"Another node already replaced the self-attention of {attention.level}, which "
+                f"'{TITLE}' needs. Remove it, or leave that level out of fuse and extend."
+            )
         extends, fuses = attention.level in config.extend, attention.level in config.fuse
         patched.set_model_attn1_replace(_ExtendedAttention(extends, fuses), *attention.block)
     patched.set_model_attn1_output_patch(
@@ -101,11 +108,28 @@ class AppliedFeatureBank:
         return 2 * values * shape.passes * shape.bytes_per_value
 
     def check(self, model: Any) -> None:
-        """Nothing that a later node does makes it unusable."""
+        """Refuse a MODEL in which another node took over one of the self-attentions.
+
+        Raises:
+            UnsupportedModelError: a later node did.
+        """
+        replaced = _attention_patches(model)
+        for attention in self.attentions:
+            if not isinstance(replaced.get(attention.block), _ExtendedAttention):
+                raise UnsupportedModelError(
+                    f"A node behind '{TITLE}' replaced the self-attention of {attention.level} "
+                    "for itself. Remove it, or leave that level out of fuse and extend."
+                )
 
     def fingerprint(self) -> dict[str, str]:
         """Name all settings."""
-        return {"feature bank": str(self.config)}
+        return {"feature bank": str(self.config.normalised())}
+
+
+def _attention_patches(model: Any) -> dict[Any, Any]:
+    """What nodes put in place of self-attentions, by block."""
+    options = model.model_options.get("transformer_options", {})
+    return options.get("patches_replace", {}).get("attn1", {})
 
 
 def self_attentions(unet: Any) -> list[SelfAttention]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import comfy.hooks
@@ -11,6 +12,7 @@ import comfy.model_sampling
 import torch
 
 from .applied_memory import AppliedMemory, applied_memories
+from .guidance import Guidance, GuidanceMode
 from .memory_estimate import format_bytes
 from .sd15_model import UnsupportedModelError
 
@@ -41,7 +43,7 @@ def check_memory(needed: int, device: torch.device) -> None:
             f"The stream's memory needs {format_bytes(needed)}, but {device} has only "
             f"{format_bytes(int(limit))} for it. Use smaller frames, fewer denoising steps (lower "
             "denoise), a smaller window in 'Configure Warm-up & KV-Cache' or a shorter queue in "
-            "'Apply Feature Bank', or cfg 1."
+            "'Apply Feature Bank', or cfg 1 (or guidance 'self', which needs no more)."
         )
 
 
@@ -58,8 +60,8 @@ def check_sampling(model: Any) -> None:
     plain = (comfy.model_sampling.EPS, comfy.model_sampling.V_PREDICTION)
     if type(sampling).calculate_denoised not in [kind.calculate_denoised for kind in plain]:
         raise UnsupportedModelError(
-            "This MODEL's sampling was changed (ModelSamplingDiscrete with 'lcm'?). The Stream "
-            "Sampler applies the LCM scalings itself: connect the MODEL from before that node."
+            "This MODEL's sampling was changed (ModelSamplingDiscrete with 'lcm'?). The stream "
+            "nodes apply the LCM scalings themselves: connect the MODEL from before that node."
         )
 
 
@@ -80,6 +82,40 @@ def check_depth(model: Any) -> AppliedMemory:
         + "Put 'Apply Live2Diff' with live2diff.ckpt before this node (AnimateDiff's motion "
         "modules have no depth encoder), or disconnect depth."
     )
+
+
+def check_guidance(model: Any, guidance: Guidance) -> None:
+    """Refuse guidance nodes that run the negative prompt where the stream keeps no memory for it.
+
+    Raises:
+        UnsupportedModelError: such a node, and another guidance than `full`.
+    """
+    needs_negative = model.model_options.get("disable_cfg1_optimization", False)
+    if needs_negative and guidance.active is not GuidanceMode.FULL:
+        raise UnsupportedModelError(
+            "A guidance node on this MODEL needs the negative prompt at every step "
+            "(Self-Attention Guidance does). Set cfg to something else than 1 and the guidance in "
+            "'Stream Options' to 'full', or remove that node."
+        )
+
+
+def check_texts(conds: Mapping[str, Sequence[Mapping[str, Any]]], model: Any) -> None:
+    """Refuse prompts that this model cannot read.
+
+    Raises:
+        UnsupportedModelError: none at all, or from the text encoder of another kind of model.
+    """
+    width = model.model.model_config.unet_config["context_dim"]
+    for kind, parts in conds.items():
+        if not parts:
+            raise UnsupportedModelError(f"The {kind} prompt is empty: connect a CLIP Text Encode.")
+        for text in (part["cross_attn"] for part in parts):
+            if text.shape[-1] != width:
+                raise UnsupportedModelError(
+                    f"The {kind} prompt has {text.shape[-1]} channels, but this MODEL reads "
+                    f"{width}: it was encoded with another model's CLIP. Use the CLIP of an SD1.5 "
+                    "checkpoint."
+                )
 
 
 def check_hooks(conds: dict[str, list[dict]]) -> None:

@@ -26,7 +26,14 @@ from .applied_memory import StreamShape, applied_memories
 from .control_hints import ControlHints, FrameImages, HintFrames
 from .frame_conditions import FrameConditions
 from .guidance import Guidance
-from .host_checks import check_depth, check_hooks, check_memory, check_sampling
+from .host_checks import (
+    check_depth,
+    check_guidance,
+    check_hooks,
+    check_memory,
+    check_sampling,
+    check_texts,
+)
 from .prompt_timeline import PromptTimeline
 from .schedule import ConsistencySchedule
 from .sd15_model import sd15_unet
@@ -70,6 +77,7 @@ class HostModel:
         """Check and remember; nothing is loaded yet."""
         sd15_unet(model)
         check_sampling(model)
+        check_guidance(model, guidance)
         conds = {"positive": positive, "negative": negative}
         self._model = _without_dynamic_hooks(model, conds)
         self._conds = {
@@ -80,8 +88,11 @@ class HostModel:
         first["additional_models"] = [*first.get("additional_models", []), *companions]
         self._companion_bytes = companion_bytes
         self._held_bytes = held_bytes
-        self._hints = ControlHints(self._conds, hints or HintFrames(count=frames))
-        self._frame_conditions = FrameConditions(self._conds, frames)
+        # A negative prompt that guidance does not read must not decide anything either.
+        read = {k: c for k, c in self._conds.items() if k == "positive" or guidance.uses_negative}
+        check_texts(read, model)
+        self._hints = ControlHints(read, hints or HintFrames(count=frames))
+        self._frame_conditions = FrameConditions(read, frames)
         self._guidance = guidance
         self._schedule = schedule
         self._latent_size = latent_size

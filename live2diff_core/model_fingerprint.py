@@ -1,4 +1,4 @@
-"""Recognises a MODEL and its prompts by content.
+"""Recognises a MODEL by content.
 
 After other workflows, an unload, a reload or a restart, the host has other objects with other ids
 for the same weights. So these are looked at: a few values of every tensor.
@@ -7,14 +7,13 @@ for the same weights. So these are looked at: a few values of every tensor.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
 
 from .applied_memory import applied_memories
-from .model_weights import digest, sample, sample_weights, tensor_bytes
-from .prompt_track import KEY
+from .model_weights import digest, sample, sample_weights
 
 _KEPT_PATCHES = 64
 
@@ -44,34 +43,9 @@ def fingerprint_model(model: Any) -> dict[str, str]:
     return parts
 
 
-def fingerprint_prompt(conds: Iterable[Sequence[Any]]) -> str:
-    """Name the texts of ComfyUI conditionings, [[tensor, {...}], ...]."""
-    parts: list[bytes | str] = []
-    for tensor, extra in conds:
-        track = extra.get(KEY)
-        parts += [str(track.timeline)] if track else []
-        texts = track.texts if track else [tensor]
-        parts += [tensor_bytes(t) for t in (*texts, extra.get("pooled_output")) if t is not None]
-    return digest(parts)
-
-
 def fingerprint_module(module: nn.Module) -> str:
     """Name a network by its weights."""
     return sample_weights(module, "", {})
-
-
-def conditioning_layout(conds: Iterable[Sequence[Any]]) -> str:
-    """Say where and when each conditioning applies: the caches are laid out by it."""
-    return "; ".join(_layout(extra) for _, extra in conds)
-
-
-def _layout(extra: Mapping[str, Any]) -> str:
-    named = [
-        f"{key} {extra[key]}" for key in ("area", "start_percent", "end_percent") if extra.get(key)
-    ]
-    if extra.get("set_area_to_bounds") and extra.get("mask") is not None:
-        named.append(f"mask {digest([tensor_bytes(extra['mask'])])}")
-    return ", ".join(named) or "all"
 
 
 def _patches(model: Any) -> str:

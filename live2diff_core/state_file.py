@@ -37,6 +37,9 @@ def save_state(path: Path, state: Mapping[str, Tensor], settings: Mapping[str, A
         path: the file, in a folder that exists.
         state: tensors by name; they may lie on any device.
         settings: what the stream was made with; `load_state` refuses another's.
+
+    Raises:
+        StateFileError: it cannot be written; what was there before is still there.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     tensors = _on_their_own(tensors)
@@ -47,6 +50,11 @@ def save_state(path: Path, state: Mapping[str, Tensor], settings: Mapping[str, A
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except (SafetensorError, OSError) as error:
+        raise StateFileError(
+            f"The stream's state cannot be written to {path} ({error}). Is the disk full? Make "
+            "room, then run it again."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -51,7 +51,8 @@ class Live2DiffLoadDepthModel(io.ComfyNode):
             ],
             outputs=[
                 DepthModelType.Output(
-                    display_name="depth_model", tooltip="The depth model, for Estimate Depth."
+                    display_name="depth_model",
+                    tooltip="For Estimate Depth, Stream Video and Stream Step.",
                 ),
             ],
         )

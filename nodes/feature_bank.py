@@ -21,6 +21,20 @@ def levels(names: str) -> tuple[str, ...]:
     return () if chosen == ["none"] else tuple(chosen)
 
 
+def check_levels(fuse: tuple[str, ...], extend: tuple[str, ...]) -> None:
+    """Refuse levels that no bank can be made of.
+
+    Raises:
+        ValueError: from `BankConfig`, or there is none at all.
+    """
+    BankConfig(fuse=fuse, extend=extend)
+    if not fuse and not extend:
+        raise ValueError(
+            "neither fuse nor extend names a level, so the bank would do nothing. Name one, or "
+            "leave the node out."
+        )
+
+
 class Live2DiffApplyFeatureBank(io.ComfyNode):
     """Patches a MODEL."""
 
@@ -55,7 +69,11 @@ class Live2DiffApplyFeatureBank(io.ComfyNode):
     def validate_inputs(cls, fuse: str | None = None, extend: str | None = None) -> bool | str:
         """Say before the run which level there is not; linked inputs are not known yet."""
         try:
-            BankConfig(fuse=levels(fuse or ""), extend=levels(extend or ""))
+            default = BankConfig()
+            check_levels(
+                default.fuse if fuse is None else levels(fuse),
+                default.extend if extend is None else levels(extend),
+            )
         except ValueError as error:
             return f"Apply Feature Bank: {error}"
         return True
@@ -73,6 +91,7 @@ class Live2DiffApplyFeatureBank(io.ComfyNode):
         extend: str,
     ) -> io.NodeOutput:
         """Patch a clone."""
+        check_levels(levels(fuse), levels(extend))
         config = BankConfig(
             kind=BankKind(bank),
             queue_frames=queue_frames,

@@ -30,8 +30,12 @@ def live_frames(image: torch.Tensor) -> torch.Tensor:
     """Take the frames of one run, [F, H, W, 3], F at least 1.
 
     Raises:
-        ValueError: no frames, sides that are no multiple of 8, or NaN or infinite pixels.
+        ValueError: no pictures or none at all, sides that are no multiple of 8, NaN or infinity.
     """
+    if image.ndim != 4 or image.shape[-1] not in (3, 4):
+        raise ValueError(
+            f"Stream Step: expected an IMAGE [frames, height, width, 3], got {list(image.shape)}."
+        )
     frames, height, width = image.shape[:3]
     if not frames:
         raise ValueError("Stream Step: there is no frame in this run's IMAGE.")

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..live2diff_core.conditioning_fingerprint import conditioning_layout, fingerprint_prompt
 from ..live2diff_core.control_hints import ControlHintError, HintFrames
 from ..live2diff_core.depth_model import DepthModel, resize_depth
 from ..live2diff_core.frame_conditions import FrameConditionError
@@ -22,11 +23,7 @@ from ..live2diff_core.live_stream import (
     normalised,
     settings_differences,
 )
-from ..live2diff_core.model_fingerprint import (
-    conditioning_layout,
-    fingerprint_model,
-    fingerprint_prompt,
-)
+from ..live2diff_core.model_fingerprint import fingerprint_model, fingerprint_module
 from ..live2diff_core.schedule import ConsistencySchedule
 from ..live2diff_core.similar_frames import FilterSettings
 from ..live2diff_core.stream_registry import STREAMS
@@ -63,6 +60,9 @@ class StepRequest:
     def settings(self) -> dict[str, Any]:
         """What a stream cannot change without starting over."""
         height, width = self.size
+        depth = "no"
+        if self.depth_model is not None:
+            depth = f"yes {fingerprint_module(self.depth_model.patcher.model)}"
         layout = {"areas of the prompt": conditioning_layout(self.positive)}
         if self.guidance.uses_negative:
             layout["areas of the negative prompt"] = conditioning_layout(self.negative)
@@ -76,7 +76,7 @@ class StepRequest:
                 "guidance": str(self.guidance),
                 "noise": "same for all frames" if self.shared_noise else "fresh per frame",
                 "few-step model": "lcm" if self.schedule.c_skip.any() else "x0",
-                "depth": "no" if self.depth_model is None else "yes",
+                "depth": depth,
                 **layout,
             }
         )
@@ -95,6 +95,8 @@ def run_step(request: StepRequest) -> LiveOutput:
     """
     STREAMS.drop_idle()
     vae = FrameVAE(request.vae)
+    found = STREAMS.get(request.name)
+    other_prompt = isinstance(found, SavedStream) and found.prompt != request.prompt()
     live, state = _take_up(request)
     host = _host_model(request, vae, live)
     STREAMS.make_room(request.name, max(live.nbytes, host.memory_bytes), request.max_bytes)
@@ -105,6 +107,8 @@ def run_step(request: StepRequest) -> LiveOutput:
             )
             if state is not None:
                 live.load_state_dict(state)
+                if other_prompt:
+                    live.translator.similar.reset()
             base = request.model.model
             live.move(f"{host.device} {base.manual_cast_dtype or base.get_dtype()}")
             # Not before: a saved stream stays until its state has been taken up.
@@ -144,6 +148,9 @@ def _take_up(request: StepRequest) -> tuple[LiveStream, dict[str, torch.Tensor] 
     assert isinstance(found, LiveStream)
     reason = _reason_to_start_over(found, settings, prompt, request)
     if not reason:
+        if found.prompt != prompt:
+            # What a similar frame would repeat was made with the prompt before.
+            found.translator.similar.reset()
         found.prompt = prompt
         return found, None
     logging.info("Live2Diff: the stream '%s' starts over: %s.", request.name, reason)

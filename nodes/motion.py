@@ -169,7 +169,7 @@ class Live2DiffApply(io.ComfyNode):
             outputs=[
                 io.Model.Output(
                     display_name="model",
-                    tooltip="The MODEL with the motion module, for 'Stream Sampler' only.",
+                    tooltip="The MODEL with the motion module, for the stream nodes only.",
                 )
             ],
         )

@@ -42,7 +42,7 @@ class Live2DiffStreamOptions(io.ComfyNode):
                     min=0.0,
                     max=5.0,
                     step=0.05,
-                    tooltip="Strength of the negative of 'self' and 'initialize'. Less is gentler.",
+                    tooltip="How much residual noise 'self' and 'initialize' steer away from.",
                 ),
                 io.Combo.Input(
                     "noise",

@@ -20,7 +20,9 @@ def prompt_inputs() -> list:
     return [
         io.Conditioning.Input("positive", tooltip="What the video should become."),
         io.Conditioning.Input(
-            "negative", tooltip="What it should not be. Used only when cfg is not 1."
+            "negative",
+            tooltip="What it should not be. Used only when cfg is not 1, and not by the guidance "
+            "modes 'none' and 'self' of 'Stream Options'.",
         ),
     ]
 
@@ -76,7 +78,7 @@ def sigmas_input() -> io.Sigmas.Input:
         "sigmas",
         optional=True,
         tooltip="Noise levels to use in place of steps and denoise, from any core scheduler given "
-        "the MODEL from 'Apply Live2Diff'.",
+        "the same MODEL as this node.",
     )
 
 

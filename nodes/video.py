@@ -7,6 +7,7 @@ from ..live2diff_core.similar_frames import FilterSettings
 from ..live2diff_core.stream_start import StreamOptions
 from ..live2diff_core.video_reader import open_video
 from ..live2diff_core.video_writer import EncoderSettings
+from .graph_identity import upstream_identity
 from .picture_video import stream_source
 from .stream_inputs import (
     model_input,
@@ -38,7 +39,7 @@ class Live2DiffStreamVideo(io.ComfyNode):
                     display_name="video", tooltip="The translated video, for Save Video."
                 )
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
         )
 
     @classmethod
@@ -85,7 +86,8 @@ class Live2DiffStreamVideo(io.ComfyNode):
         start, duration = trim_window(video)
         with open_video(source, start, duration, frame_rate=picture_rate) as reader:
             job = VideoJob(reader, inputs, cls.hidden.unique_id)
-            result = job.run(source, start, duration)
+            upstream = upstream_identity(cls.hidden.prompt, cls.hidden.unique_id, ("video",))
+            result = job.run(source, start, duration, upstream)
         return io.NodeOutput(InputImpl.VideoFromFile(str(result)))
 
 

@@ -1,19 +1,12 @@
 """Names a run of Stream Video by everything that decides its result, so that it can be resumed."""
 
 import hashlib
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ..live2diff_core.model_fingerprint import (
-    conditioning_layout,
-    fingerprint_model,
-    fingerprint_module,
-    fingerprint_prompt,
-)
+from ..live2diff_core.conditioning_fingerprint import fingerprint_conditioning
+from ..live2diff_core.model_fingerprint import fingerprint_model, fingerprint_module
 
 _EDGE_BYTES = 1 << 20
 
@@ -22,12 +15,11 @@ def run_settings(inputs: Any) -> dict[str, Any]:
     """Name what `VideoInputs` hold: JSON values by name."""
     prompts = ["positive", "negative"] if inputs.guidance.uses_negative else ["positive"]
     depth = inputs.depth_model
-    schedule = inputs.schedule
+    schedule, base = inputs.schedule, inputs.model.model
     return {
         **fingerprint_model(inputs.model),
-        **{kind: fingerprint_prompt(getattr(inputs, kind)) for kind in prompts},
-        **{f"{kind} layout": conditioning_layout(getattr(inputs, kind)) for kind in prompts},
-        "controls": [_controls(getattr(inputs, kind)) for kind in prompts],
+        "computes in": str(base.manual_cast_dtype or base.get_dtype()),
+        **{kind: fingerprint_conditioning(getattr(inputs, kind)) for kind in prompts},
         "vae": fingerprint_module(inputs.vae.first_stage_model),
         "depth model": "none" if depth is None else fingerprint_module(depth.patcher.model),
         "timesteps": list(schedule.timesteps),
@@ -64,25 +56,3 @@ def _edges(file: Any, size: int) -> str:
         file.seek(position)
         digest.update(file.read(_EDGE_BYTES))
     return digest.hexdigest()[:16]
-
-
-def _controls(conds: list) -> list[str]:
-    """Name the ControlNets of conditionings: their settings and their pictures."""
-    return [
-        " ".join([type(c).__name__, str(c.strength), str(c.timestep_percent_range), _picture(c)])
-        for _, extra in conds
-        for c in _chain(extra.get("control"))
-    ]
-
-
-def _chain(control: Any) -> Iterator[Any]:
-    while control is not None:
-        yield control
-        control = control.previous_controlnet
-
-
-def _picture(control: Any) -> str:
-    hint = control.cond_hint_original
-    if not isinstance(hint, torch.Tensor):
-        return "none"
-    return hashlib.sha256(hint.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]

@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import comfy.model_management
 import comfy.utils
 import folder_paths
 from PIL import Image
@@ -40,6 +41,7 @@ from .video_identity import run_settings, source_identity
 PARTIAL_FOLDER = "live2diff_partial"
 STATE_FILE = "stream.safetensors"
 PREVIEW_SECONDS, PREVIEW_PIXELS = 0.5, 512
+FRAMES_PER_SKIP = 100
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,19 @@ class VideoJob:
         self._vae = FrameVAE(inputs.vae)
         logging.info("Live2Diff: video of %s", self._plan)
 
-    def run(self, source: str | BytesIO, start: float, duration: float) -> Path:
-        """Translate, join the segments with the sound, and clean up; the result's path."""
+    def run(
+        self, source: str | BytesIO, start: float, duration: float, upstream: str = "unknown"
+    ) -> Path:
+        """Translate, join the segments with the sound, and clean up; the result's path.
+
+        Args:
+            source: the video.
+            start, duration: seconds that it is trimmed to; 0 and 0 are all of it.
+            upstream: name of what the inputs are made from, see `upstream_identity`.
+        """
         settings = {
             **run_settings(self._inputs),
+            "made from": upstream,
             "video": source_identity(source),
             "trim": [start, duration],
             "clock": str(self._reader.info.time_base),
@@ -114,11 +125,12 @@ class VideoJob:
             try:
                 self._translate(writer, folder / STATE_FILE, settings)
             except BaseException:
-                self._keep_partial(writer, folder, source)
+                self._keep_partial(writer, folder, source, start, duration)
                 raise
         result = _result_path(container_for(source))
         assemble(writer.segments, result, audio_from=source, start=start, duration=duration)
-        shutil.rmtree(folder)
+        # What cannot be removed now (a virus scanner has it open, say) does no harm.
+        shutil.rmtree(folder, ignore_errors=True)
         return result
 
     def _translate(self, writer: SegmentWriter, state: Path, settings: dict) -> None:
@@ -178,17 +190,33 @@ class VideoJob:
             translation.restart()
         if session.frames_in:
             logging.info("Live2Diff: going on at frame %d.", session.frames_in)
-            self._reader.skip(session.frames_in)
+            self._skip(session.frames_in)
 
-    def _keep_partial(self, writer: SegmentWriter, folder: Path, source: str | BytesIO) -> None:
+    def _skip(self, frame: int) -> None:
+        """Bring the reader to a frame. That may take minutes, so it can be watched and stopped."""
+        for reached in range(0, frame, FRAMES_PER_SKIP):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            show_text(self._node_id, f"Going on at frame {frame}: finding it, {reached} read")
+            self._reader.skip(reached)
+        self._reader.skip(frame)
+
+    def _keep_partial(
+        self,
+        writer: SegmentWriter,
+        folder: Path,
+        source: str | BytesIO,
+        start: float,
+        duration: float,
+    ) -> None:
         """Leave what is done as one playable file and say where."""
         if not writer.segments:
             return
         partial = folder / f"partial{container_for(source)}"
+        sound = {"audio_from": source, "start": start, "duration": duration}
         try:
-            assemble(writer.segments, partial, audio_from=source, complete=False)
+            assemble(writer.segments, partial, **sound, complete=False)
         except (VideoError, OSError) as error:
-            partial = writer.segments[0].path
+            partial = folder
             logging.warning("Live2Diff: the parts could not be joined: %s", error)
         logging.warning(
             "Live2Diff: stopped after %d frames, which are in %s. Queue the same inputs again to "

@@ -209,7 +209,8 @@ def test_an_interrupted_frame_can_be_pushed_again(monkeypatch, sd15, motion, cal
 def test_a_guidance_pass_has_a_bank_of_its_own(sd15):
     """PAG runs the prompt again with another middle block: it is a stream of that model."""
     guided = core_node("nodes_pag", "PerturbedAttentionGuidance", banked(sd15), 1.0)
-    perturbed = banked(sd15)
+    levels = tuple(level for level in core("feature_bank").ALL_LEVELS if level != "middle")
+    perturbed = banked(sd15, fuse=("up 2",), extend=levels)
     perturbed.set_model_attn1_replace(lambda q, k, v, options: v, "middle", 0)
     with Stream(guided, SIZE, COUNT, steps=1) as stream:
         found = stream.run(frames(COUNT))

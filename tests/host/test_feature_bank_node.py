@@ -54,10 +54,18 @@ def test_the_nodes_defaults_are_the_engines(sd15):
 )
 def test_levels_are_read_from_text(sd15, text, expected):
     expected = core("feature_bank").ALL_LEVELS if expected is None else expected
-    config = config_of(apply_node(sd15, fuse=text, extend=text))
-    assert (config.fuse, config.extend) == (expected, expected)
     cls = node("feature_bank", "Live2DiffApplyFeatureBank")
-    assert cls.validate_inputs(fuse=text, extend=text) is True
+    for used, other in (("fuse", "extend"), ("extend", "fuse")):
+        config = config_of(apply_node(sd15, **{used: text, other: "middle"}))
+        assert (getattr(config, used), getattr(config, other)) == (expected, ("middle",))
+        assert cls.validate_inputs(**{used: text, other: "middle"}) is True
+
+
+def test_a_bank_without_levels_is_refused(sd15):
+    cls = node("feature_bank", "Live2DiffApplyFeatureBank")
+    assert "the bank would do nothing" in cls.validate_inputs(fuse="none", extend="")
+    with pytest.raises(ValueError, match="would do nothing"):
+        apply_node(sd15, fuse="", extend="none")
 
 
 @pytest.mark.parametrize("field", ["fuse", "extend"])

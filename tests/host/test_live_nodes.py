@@ -322,7 +322,8 @@ def test_recognising_costs_little(model, benchmark_seconds):
     fingerprint.fingerprint_model(changed)
     conds = [[torch.zeros(1, 77, 768), {}]]
     assert benchmark_seconds(lambda: fingerprint.fingerprint_model(changed)) < 2e-3
-    assert benchmark_seconds(lambda: fingerprint.fingerprint_prompt(conds)) < 2e-3
+    name_prompt = core("conditioning_fingerprint").fingerprint_prompt
+    assert benchmark_seconds(lambda: name_prompt(conds)) < 2e-3
 
 
 @pytest.fixture

@@ -182,7 +182,7 @@ def test_one_frame_a_run_equals_the_stream_sampler(model, streams, memory):
 
 
 def test_a_stream_is_told_apart_by_its_schedule(streams):
-    name = core("model_fingerprint").fingerprint_prompt
+    name = core("conditioning_fingerprint").fingerprint_prompt
     plain, usual = prompt(0), follow(prompt(0), prompt(5), 4)
     assert name(usual) == name(follow(prompt(0), prompt(5), 4))
     others = [

@@ -8,7 +8,8 @@ from figure1 import translate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from live2diff_core.bank_memory import BankMemory, by_bank_size, extend
+from live2diff_core.bank_memory import BankMemory
+from live2diff_core.bank_step import by_bank_size, extend
 from live2diff_core.config import StreamConfig
 from live2diff_core.feature_bank import BankConfig
 from live2diff_core.memory_set import MemorySet

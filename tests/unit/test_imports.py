@@ -22,9 +22,11 @@ HOST_ADAPTERS = {
     "live2diff_patch",
 }
 ENGINE = {
+    "conditioning_fingerprint",
     "config",
     "applied_memory",
     "bank_memory",
+    "bank_step",
     "control_hints",
     "feature_bank",
     "frame_conditions",
@@ -33,6 +35,7 @@ ENGINE = {
     "latent_checks",
     "memory_estimate",
     "memory_set",
+    "model_weights",
     "motion_memory",
     "noise",
     "output_queue",

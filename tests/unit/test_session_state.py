@@ -123,7 +123,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("live2diff_core.state_file.save_file", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StateFileError, match="cannot be written to .*No space.*disk full"):
         save_state(path, {"counters": torch.tensor([2])}, SETTINGS)
     assert load_state(path, SETTINGS)["counters"].item() == 1
     assert list(tmp_path.iterdir()) == [path]
