@@ -268,7 +268,7 @@ def test_other_counts_of_masks_and_prompts_are_refused(model):
     with pytest.raises(error, match=f"has 2 masks for {COUNT} frames"):
         translate(model, frames(COUNT), positive=prompt(0, mask=torch.ones(2, *SIZE)))
     with pytest.raises(error, match=f"has 3 prompts for {COUNT} frames.*exactly one per frame"):
-        translate(model, frames(COUNT), negative=[[random(3, 77, 32), {}]])
+        translate(model, frames(COUNT), negative=[[random(3, 77, 32), {}]], cfg=2.0)
 
 
 # Hooks

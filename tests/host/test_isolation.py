@@ -411,7 +411,7 @@ def test_lcm_sampling_is_refused(sd15):
     kind = type("Sampling", (comfy.model_sampling.ModelSamplingDiscrete, advanced.LCM), {})
     model.add_object_patch("model_sampling", kind(sd15.model.model_config))
     error = core("live2diff_patch").UnsupportedModelError
-    with pytest.raises(error, match="applies the LCM scalings itself"):
+    with pytest.raises(error, match="apply the LCM scalings themselves"):
         translate(model, frames(2))
 
 

@@ -9,7 +9,7 @@ import torch
 from host_bank import banked
 from host_stream import core, patched, prompt, random
 from live_stream_inputs import TinyVAE
-from stream_video import Calls, Stopped, block_clip, translate_video
+from stream_video import Calls, StoppedError, block_clip, translate_video
 
 KEY = "diffusion_model.input_blocks.1.1.proj_in.weight"
 
@@ -119,7 +119,7 @@ def folder_of(folders, sd15, clip):
     calls, seen = Calls(sd15), set()
 
     def folder(clip=clip, model=sd15, **changes):
-        with calls.stopping_at(1), pytest.raises(Stopped):
+        with calls.stopping_at(1), pytest.raises(StoppedError):
             translate_video(clip, model, **changes)
         now = {path.name for path in (folders / "out" / "live2diff_partial").iterdir()}
         new = now - seen

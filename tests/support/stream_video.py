@@ -9,6 +9,7 @@ import torch
 from clips import make_clip
 from host_stream import node, prompt
 from live_stream_inputs import TinyVAE
+from video_graphs import decode
 
 PIXELS = 64
 INPUTS = {
@@ -25,7 +26,7 @@ INPUTS = {
 }
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """What a test stops a run with."""
 
 
@@ -45,7 +46,7 @@ class Calls:
     def _run(self, apply, call):
         self.count += 1
         if self.count == self.stop_at:
-            raise Stopped
+            raise StoppedError
         self.then(self.count)
         return apply(call["input"], call["timestep"], **call["c"])
 
@@ -90,10 +91,13 @@ def translate_video(clip, model, vae=None, graph=None, **changes):
 
 
 def translated(clip, model, vae=None, **changes):
-    """Run the node: frames [F, H, W, 3] in 0..1."""
-    return translate_video(clip, model, vae, **changes).get_components().images
+    """Run the node: frames, uint8 [F, H, W, 3], to the last bit."""
+    _, images = decode(translate_video(clip, model, vae, **changes).get_stream_source())
+    return torch.from_numpy(images)
 
 
-def some_calls(count, calls, seed):
-    """Pick `count` of the calls 1 to `calls`, in order."""
-    return sorted(random.Random(seed).sample(range(1, calls + 1), count))
+def two_stops(calls, seed):
+    """Pick calls at which a run of so many is stopped, and the run that goes on with it."""
+    generator = random.Random(seed)
+    first = generator.randrange(1, calls)
+    return first, generator.randrange(1, calls - first + 1)
