@@ -82,7 +82,8 @@ def _control(control: Any) -> Iterator[bytes | str]:
     yield str(getattr(control, "strength_type", ""))
     yield from _values(control.cond_hint_original)
     yield from _values(getattr(control, "control_weights", None))
-    model = getattr(control, "control_model", None)
+    yield from _values(getattr(control, "extra_args", None))
+    model = getattr(control, "control_model", None) or getattr(control, "t2i_model", None)
     if model is not None:
         yield sample_weights(model, "", {})
     yield from _values(control.previous_controlnet)

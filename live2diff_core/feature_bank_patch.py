@@ -57,12 +57,11 @@ def apply_feature_bank(model: Any, config: BankConfig) -> Any:
             "This MODEL already carries a feature bank. Connect the MODEL from before the other "
             f"'{TITLE}'."
         )
-    taken = _attention_patches(model)
     patched = model.clone()
     used = [a for a in attentions if a.level in (*config.extend, *config.fuse)]
     add_memory(patched, AppliedFeatureBank(config, tuple(used)))
     for attention in used:
-        if attention.block in taken:
+        if _replacements(model, attention.block):
             raise UnsupportedModelError(
                 f"Another node already replaced the self-attention of {attention.level}, which "
                 f"'{TITLE}' needs. Remove it, or leave that level out of fuse and extend."
@@ -113,9 +112,9 @@ class AppliedFeatureBank:
         Raises:
             UnsupportedModelError: a later node did.
         """
-        replaced = _attention_patches(model)
         for attention in self.attentions:
-            if not isinstance(replaced.get(attention.block), _ExtendedAttention):
+            patches = _replacements(model, attention.block)
+            if [type(patch) for patch in patches] != [_ExtendedAttention]:
                 raise UnsupportedModelError(
                     f"A node behind '{TITLE}' replaced the self-attention of {attention.level} "
                     "for itself. Remove it, or leave that level out of fuse and extend."
@@ -126,10 +125,11 @@ class AppliedFeatureBank:
         return {"feature bank": str(self.config.normalised())}
 
 
-def _attention_patches(model: Any) -> dict[Any, Any]:
-    """What nodes put in place of self-attentions, by block."""
+def _replacements(model: Any, block: tuple[str, int]) -> list[Any]:
+    """What nodes put in place of a block's self-attentions: of the block, or of a part of it."""
     options = model.model_options.get("transformer_options", {})
-    return options.get("patches_replace", {}).get("attn1", {})
+    patches = options.get("patches_replace", {}).get("attn1", {})
+    return [patch for key, patch in patches.items() if tuple(key[:2]) == block]
 
 
 def self_attentions(unet: Any) -> list[SelfAttention]:

@@ -83,14 +83,14 @@ class HostModel:
         self._conds = {
             kind: comfy.sampler_helpers.convert_cond(cond) for kind, cond in conds.items()
         }
+        # A negative prompt that guidance does not read must not decide anything either.
+        read = {k: c for k, c in self._conds.items() if k == "positive" or guidance.uses_negative}
+        check_texts(read, model)
         # The host loads a conditioning's models together with the UNet.
         first = self._conds["positive"][0]
         first["additional_models"] = [*first.get("additional_models", []), *companions]
         self._companion_bytes = companion_bytes
         self._held_bytes = held_bytes
-        # A negative prompt that guidance does not read must not decide anything either.
-        read = {k: c for k, c in self._conds.items() if k == "positive" or guidance.uses_negative}
-        check_texts(read, model)
         self._hints = ControlHints(read, hints or HintFrames(count=frames))
         self._frame_conditions = FrameConditions(read, frames)
         self._guidance = guidance
@@ -176,11 +176,14 @@ class HostModel:
         """Run the rows of `plan` as one batch through the host's sampling function."""
         exploding, sigmas, options = self._prepare(x, plan)
         frames = [row.frame for row in plan.rows]
+        negative = self._conds["negative"]
+        if self._guidance.uses_negative:
+            negative = self._frame_conditions.select(negative, frames)
         return comfy.samplers.sampling_function(
             self._inner,
             exploding,
             sigmas,
-            self._frame_conditions.select(self._conds["negative"], frames),
+            negative,
             self._frame_conditions.select(self._conds["positive"], frames),
             self._guidance.host_scale,
             model_options=options,

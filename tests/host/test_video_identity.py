@@ -171,8 +171,8 @@ def skip(threshold=0.9, most=10):
     return core("similar_frames").FilterSettings(threshold, most)
 
 
-def levels(*sigmas):
-    return lambda model: schedule(model, sigmas=torch.tensor([*sigmas, 0.0]))
+def levels(*sigmas, rule="lcm"):
+    return lambda model: schedule(model, sigmas=torch.tensor([*sigmas, 0.0]), rule=rule)
 
 
 SETTINGS = {
@@ -188,6 +188,9 @@ SETTINGS = {
     "denoise": lambda model: {"schedule": schedule(model, denoise=0.75)},
     "sigmas": lambda model: {"schedule": levels(3.0, 1.0)(model)},
     "other sigmas": lambda model: {"schedule": levels(3.0, 1.001)(model)},
+    # At high ones both rules come to the same.
+    "low sigmas": lambda model: {"schedule": levels(3.0, 0.05)(model)},
+    "few-step model at low sigmas": lambda model: {"schedule": levels(3.0, 0.05, rule="x0")(model)},
     "depth": lambda model: {"depth_model": Depth()},
     "depth weights": lambda model: {"depth_model": Depth(2.0)},
     "VAE": lambda model: {"vae": vae(2.0)},
