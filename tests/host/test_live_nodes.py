@@ -8,10 +8,12 @@ import comfy.model_management
 import folder_paths
 import pytest
 import torch
+from clips import make_lossless
 from host_stream import core, node, patched, prompt, random
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from live_stream_inputs import HEIGHT, WIDTH, TinyDepth, TinyVAE, pictures, sampled, step, stream
+from stream_video import translated
 
 WARMUP, WINDOW = 2, 4
 
@@ -84,10 +86,14 @@ def test_guidance_and_sigmas(model, vae):
 
 
 @pytest.mark.slow
-def test_two_hundred_frames(model, vae):
-    images = pictures(200, (32, 32))
-    images = images.repeat(1, 2, 2, 1)
-    assert torch.equal(stream(images, model, vae), sampled(images, model, vae))
+def test_two_hundred_frames(model, vae, folders):
+    """One per run through Stream Step, a clip through Stream Sampler, a video: the same bits."""
+    pixels = pictures(200, (32, 32)).repeat(1, 2, 2, 1).mul(255).round()
+    images = pixels / 255.0
+    found = stream(images, model, vae)
+    assert torch.equal(found, sampled(images, model, vae))
+    video = translated(make_lossless(folders, pixels.byte().numpy()), model, vae)
+    assert torch.equal(video, found.mul(255).round().byte())
 
 
 @settings(

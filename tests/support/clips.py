@@ -161,6 +161,19 @@ def _set_rotation(path, turns):
     path.write_bytes(data)
 
 
+def make_lossless(folder, pictures, name="lossless.mkv"):
+    """Write uint8 pictures [F, H, W, 3] so that they are read as they are, to the bit."""
+    path = Path(folder, name)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264rgb", rate=24, options={"qp": "0"})
+        stream.height, stream.width = pictures.shape[1:3]
+        stream.pix_fmt = "rgb24"
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
 def make_webp(folder, *, frames=6, size=SIZE, durations=40, name="clip.webp"):
     """Write an animated WebP without loss, and return its path."""
     path = Path(folder) / name
