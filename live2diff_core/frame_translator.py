@@ -80,6 +80,8 @@ class FrameTranslator:
         self._resize_depth = resize_depth
         encoder = None if depth is None else scale.encode_depth
         self.session.attach(scale, encoder, scale.timelines)
+        if similar is None:
+            self.similar.reset()
         self.similar.settings = similar
 
     def detach(self) -> None:
@@ -150,10 +152,12 @@ class FrameTranslator:
 
     def _skips(self, image: Tensor) -> bool:
         """Decide whether a frame is skipped, and remember the decision."""
-        session = self.session
-        if not session.can_repeat or not self.similar.skips(session.frames_in, _centred(image)):
+        session, similar = self.session, self.similar
+        if similar.settings is None or not session.can_repeat:
             return False
-        self.similar.skipped()
+        if not similar.skips(session.frames_in, _centred(image)):
+            return False
+        similar.skipped()
         return True
 
     def _translate(self, image: Tensor) -> list[Tensor]:
@@ -169,7 +173,8 @@ class FrameTranslator:
         with self._timed("model"):
             finished = self.session.push(latent, depth)
         self.depth_range = depth_range
-        self.similar.translated(_centred(image))
+        if self.similar.settings is not None:
+            self.similar.translated(_centred(image))
         return finished
 
     def _decode_one(self) -> None:

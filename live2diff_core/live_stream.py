@@ -84,6 +84,13 @@ class LiveStream:
             self.translator.load_state_dict(self.translator.state_dict())
         self.place = place
 
+    def follow_prompt(self, prompt: str) -> None:
+        """Go on with another prompt, or the same."""
+        if prompt != self.prompt:
+            # What a similar frame would repeat was made with the prompt before.
+            self.translator.similar.reset()
+        self.prompt = prompt
+
     def step(self, images: Tensor, hold: bool, finish: bool = False) -> LiveOutput:
         """Push frames and take what is finished.
 

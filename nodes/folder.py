@@ -47,56 +47,8 @@ class Live2DiffVideoFromFolder(io.ComfyNode):
                 "image sequence",
                 "png sequence",
             ],
-            inputs=[
-                io.String.Input(
-                    "folder",
-                    default="",
-                    tooltip="A folder in ComfyUI's input folder, of videos, of folders of numbered "
-                    "pictures, or of numbered pictures. Empty: the input folder itself.",
-                ),
-                io.String.Input(
-                    "pattern",
-                    default=VIDEO_PATTERN,
-                    tooltip="Which video files, by name: patterns with * and ?, separated by "
-                    "semicolons.",
-                ),
-                io.Int.Input(
-                    "index",
-                    default=0,
-                    min=0,
-                    max=LARGEST_INDEX,
-                    control_after_generate=io.ControlAfterGenerate.increment,
-                    tooltip="Which video, from 0, in natural order (clip2 before clip10). Counts "
-                    "up after each run while the control below it says increment.",
-                ),
-                io.Boolean.Input(
-                    "recursive",
-                    default=False,
-                    optional=True,
-                    tooltip="Whether videos in subfolders count, too. A folder of numbered "
-                    "pictures directly in the folder always does.",
-                ),
-                io.Float.Input(
-                    "frame_rate",
-                    default=float(PICTURE_RATE),
-                    min=0.0,
-                    max=1000.0,
-                    step=0.001,
-                    optional=True,
-                    tooltip="Frames per second of numbered pictures; videos bring their own. 0 "
-                    "leaves pictures out.",
-                ),
-            ],
-            outputs=[
-                io.Video.Output(display_name="video", tooltip="The video; nothing is decoded yet."),
-                io.String.Output(
-                    display_name="name",
-                    tooltip="The file's name without its ending, or the name of the folder of "
-                    "pictures, for instance for Save Video's filename prefix.",
-                ),
-                io.Int.Output(display_name="index", tooltip="Which of the videos it is, from 0."),
-                io.Int.Output(display_name="count", tooltip="How many videos there are."),
-            ],
+            inputs=_inputs(),
+            outputs=_outputs(),
             hidden=[io.Hidden.unique_id],
         )
 
@@ -169,6 +121,61 @@ class Live2DiffVideoFromFolder(io.ComfyNode):
             text = str(error).removeprefix(f"{NAME}: ")
             show_text(cls.hidden.unique_id, text[0].upper() + text[1:])
             raise
+
+
+def _inputs() -> list:
+    return [
+        io.String.Input(
+            "folder",
+            default="",
+            tooltip="A folder in ComfyUI's input folder, of videos, of folders of numbered "
+            "pictures, or of numbered pictures. Empty: the input folder itself.",
+        ),
+        io.String.Input(
+            "pattern",
+            default=VIDEO_PATTERN,
+            tooltip="Which video files, by name: patterns with * and ?, separated by semicolons.",
+        ),
+        io.Int.Input(
+            "index",
+            default=0,
+            min=0,
+            max=LARGEST_INDEX,
+            control_after_generate=io.ControlAfterGenerate.increment,
+            tooltip="Which video, from 0, in natural order (clip2 before clip10). Counts "
+            "up after each run while the control below it says increment.",
+        ),
+        io.Boolean.Input(
+            "recursive",
+            default=False,
+            optional=True,
+            tooltip="Whether videos in subfolders count, too. A folder of numbered "
+            "pictures directly in the folder always does.",
+        ),
+        io.Float.Input(
+            "frame_rate",
+            default=float(PICTURE_RATE),
+            min=0.0,
+            max=1000.0,
+            step=0.001,
+            optional=True,
+            tooltip="Frames per second of numbered pictures; videos bring their own. 0 "
+            "leaves pictures out.",
+        ),
+    ]
+
+
+def _outputs() -> list:
+    return [
+        io.Video.Output(display_name="video", tooltip="The video; nothing is decoded yet."),
+        io.String.Output(
+            display_name="name",
+            tooltip="The file's name without its ending, or the name of the folder of "
+            "pictures, for instance for Save Video's filename prefix.",
+        ),
+        io.Int.Output(display_name="index", tooltip="Which of the videos it is, from 0."),
+        io.Int.Output(display_name="count", tooltip="How many videos there are."),
+    ]
 
 
 def choose_video(

@@ -95,9 +95,8 @@ def run_step(request: StepRequest) -> LiveOutput:
     """
     STREAMS.drop_idle()
     vae = FrameVAE(request.vae)
-    found = STREAMS.get(request.name)
-    other_prompt = isinstance(found, SavedStream) and found.prompt != request.prompt()
-    live, state = _take_up(request)
+    prompt = request.prompt()
+    live, state = _take_up(request, prompt)
     host = _host_model(request, vae, live)
     STREAMS.make_room(request.name, max(live.nbytes, host.memory_bytes), request.max_bytes)
     with STREAMS.working_on(request.name), host:
@@ -107,8 +106,7 @@ def run_step(request: StepRequest) -> LiveOutput:
             )
             if state is not None:
                 live.load_state_dict(state)
-                if other_prompt:
-                    live.translator.similar.reset()
+            live.follow_prompt(prompt)
             base = request.model.model
             live.move(f"{host.device} {base.manual_cast_dtype or base.get_dtype()}")
             # Not before: a saved stream stays until its state has been taken up.
@@ -132,15 +130,17 @@ def _step(live: LiveStream, host: HostModel, request: StepRequest) -> LiveOutput
         live.hints = host.hints_of(session.frames_inside)
 
 
-def _take_up(request: StepRequest) -> tuple[LiveStream, dict[str, torch.Tensor] | None]:
+def _take_up(
+    request: StepRequest, prompt: str
+) -> tuple[LiveStream, dict[str, torch.Tensor] | None]:
     """Find the stream to go on with, or start one; a saved stream's state is still to be loaded."""
-    settings, prompt = request.settings(), request.prompt()
+    settings = request.settings()
     found = STREAMS.get(request.name)
     if isinstance(found, SavedStream):
         found.check(settings)
         kept = request.keep_cache or found.prompt == prompt
         note = f"goes on from {found.file_name}" if kept else "the prompt changed"
-        live = _new_stream(request, settings, prompt, note)
+        live = _new_stream(request, settings, found.prompt if kept else prompt, note)
         live.source = found.source
         return live, found.state if kept else None
     if found is None:
@@ -148,10 +148,6 @@ def _take_up(request: StepRequest) -> tuple[LiveStream, dict[str, torch.Tensor] 
     assert isinstance(found, LiveStream)
     reason = _reason_to_start_over(found, settings, prompt, request)
     if not reason:
-        if found.prompt != prompt:
-            # What a similar frame would repeat was made with the prompt before.
-            found.translator.similar.reset()
-        found.prompt = prompt
         return found, None
     logging.info("Live2Diff: the stream '%s' starts over: %s.", request.name, reason)
     # Its caches go before those of the new stream come.

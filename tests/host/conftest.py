@@ -69,3 +69,33 @@ def sd15(golden, golden_folder):
     """A small SD1.5 ModelPatcher with the traces' weights, float32 on the CPU."""
     module, _ = golden
     return module.build_sd15(golden_folder / "unet.safetensors")
+
+
+@pytest.fixture
+def vae(pack):
+    """A small VAE with random weights."""
+    from live_stream_inputs import TinyVAE
+
+    return TinyVAE()
+
+
+@pytest.fixture
+def streams(pack):
+    """The registry of live streams, empty before and after."""
+    from host_stream import core
+
+    registry = core("stream_registry").STREAMS
+    registry.clear()
+    yield registry
+    registry.clear()
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """Input, output and temp folders of the test's own; the folder that they are in."""
+    import folder_paths
+
+    for name in ("output", "input", "temp"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(folder_paths, f"{name}_directory", str(tmp_path / name))
+    return tmp_path

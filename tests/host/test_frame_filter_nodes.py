@@ -1,15 +1,15 @@
 """The Similar-Frame Filter through the nodes: as many frames as came, for less work."""
 
 import comfy_api.latest
-import folder_paths
 import numpy
 import pytest
 import torch
 from clips import make_clip
-from host_stream import core, frames, node, patched, prompt, relative_error
-from live_stream_inputs import TinyVAE, pictures, sampled, step, stream
+from host_stream import frames, node, patched, prompt, relative_error
+from live_stream_inputs import pictures, sampled, step, stream
 
 LIMIT = 1e-4
+pytestmark = pytest.mark.usefixtures("folders")
 # A still picture with a few changes, by the number of the picture shown.
 SHOWN = [0, 0, 0, 1, 1, 1, 1, 2, 3, 3, 3, 3]
 KEPT = [0, 3, 7, 8]
@@ -32,21 +32,6 @@ def rows(sd15):
 @pytest.fixture
 def model(sd15, motion):
     return patched(sd15, motion, 4, 2)
-
-
-@pytest.fixture
-def vae(pack):
-    return TinyVAE()
-
-
-@pytest.fixture
-def streams(pack, tmp_path, monkeypatch):
-    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
-    monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path / "temp"))
-    registry = core("stream_registry").STREAMS
-    registry.clear()
-    yield registry
-    registry.clear()
 
 
 def skip(threshold=0.9, most=10):

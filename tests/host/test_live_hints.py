@@ -1,36 +1,21 @@
 """ControlNets on live streams: each run brings the picture of its frames, which rows keep."""
 
 import comfy.model_management
-import folder_paths
 import pytest
 import torch
 from host_stream import SIZE, Stream, core, frames, node, patched, prompt
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from live_stream_inputs import TinyVAE, pictures, sampled, step
+from live_stream_inputs import pictures, sampled, step
 from tiny_control import TinyControl, controlled, numbered
 
 COUNT = 7
+pytestmark = pytest.mark.usefixtures("folders")
 
 
 @pytest.fixture
 def model(sd15, motion):
     return patched(sd15, motion, 4, 2)
-
-
-@pytest.fixture
-def vae(pack):
-    return TinyVAE()
-
-
-@pytest.fixture
-def streams(pack, tmp_path, monkeypatch):
-    """The registry, empty before and after, with an output folder of the test's own."""
-    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
-    registry = core("stream_registry").STREAMS
-    registry.clear()
-    yield registry
-    registry.clear()
 
 
 def save_and_load(streams):

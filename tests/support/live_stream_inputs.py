@@ -107,3 +107,19 @@ def sampled(images, model, vae, depth=None, **changes):
         **inputs,
     )
     return torch.cat([coder.decode(latent[None]) for latent in samples.args[0]["samples"]])
+
+
+def save(name="live", file="live"):
+    """Run Save Stream."""
+    return node("live_files", "Live2DiffSaveStream").execute(name, file).args[0]
+
+
+def load(name="live", file="live", when="once", folder="output"):
+    """Run Load Stream."""
+    loader = node("live_files", "Live2DiffLoadStream")
+    return loader.execute(f"{file}.safetensors [{folder}]", name, when).args[0]
+
+
+def reset(name="live", on=True, after=None):
+    """Run Reset Stream."""
+    return node("live_streams", "Live2DiffResetStream").execute(name, on, after).args[0]

@@ -5,37 +5,12 @@ import torch
 import toy_stream as toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from still_clips import CONFIGS, SEED, every_config, noisy, opened, still
 
-from live2diff_core.config import AttentionMode, StreamConfig
-from live2diff_core.frame_translator import FrameTranslator
-from live2diff_core.motion_memory import MotionMemory
+from live2diff_core.config import StreamConfig
 from live2diff_core.noise import FrameNoise
 from live2diff_core.prompt_timeline import PromptChange, PromptTimeline
-from live2diff_core.session import StreamSession
 from live2diff_core.similar_frames import FilterSettings, SimilarFrameFilter
-
-SEED = 7
-CAUSAL = StreamConfig(6, 1, AttentionMode.CAUSAL)
-CONFIGS = {"no memory": None, "warm-up": StreamConfig(6, 3), "causal": CAUSAL}
-every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-ALWAYS = FilterSettings(0.9, 1000)
-
-
-def still(count, change_at=(), seed=0):
-    """[F, H, W, 3] pictures in 0..1: one picture until a change, then another."""
-    generator = torch.Generator().manual_seed(seed)
-    images = []
-    for frame in range(count):
-        if frame == 0 or frame in change_at:
-            picture = torch.rand(*toy.SIZE, 3, generator=generator)
-        images.append(picture)
-    return torch.stack(images)
-
-
-def noisy(count, amount, seed=0):
-    """One picture with a little noise on each frame."""
-    generator = torch.Generator().manual_seed(seed)
-    return still(count) + amount * torch.randn(count, *toy.SIZE, 3, generator=generator)
 
 
 def decisions(similar, images, first=0):
@@ -131,12 +106,6 @@ def test_numbers_out_of_range(numbers, message):
 # Sessions
 
 
-def opened(config, steps, noise=None, timelines=()):
-    memory = config and MotionMemory(config, {"positive": steps})
-    noise = noise or FrameNoise(SEED)
-    return StreamSession(toy.schedule(steps), toy.ToyModel(), noise, memory, timelines=timelines)
-
-
 def feed(session, latents, wanted):
     """Repeat the frames in `wanted` where that can be: (outputs, frames repeated)."""
     found, repeated = [], set()
@@ -200,172 +169,6 @@ def test_what_cannot_repeat_says_so():
     assert not session.can_repeat
     with pytest.raises(RuntimeError, match="cannot repeat"):
         session.repeat()
-
-
-# Pictures
-
-
-class Coder:
-    """Pictures of latent size; counts what it codes, and fails to decode on demand."""
-
-    def __init__(self):
-        self.encoded = self.decoded = self.tries = 0
-        self.fail_at = ()
-
-    def encode(self, images):
-        self.encoded += len(images)
-        latents = images.movedim(-1, 1)
-        return torch.cat([latents, torch.zeros_like(latents[:, :1])], dim=1)
-
-    def decode(self, latents):
-        self.tries += 1
-        if self.tries in self.fail_at:
-            raise InterruptedError("stopped while decoding")
-        self.decoded += len(latents)
-        return latents[:, :3].movedim(1, -1).sigmoid()
-
-
-class Depth:
-    """Brightness for depth; counts."""
-
-    seen = 0
-
-    def infer(self, images):
-        self.seen += len(images)
-        return images.mean(dim=3) * 7 + 1
-
-
-class Model(toy.ToyModel):
-    """What a translator asks of an opened model with depth."""
-
-    encode_depth = staticmethod(lambda depth: depth)
-
-
-def translator(config, options, steps=2, coder=None, depth=None):
-    made = FrameTranslator(opened(config, steps), SEED)
-    resize = lambda depth, height, width: depth  # noqa: E731
-    made.attach(Model(), coder or Coder(), depth, resize, options)
-    return made
-
-
-def translated(images, config, options, steps=2):
-    made = translator(config, options, steps, depth=Depth())
-    pushed = [picture for image in images for picture in made.push(image)]
-    return [*pushed, *made.drain()]
-
-
-@every_config
-def test_skipped_frames_cost_nothing(config):
-    images, coder, depth = still(20, (8, 15)), Coder(), Depth()
-    made = translator(config, ALWAYS, 2, coder, depth)
-    found = [picture for image in images for picture in made.push(image)]
-    found += made.drain()
-    kept = 5 if config is CONFIGS["warm-up"] else 3
-    # Every picture and its depth go through the VAE.
-    assert (coder.encoded, depth.seen, coder.decoded) == (2 * kept, kept, kept)
-    rows = sum(len(plan.rows) for plan in made.session.pipeline.model.plans)
-    assert len(found) == 20 and rows == 2 * kept
-    changes = [f for f in range(1, 20) if found[f] is not found[f - 1]]
-    assert changes == ([1, 2, 8, 15] if kept == 5 else [8, 15])
-
-
-@every_config
-@pytest.mark.parametrize("options", [None, FilterSettings(1.0)])
-def test_without_skipping_it_is_the_plain_stream(config, options):
-    images = still(9)
-    made, plain = (translated(images, config, o) for o in (options, FilterSettings(0.5, 0)))
-    assert len({picture.numpy().tobytes() for picture in made}) == 9
-    assert all(torch.equal(*pair) for pair in zip(made, plain, strict=True))
-
-
-@every_config
-@given(data=st.data())
-@settings(deadline=None, max_examples=12)
-def test_saved_and_loaded_anywhere_is_uninterrupted(config, data):
-    count, steps = data.draw(st.integers(1, 18)), data.draw(st.integers(1, 3))
-    options = FilterSettings(0.98, data.draw(st.integers(0, 4)))
-    images, saves = noisy(count, 0.05), data.draw(st.sets(st.integers(0, 18)))
-    made, found = translator(config, options, steps, depth=Depth()), []
-    for frame, image in enumerate(images):
-        if frame in saves:
-            state = {name: tensor.clone() for name, tensor in made.state_dict().items()}
-            made = translator(config, options, steps, depth=Depth())
-            made.load_state_dict(state)
-        found += made.push(image)
-    if count in saves:
-        state = made.state_dict()
-        made = translator(config, options, steps, depth=Depth())
-        made.load_state_dict(state)
-    found += made.drain()
-    expected = translated(images, config, options, steps)
-    assert len(found) == count == made.session.frames_out
-    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
-
-
-@every_config
-@pytest.mark.parametrize("call", [1, 2, 3, 4, 6])
-def test_a_failed_decode_loses_nothing(config, call):
-    """The frame is in; what could not be decoded comes with the next frames, in order."""
-    images, options = still(16, (4, 5, 9, 10, 11)), FilterSettings(0.9, 2)
-    coder, found, failures = Coder(), [], 0
-    coder.fail_at = (call, call + 1)
-    made = translator(config, options, 2, coder, Depth())
-    for image in images:
-        try:
-            found += made.push(image)
-        except InterruptedError:
-            failures += 1
-    while made.session.frames_out < 16 or made._latents or made._pictures:
-        try:
-            for picture in made.drain():
-                found.append(picture)
-        except InterruptedError:
-            failures += 1
-    expected = translated(images, config, options)
-    assert failures == 2 and len(found) == 16
-    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
-
-
-def test_pictures_that_could_not_be_decoded_are_saved():
-    images, coder = still(10, (3, 4, 6)), Coder()
-    coder.fail_at = (2,)
-    made, found = translator(None, ALWAYS, 2, coder, Depth()), []
-    for image in images:
-        try:
-            found += made.push(image)
-        except InterruptedError:
-            state = {name: tensor.clone() for name, tensor in made.state_dict().items()}
-            made = translator(None, ALWAYS, 2, Coder(), Depth())
-            made.load_state_dict(state)
-    found += made.drain()
-    expected = translated(images, None, ALWAYS)
-    assert len(found) == 10
-    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
-
-
-@pytest.mark.parametrize("stage", ["encode", "model"])
-def test_a_frame_that_failed_before_the_model_can_be_pushed_again(stage, monkeypatch):
-    images, made, found = noisy(14, 0.05), translator(None, FilterSettings(0.98, 3)), []
-    model, encode = made.session.pipeline.model, made._vae.encode
-
-    def fail_once(*_):
-        made._vae.encode = encode
-        raise InterruptedError("stopped while encoding")
-
-    for frame, image in enumerate(images):
-        if stage == "model":
-            model.fail_at = 5
-        elif frame == 6:
-            made._vae.encode = fail_once
-        try:
-            found += made.push(image)
-        except InterruptedError:
-            found += made.push(image)
-    found += made.drain()
-    plain = translator(None, FilterSettings(0.98, 3))
-    expected = [p for image in images for p in plain.push(image)]
-    expected += plain.drain()
-    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("size", [(8, 8), (512, 512)], ids=str)

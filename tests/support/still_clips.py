@@ -1,0 +1,40 @@
+"""Clips in which little moves, and sessions of the toy model for them."""
+
+import pytest
+import torch
+import toy_stream as toy
+
+from live2diff_core.config import AttentionMode, StreamConfig
+from live2diff_core.motion_memory import MotionMemory
+from live2diff_core.noise import FrameNoise
+from live2diff_core.session import StreamSession
+from live2diff_core.similar_frames import FilterSettings
+
+SEED = 7
+CAUSAL = StreamConfig(6, 1, AttentionMode.CAUSAL)
+CONFIGS = {"no memory": None, "warm-up": StreamConfig(6, 3), "causal": CAUSAL}
+every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+ALWAYS = FilterSettings(0.9, 1000)
+
+
+def still(count, change_at=(), seed=0):
+    """[F, H, W, 3] pictures in 0..1: one picture until a change, then another."""
+    generator = torch.Generator().manual_seed(seed)
+    images = []
+    for frame in range(count):
+        if frame == 0 or frame in change_at:
+            picture = torch.rand(*toy.SIZE, 3, generator=generator)
+        images.append(picture)
+    return torch.stack(images)
+
+
+def opened(config, steps, noise=None, timelines=()):
+    memory = config and MotionMemory(config, {"positive": steps})
+    noise = noise or FrameNoise(SEED)
+    return StreamSession(toy.schedule(steps), toy.ToyModel(), noise, memory, timelines=timelines)
+
+
+def noisy(count, amount, seed=0):
+    """One picture with a little noise on each frame."""
+    generator = torch.Generator().manual_seed(seed)
+    return still(count) + amount * torch.randn(count, *toy.SIZE, 3, generator=generator)
