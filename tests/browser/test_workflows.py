@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
+FROZEN = sorted((ROOT / "tests" / "data" / "frozen").glob("*/workflows/*.json"))
 MAIN = "video_to_video_depth"
 LIVE = "live_webcam"
 SIDE = 128
@@ -85,6 +86,17 @@ def test_converts_to_its_twin(name, live, object_info):
 def test_lists_the_inputs_that_the_page_would_save(name, live):
     """A node that gains an input is to be saved anew in every workflow."""
     assert links_of_pack_nodes(read_json(f"{name}.json")) == links_of_pack_nodes(live.saved)
+
+
+@pytest.mark.parametrize("path", FROZEN, ids=lambda p: f"{p.parts[-3]} {p.stem}")
+def test_workflows_of_earlier_versions_open_and_convert(path, comfy_page, object_info):
+    workflow = json.loads(path.read_text(encoding="utf-8"))
+    twin = json.loads((path.parent / "api" / path.name).read_text(encoding="utf-8"))
+    same = path.stem in NAMES and workflow == read_json(f"{path.stem}.json")
+    if not (same and twin == read_json("api", path.name)):  # else the tests above are about it
+        opened = comfy_page.load(workflow)
+        assert opened.missing == [] and opened.errors == []
+        assert known_inputs(opened.prompt, object_info) == known_inputs(twin, object_info)
 
 
 def test_nothing_overlaps_and_everything_fits(live):
