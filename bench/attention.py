@@ -21,14 +21,13 @@ from torch.nn.functional import scaled_dot_product_attention
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from live2diff_core.config import StreamConfig  # noqa: E402
-from live2diff_core.kv_cache import KVCache  # noqa: E402
-from live2diff_core.temporal_attention import (  # noqa: E402
+from live2diff_core.live2diff.attention import (  # noqa: E402
     PositionTables,
     WindowView,
     windowed_attention,
 )
-from live2diff_core.window import AttentionWindow  # noqa: E402
+from live2diff_core.live2diff.kv_cache import KVCache  # noqa: E402
+from live2diff_core.live2diff.window import AttentionWindow  # noqa: E402
 
 HEADS, WINDOW, FRAME = 8, 16, 100
 # (channels, downsampling, attentions): 5 modules of 2 attentions on each of SD1.5's levels.
@@ -78,7 +77,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
-    window = AttentionWindow(StreamConfig())
+    window = AttentionWindow()
     rows = [window.row(range(FRAME - i, FRAME - i + 1)) for i in range(arguments.steps)]
     view = WindowView.from_rows(range(arguments.steps), rows, torch.device("cpu"))
     inputs = [level_inputs(arguments.size, arguments.steps, c, down) for c, down, _ in LEVELS]

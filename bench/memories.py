@@ -47,9 +47,9 @@ def model_files() -> tuple[Path, Path]:
 
 def memories(engine: SimpleNamespace, plain: Any, motion: Any) -> dict[str, Any]:
     """Make the MODELs to compare, by name; the first is the baseline."""
-    bank, live = engine.feature_bank, engine.live2diff_patch
+    bank, live = engine.bank, engine.live2diff_patch
     put = engine.feature_bank_patch.apply_feature_bank
-    moved = live.apply_live2diff(plain, motion, engine.config.StreamConfig())
+    moved = live.apply_live2diff(plain, motion, engine.window.AttentionWindow())
     queue = bank.BankConfig(kind=bank.BankKind.QUEUE, queue_frames=2)
     return {
         "none": plain,
@@ -68,7 +68,7 @@ class Turn:
         self.engine, self.model, self.latent = engine, model, (size // 8, size // 8)
         self.schedule = engine.sd15_model.host_schedule(model, 4, steps / 4)
         self.guidance = engine.guidance.Guidance()
-        self.session = engine.stream_start.start_session(model, self.schedule, 0, self.guidance)
+        self.session = engine.start.start_session(model, self.schedule, 0, self.guidance)
         self.prompt = [[torch.randn(1, 77, 768), {}]]
         self.seconds: list[float] = []
 

@@ -20,21 +20,22 @@ from typing import Any
 
 LIMIT = 1e-4
 UNET_PREFIX = "model.diffusion_model."
-MODULES = (
-    "bank_memory",
-    "config",
-    "feature_bank",
-    "feature_bank_patch",
-    "guidance",
-    "host_model",
-    "live2diff_patch",
-    "memory_set",
-    "schedule",
-    "sd15_model",
-    "session",
-    "step_plan",
-    "stream_start",
-)
+MODULES = {
+    "bank": "feature_bank.bank",
+    "bank_memory": "feature_bank.memory",
+    "feature_bank_patch": "feature_bank.patch",
+    "guidance": "stream.guidance",
+    "host_model": "host.model",
+    "live2diff_patch": "live2diff.patch",
+    "memory": "stream.memory",
+    "memory_set": "stream.memory_set",
+    "schedule": "stream.schedule",
+    "sd15_model": "host.sd15",
+    "session": "stream.session",
+    "start": "run.start",
+    "call_plan": "stream.call_plan",
+    "window": "live2diff.window",
+}
 
 
 def import_host() -> None:
@@ -51,7 +52,9 @@ def import_host() -> None:
 
 def load_engine(name: str = "live2diff_core") -> SimpleNamespace:
     """Import the engine's modules that a trace needs, from the package called `name`."""
-    return SimpleNamespace(**{n: importlib.import_module(f"{name}.{n}") for n in MODULES})
+    return SimpleNamespace(
+        **{n: importlib.import_module(f"{name}.{path}") for n, path in MODULES.items()}
+    )
 
 
 def build_sd15(path: Path) -> Any:
@@ -101,7 +104,7 @@ def run_live2diff(engine: SimpleNamespace, model: Any, trace: dict[str, Any], de
     alphas = engine.schedule.linear_beta_alphas_cumprod()[timesteps]
     schedule = engine.schedule.ConsistencySchedule.from_alphas(alphas, timesteps)
     (applied,) = engine.host_model.applied_memories(model).values()
-    warmup = applied.config.warmup_frames
+    warmup = applied.window.warmup_frames
 
     def noise(frame: int, step: int, shape: Any) -> Any:
         if frame < warmup:
@@ -116,7 +119,9 @@ def run_live2diff(engine: SimpleNamespace, model: Any, trace: dict[str, Any], de
         session = engine.session.StreamSession(
             schedule, recorder, noise, memory, host.encode_depth if depth else None
         )
-        x0 = torch.cat([session.step(frames, trace["depth"] if depth else None), session.flush()])
+        x0 = torch.cat(
+            [session.push_all(frames, trace["depth"] if depth else None), session.flush()]
+        )
     return _named(schedule, recorder.eps, x0, warmup)
 
 
@@ -158,11 +163,11 @@ def run_streamv2v(engine: SimpleNamespace, plain: Any, trace: dict[str, Any], co
 
 def _call(engine: SimpleNamespace, model: Any, x: Any, frame: int, memory: Any) -> None:
     """Run one frame at all of its steps at once, as the traces do."""
-    rows = tuple(engine.step_plan.Row(frame, step) for step in range(len(x)))
+    rows = tuple(engine.call_plan.Row(frame, step) for step in range(len(x)))
     part = None
     if memory is not None:
         part = memory.plan([range(frame, frame + 1)] * len(x), range(len(x)), x.device)
-    model(x, engine.step_plan.StepPlan(rows, memory=part))
+    model(x, engine.call_plan.CallPlan(rows, memory=part))
     if memory is not None:
         memory.commit()
 
@@ -230,7 +235,7 @@ def _check_live2diff(
     engine: SimpleNamespace, folder: Path, plain: Any
 ) -> Iterator[tuple[str, float]]:
     motion = engine.live2diff_patch.load_motion_module(str(folder / "live2diff.ckpt"))
-    model = engine.live2diff_patch.apply_live2diff(plain, motion, engine.config.StreamConfig())
+    model = engine.live2diff_patch.apply_live2diff(plain, motion, engine.window.AttentionWindow())
     for path in traces(folder):
         trace, _ = read_trace(path)
         ours = run_live2diff(engine, model, trace, motion.layout.depth_channels is not None)
@@ -248,7 +253,7 @@ def _check_streamv2v(
 
 def bank_config(engine: SimpleNamespace, settings: dict[str, str]) -> Any:
     """Read the bank's settings from what a trace says of itself."""
-    return engine.feature_bank.BankConfig(
+    return engine.bank.BankConfig(
         kind={"dyme": "merge", "queue": "queue"}[settings["mode"]],
         queue_frames=int(settings["max_frames"]),
         interval=int(settings["interval"]),

@@ -10,7 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from live2diff_core.video_folder import VIDEO_PATTERN, list_videos
+from live2diff_core.video.folder import VIDEO_PATTERN, list_videos
 
 from .bars import Bars
 from .client import ComfyClient

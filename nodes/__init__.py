@@ -4,16 +4,16 @@ from comfy_api.latest import ComfyExtension, io
 
 from .depth import Live2DiffEstimateDepth, Live2DiffLoadDepthModel
 from .feature_bank import Live2DiffApplyFeatureBank
-from .folder import Live2DiffVideoFromFolder
-from .folders import register_model_folders
 from .live import Live2DiffStreamStep
 from .live_files import Live2DiffLoadStream, Live2DiffSaveStream
 from .live_streams import Live2DiffResetStream
+from .model_folders import register_model_folders
 from .motion import Live2DiffApply, Live2DiffLoadMotionModule, Live2DiffSettings
 from .options import Live2DiffSimilarFrameFilter, Live2DiffStreamOptions
 from .prompts import Live2DiffPromptSchedule
 from .sampler import Live2DiffStreamSampler
 from .video import Live2DiffStreamVideo
+from .video_from_folder import Live2DiffVideoFromFolder
 
 
 class Live2DiffExtension(ComfyExtension):

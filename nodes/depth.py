@@ -8,10 +8,10 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..live2diff_core import depth_range
-from ..live2diff_core.depth_file import PUBLISHED_FILES
-from ..live2diff_core.depth_model import DepthModel, resize_depth
-from .folders import DEPTH_FOLDER
+from ..live2diff_core.depth import ranges as depth_range
+from ..live2diff_core.depth.file import PUBLISHED_FILES
+from ..live2diff_core.depth.model import DepthModel, resize_depth
+from .model_folders import DEPTH_FOLDER
 from .types import CATEGORY, DepthModelType
 
 # What a frame's sides must divide by: the VAE turns 8x8 pixels into one latent pixel.

@@ -2,8 +2,8 @@
 
 from comfy_api.latest import io
 
-from ..live2diff_core.feature_bank import ALL_LEVELS, BankConfig, BankKind
-from ..live2diff_core.feature_bank_patch import apply_feature_bank
+from ..live2diff_core.feature_bank.bank import ALL_LEVELS, BankConfig, BankKind
+from ..live2diff_core.feature_bank.patch import apply_feature_bank
 from .types import CATEGORY
 
 LEVELS_TOOLTIP = f"Of: {', '.join(ALL_LEVELS)}; separated by commas, or 'all', or 'none'."

@@ -4,10 +4,10 @@ import comfy.model_management
 import torch
 from comfy_api.latest import io
 
-from ..live2diff_core.host_checks import check_depth
-from ..live2diff_core.sd15_model import host_schedule
-from ..live2diff_core.similar_frames import FilterSettings
-from ..live2diff_core.stream_start import StreamOptions
+from ..live2diff_core.host.checks import check_depth
+from ..live2diff_core.host.sd15 import host_schedule
+from ..live2diff_core.run.start import StreamOptions
+from ..live2diff_core.stream.similar_frames import FilterSettings
 from .live_step import StepRequest, run_step
 from .live_streams import always, stream_name, stream_text
 from .node_text import show_text

@@ -8,26 +8,26 @@ from typing import Any
 
 import torch
 
-from ..live2diff_core.conditioning_fingerprint import conditioning_layout, fingerprint_prompt
-from ..live2diff_core.control_hints import ControlHintError, HintFrames
-from ..live2diff_core.depth_model import DepthModel, resize_depth
-from ..live2diff_core.frame_conditions import FrameConditionError
-from ..live2diff_core.frame_translator import FrameTranslator
-from ..live2diff_core.guidance import Guidance
-from ..live2diff_core.host_model import HostModel
-from ..live2diff_core.host_vae import FrameVAE
-from ..live2diff_core.live_stream import (
+from ..live2diff_core.depth.model import DepthModel, resize_depth
+from ..live2diff_core.host.conditioning_fingerprint import conditioning_layout, fingerprint_prompt
+from ..live2diff_core.host.control_hints import ControlHintError, HintFrames
+from ..live2diff_core.host.frame_conditions import FrameConditionError
+from ..live2diff_core.host.model import HostModel
+from ..live2diff_core.host.model_fingerprint import fingerprint_model, fingerprint_module
+from ..live2diff_core.host.vae import FrameVAE
+from ..live2diff_core.run.live import (
     LiveOutput,
     LiveStream,
     SavedStream,
     normalised,
     settings_differences,
 )
-from ..live2diff_core.model_fingerprint import fingerprint_model, fingerprint_module
-from ..live2diff_core.schedule import ConsistencySchedule
-from ..live2diff_core.similar_frames import FilterSettings
-from ..live2diff_core.stream_registry import STREAMS
-from ..live2diff_core.stream_start import start_session
+from ..live2diff_core.run.registry import STREAMS
+from ..live2diff_core.run.start import start_session
+from ..live2diff_core.run.translator import FrameTranslator
+from ..live2diff_core.stream.guidance import Guidance
+from ..live2diff_core.stream.schedule import ConsistencySchedule
+from ..live2diff_core.stream.similar_frames import FilterSettings
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _step(live: LiveStream, host: HostModel, request: StepRequest) -> LiveOutput
     session = live.translator.session
     host.place_hints(session.frames_in, live.hints)
     try:
-        return live.step(request.images, request.hold, request.finish)
+        return live.push(request.images, request.hold, request.finish)
     finally:
         live.hints = host.hints_of(session.frames_inside)
 

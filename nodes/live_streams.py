@@ -2,8 +2,8 @@
 
 from comfy_api.latest import io
 
-from ..live2diff_core.live_stream import LiveStream
-from ..live2diff_core.stream_registry import STREAMS
+from ..live2diff_core.run.live import LiveStream
+from ..live2diff_core.run.registry import STREAMS
 from .node_text import show_text
 from .types import CATEGORY
 

@@ -3,15 +3,15 @@
 import folder_paths
 from comfy_api.latest import io
 
-from ..live2diff_core.config import AttentionMode, StreamConfig
-from ..live2diff_core.live2diff_patch import apply_live2diff, load_motion_module
-from ..live2diff_core.memory_estimate import format_bytes, kv_cache_bytes
+from ..live2diff_core.live2diff.layout import SD15
+from ..live2diff_core.live2diff.patch import apply_live2diff, load_motion_module
+from ..live2diff_core.live2diff.window import AttentionMode, AttentionWindow
+from ..live2diff_core.stream.byte_size import format_bytes
+from ..live2diff_core.stream.memory import StreamShape
 from .node_text import show_text
 from .types import CATEGORY, MotionModuleType, SettingsType
 
 FOLDERS = ("live2diff", "animatediff_models")
-SD15_LEVELS = ((320,) * 2, (640,) * 2, (1280,) * 2, (1280,) * 2)
-SD15_UP_LEVELS = ((1280,) * 3, (1280,) * 3, (640,) * 3, (320,) * 3)
 EXAMPLE_SIZES = ((256, 256), (512, 512), (768, 512))
 NO_FILE = "(no file in models/live2diff or models/animatediff_models)"
 DOWNLOAD_HINT = (
@@ -78,12 +78,12 @@ class Live2DiffLoadMotionModule(io.ComfyNode):
 
 
 class Live2DiffSettings(io.ComfyNode):
-    """Makes a StreamConfig."""
+    """Makes an AttentionWindow."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
-        default = StreamConfig()
+        default = AttentionWindow()
         return io.Schema(
             node_id="Live2DiffSettings",
             display_name="Configure Warm-up & KV-Cache",
@@ -126,18 +126,17 @@ class Live2DiffSettings(io.ComfyNode):
     @classmethod
     def execute(cls, warmup_frames: int, window_size: int, attention_mode: str) -> io.NodeOutput:
         """Check the numbers and show the memory they need."""
-        config = StreamConfig(window_size, warmup_frames, AttentionMode(attention_mode))
-        show_text(cls.hidden.unique_id, memory_table(config))
-        return io.NodeOutput(config)
+        window = AttentionWindow(window_size, warmup_frames, AttentionMode(attention_mode))
+        show_text(cls.hidden.unique_id, memory_table(window))
+        return io.NodeOutput(window)
 
 
-def memory_table(config: StreamConfig) -> str:
+def memory_table(window: AttentionWindow) -> str:
     """Write the cache's size at common frame sizes, for SD1.5 in float16."""
     lines = ["KV-cache per denoising step (float16, cfg 1):"]
     for width, height in EXAMPLE_SIZES:
-        size = kv_cache_bytes(
-            SD15_LEVELS, SD15_UP_LEVELS, None, (height // 8, width // 8), config.window_size
-        )
+        shape = StreamShape((height // 8, width // 8), passes=1, bytes_per_value=2)
+        size = SD15.cache_bytes(shape, window.window_size)
         lines.append(f"{width} x {height}: {format_bytes(size)}")
     return "\n".join(lines)
 
@@ -175,6 +174,8 @@ class Live2DiffApply(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, motion_module, settings: StreamConfig | None = None) -> io.NodeOutput:
+    def execute(
+        cls, model, motion_module, settings: AttentionWindow | None = None
+    ) -> io.NodeOutput:
         """Patch a clone."""
-        return io.NodeOutput(apply_live2diff(model, motion_module, settings or StreamConfig()))
+        return io.NodeOutput(apply_live2diff(model, motion_module, settings or AttentionWindow()))

@@ -2,10 +2,10 @@
 
 from comfy_api.latest import io
 
-from ..live2diff_core.guidance import GuidanceMode
-from ..live2diff_core.schedule import StepRule
-from ..live2diff_core.similar_frames import FilterSettings
-from ..live2diff_core.stream_start import StreamOptions
+from ..live2diff_core.run.start import StreamOptions
+from ..live2diff_core.stream.guidance import GuidanceMode
+from ..live2diff_core.stream.schedule import StepRule
+from ..live2diff_core.stream.similar_frames import FilterSettings
 from .types import CATEGORY, FrameFilterType, OptionsType
 
 FRESH_NOISE, SHARED_NOISE = "fresh per frame", "same for all frames"

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from comfy_api.latest import Input, InputImpl, Types
 
-from ..live2diff_core.video_pictures import PICTURE_RATE
-from ..live2diff_core.video_reader import VideoReader, open_video
+from ..live2diff_core.video.pictures import PICTURE_RATE
+from ..live2diff_core.video.reader import VideoReader, open_video
 
 
 class PictureVideo(Input.Video):

@@ -2,8 +2,8 @@
 
 from comfy_api.latest import io
 
-from ..live2diff_core.prompt_timeline import PromptChange
-from ..live2diff_core.prompt_track import follow
+from ..live2diff_core.stream.prompt_timeline import PromptChange
+from ..live2diff_core.stream.prompt_track import follow
 from .types import CATEGORY
 
 KEEP, RESET = "keep", "reset"

@@ -7,14 +7,14 @@ import latent_preview
 import torch
 from comfy_api.latest import io
 
-from ..live2diff_core.host_checks import check_depth
-from ..live2diff_core.host_model import HostModel
-from ..live2diff_core.latent_checks import frame_latents, matching_depth
-from ..live2diff_core.memory_estimate import format_bytes
-from ..live2diff_core.sd15_model import host_schedule
-from ..live2diff_core.session import StreamSession
-from ..live2diff_core.similar_frames import FilterSettings, SimilarFrameFilter
-from ..live2diff_core.stream_start import StreamOptions, start_session
+from ..live2diff_core.host.checks import check_depth
+from ..live2diff_core.host.model import HostModel
+from ..live2diff_core.host.sd15 import host_schedule
+from ..live2diff_core.run.latents import frame_latents, matching_depth
+from ..live2diff_core.run.start import StreamOptions, start_session
+from ..live2diff_core.stream.byte_size import format_bytes
+from ..live2diff_core.stream.session import StreamSession
+from ..live2diff_core.stream.similar_frames import FilterSettings, SimilarFrameFilter
 from .node_text import show_text
 from .stream_inputs import (
     model_input,

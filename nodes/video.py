@@ -2,11 +2,11 @@
 
 from comfy_api.latest import InputImpl, io
 
-from ..live2diff_core.sd15_model import host_schedule
-from ..live2diff_core.similar_frames import FilterSettings
-from ..live2diff_core.stream_start import StreamOptions
-from ..live2diff_core.video_reader import open_video
-from ..live2diff_core.video_writer import EncoderSettings
+from ..live2diff_core.host.sd15 import host_schedule
+from ..live2diff_core.run.start import StreamOptions
+from ..live2diff_core.stream.similar_frames import FilterSettings
+from ..live2diff_core.video.reader import open_video
+from ..live2diff_core.video.writer import EncoderSettings
 from .graph_identity import upstream_identity
 from .picture_video import stream_source
 from .stream_inputs import (

@@ -5,8 +5,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from ..live2diff_core.conditioning_fingerprint import fingerprint_conditioning
-from ..live2diff_core.model_fingerprint import fingerprint_model, fingerprint_module
+from ..live2diff_core.host.conditioning_fingerprint import fingerprint_conditioning
+from ..live2diff_core.host.model_fingerprint import fingerprint_model, fingerprint_module
 
 _EDGE_BYTES = 1 << 20
 

@@ -15,20 +15,20 @@ import folder_paths
 from PIL import Image
 from torch import Tensor
 
-from ..live2diff_core.depth_model import DepthModel, resize_depth
-from ..live2diff_core.frame_size import SizeMode, plan_frame_size
-from ..live2diff_core.frame_translator import FrameTranslator
-from ..live2diff_core.guidance import Guidance
-from ..live2diff_core.host_checks import check_depth
-from ..live2diff_core.host_model import HostModel
-from ..live2diff_core.host_vae import FrameVAE
-from ..live2diff_core.schedule import ConsistencySchedule
-from ..live2diff_core.similar_frames import FilterSettings
-from ..live2diff_core.state_file import StateFileError, fingerprint, load_state, save_state
-from ..live2diff_core.stream_start import start_session
-from ..live2diff_core.video_reader import VideoReader
-from ..live2diff_core.video_translation import VideoTranslation
-from ..live2diff_core.video_writer import (
+from ..live2diff_core.depth.model import DepthModel, resize_depth
+from ..live2diff_core.host.checks import check_depth
+from ..live2diff_core.host.model import HostModel
+from ..live2diff_core.host.vae import FrameVAE
+from ..live2diff_core.run.file import VideoTranslation
+from ..live2diff_core.run.start import start_session
+from ..live2diff_core.run.state_file import StateFileError, fingerprint, load_state, save_state
+from ..live2diff_core.run.translator import FrameTranslator
+from ..live2diff_core.stream.guidance import Guidance
+from ..live2diff_core.stream.schedule import ConsistencySchedule
+from ..live2diff_core.stream.similar_frames import FilterSettings
+from ..live2diff_core.video.frame_size import SizeMode, plan_frame_size
+from ..live2diff_core.video.reader import VideoReader
+from ..live2diff_core.video.writer import (
     EncoderSettings,
     SegmentWriter,
     VideoError,

@@ -84,7 +84,7 @@ def streams(pack):
     """The registry of live streams, empty before and after."""
     from host_stream import core
 
-    registry = core("stream_registry").STREAMS
+    registry = core("run.registry").STREAMS
     registry.clear()
     yield registry
     registry.clear()

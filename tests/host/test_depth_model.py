@@ -43,7 +43,7 @@ def midas_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def core(pack: ModuleType) -> ModuleType:
-    return importlib.import_module(f"{pack.__name__}.live2diff_core.depth_model")
+    return importlib.import_module(f"{pack.__name__}.live2diff_core.depth.model")
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def node(pack: ModuleType) -> ModuleType:
 
 
 def _folders(pack: ModuleType) -> ModuleType:
-    return importlib.import_module(f"{pack.__name__}.nodes.folders")
+    return importlib.import_module(f"{pack.__name__}.nodes.model_folders")
 
 
 @functools.cache
@@ -153,7 +153,7 @@ socket.socket.connect = socket.getaddrinfo = socket.create_connection = refuse
 import comfy.cli_args
 comfy.cli_args.args.cpu = True
 import torch
-from live2diff_core.depth_model import DepthModel
+from live2diff_core.depth.model import DepthModel
 model = DepthModel.from_file(sys.argv[1])
 assert model.estimate(torch.rand(1, 8, 8, 3)).std() > 0
 assert "controlnet_aux" not in sys.modules

@@ -91,7 +91,7 @@ def test_chunks_change_nothing(sd15, motion):
     for cuts in ([*range(15)], [0, 8, 14], [0, 3, 9, 10, 14]):
         with Stream(model, SIZE, 14, depth=True) as stream:
             parts = [
-                stream.session.step(latents[a:b], depth[a:b])
+                stream.session.push_all(latents[a:b], depth[a:b])
                 for a, b in zip(cuts, cuts[1:], strict=False)
             ]
             assert torch.equal(torch.cat([*parts, stream.session.flush()]), whole)
@@ -177,16 +177,16 @@ def test_weights_of_other_types(golden, golden_folder, motion, stored, computed,
 @torch.inference_mode()
 def test_memory_does_not_grow(sd15, motion):
     with Stream(patched(sd15, motion, 4, 2), (4, 6), 40) as stream:
-        stream.session.step(frames(10, (4, 6)))
+        stream.session.push_all(frames(10, (4, 6)))
         held = stream.session.nbytes
-        stream.session.step(frames(30, (4, 6), seed=1))
+        stream.session.push_all(frames(30, (4, 6), seed=1))
         assert stream.session.nbytes == held
 
 
 @torch.inference_mode()
 def test_a_cache_that_cannot_fit_is_refused_before_anything_is_loaded(sd15, motion):
     model = patched(sd15, motion)
-    error = core("host_checks").StreamMemoryError
+    error = core("host.checks").StreamMemoryError
     remedy = r"memory needs [\d.]+ GB, but cpu has only .* smaller frames, fewer denoising steps"
     with pytest.raises(error, match=remedy), Stream(model, (200_000, 200_000), 3):
         pass

@@ -88,13 +88,13 @@ def test_chunks_and_saves_change_nothing(sd15, kind, tmp_path):
     """However it is cut, and loaded from a file at every cut: the same numbers, to the bit."""
     model, latents = banked(sd15, kind=kind), frames(COUNT)
     whole = translate(model, latents, steps=3)
-    files = core("state_file")
+    files = core("run.state_file")
     parts, state = [], None
     for start, stop in ((0, 1), (1, 3), (3, COUNT), (COUNT, COUNT)):
         with Stream(model, SIZE, COUNT, steps=3) as stream:
             if state is not None:
                 stream.session.load_state_dict(state)
-            parts += stream.session.step(latents[start:stop])
+            parts += stream.session.push_all(latents[start:stop])
             files.save_state(tmp_path / "state", stream.session.state_dict(), {})
             state = files.load_state(tmp_path / "state", {})
             if start == COUNT:
@@ -113,11 +113,11 @@ def test_any_size_and_aspect(sd15, size, kind):
 
 def test_merging_depends_on_the_seed(sd15):
     """Streams of other seeds differ by more than their noise where tokens are merged."""
-    latents, orders = frames(COUNT), core("noise").TokenOrder
+    latents, orders = frames(COUNT), core("stream.noise").TokenPermutation
     streams = []
     for seed in (3, 4):
         with torch.inference_mode(), Stream(banked(sd15), SIZE, COUNT, seed=3) as stream:
-            stream.session.memory["feature_bank"].order = orders(seed)
+            stream.session.memory["feature_bank"].permutation = orders(seed)
             streams.append(stream.run(latents))
     assert torch.equal(streams[0], translate(banked(sd15), latents, seed=3))
     assert relative_error(*streams) > 1e-4
@@ -125,7 +125,7 @@ def test_merging_depends_on_the_seed(sd15):
 
 def test_every_level_can_be_chosen(sd15):
     """Each level, extended or fused alone, changes the stream in a way of its own."""
-    levels = core("feature_bank").ALL_LEVELS
+    levels = core("feature_bank.bank").ALL_LEVELS
     latents, clips = frames(3), [translate(sd15, frames(3))]
     for level in levels:
         clips.append(translate(banked(sd15, fuse=(), extend=(level,)), latents))
@@ -136,10 +136,10 @@ def test_every_level_can_be_chosen(sd15):
 
 def test_levels_are_those_of_the_paper(sd15):
     """Fusion is in the middle block and in the lowest up level with attention."""
-    found = core("feature_bank_patch").self_attentions(sd15.model.diffusion_model)
+    found = core("feature_bank.patch").self_attentions(sd15.model.diffusion_model)
     assert len(found) == ATTENTIONS
     levels = [attention.level for attention in found]
-    assert list(dict.fromkeys(levels)) == list(core("feature_bank").ALL_LEVELS)
+    assert list(dict.fromkeys(levels)) == list(core("feature_bank.bank").ALL_LEVELS)
     assert [levels.count(level) for level in dict.fromkeys(levels)] == [2, 2, 2, 1, 3, 3, 3]
     sizes = {attention.level: attention.downsamplings for attention in found}
     assert sizes == {
@@ -221,15 +221,15 @@ def test_the_memory_estimate_is_twice_what_is_held(sd15, steps, cfg, kind):
             return out
 
         session.pipeline.model = note
-        session.step(frames(6, size))
+        session.push_all(frames(6, size))
         assert session.nbytes * 2 == host.memory_bytes == most
         held = session.nbytes
-        session.step(frames(6, size, seed=1))
+        session.push_all(frames(6, size, seed=1))
         assert session.nbytes == held
 
 
 def test_levels_that_are_not_used_are_not_kept(sd15):
-    applied = core("applied_memory")
+    applied = core("stream.memory")
     shape = applied.StreamShape(SIZE, 2, 4)
 
     def held(**settings):
@@ -312,7 +312,7 @@ def test_a_stock_sampler_names_the_right_node(sd15):
 
 
 def test_twice_is_refused(sd15):
-    error = core("sd15_model").UnsupportedModelError
+    error = core("host.sd15").UnsupportedModelError
     with pytest.raises(error, match="already carries a feature bank.*'Apply Feature Bank'"):
         banked(banked(sd15))
 

@@ -162,7 +162,7 @@ def test_both_memories_are_saved_and_loaded_together(sd15, motion):
     model, latents = banked(patched(sd15, motion, 3, 2)), frames(COUNT)
     whole = translate(model, latents)
     with Stream(model, SIZE, COUNT) as stream:
-        first = stream.session.step(latents[:3])
+        first = stream.session.push_all(latents[:3])
         state = stream.session.state_dict()
     with Stream(model, SIZE, COUNT) as stream:
         stream.session.load_state_dict(state)
@@ -179,17 +179,17 @@ def test_an_interrupted_frame_can_be_pushed_again(monkeypatch, sd15, motion, cal
     """Half of a call's banks have taken the frame in when it stops; so in a warm-up's 2nd step."""
     model, latents = banked(patched(sd15, motion, 3, 2), interval=1), frames(COUNT)
     expected = translate(model, latents, steps=3)
-    step = core("bank_memory").BankStep
-    original, calls = step.meet, []
+    step = core("feature_bank.memory").BankCall
+    original, calls = step.update, []
 
     def stop(self, *args):
         calls.append(1)
-        met = original(self, *args)
+        rows = original(self, *args)
         if len(calls) == call:
             raise RuntimeError("out of luck")
-        return met
+        return rows
 
-    monkeypatch.setattr(step, "meet", stop)
+    monkeypatch.setattr(step, "update", stop)
     found = []
     with Stream(model, SIZE, COUNT, steps=3) as stream:
         while len(found) < COUNT:
@@ -209,7 +209,7 @@ def test_an_interrupted_frame_can_be_pushed_again(monkeypatch, sd15, motion, cal
 def test_a_guidance_pass_has_a_bank_of_its_own(sd15):
     """PAG runs the prompt again with another middle block: it is a stream of that model."""
     guided = core_node("nodes_pag", "PerturbedAttentionGuidance", banked(sd15), 1.0)
-    levels = tuple(level for level in core("feature_bank").ALL_LEVELS if level != "middle")
+    levels = tuple(level for level in core("feature_bank.bank").ALL_LEVELS if level != "middle")
     perturbed = banked(sd15, fuse=("up 2",), extend=levels)
     perturbed.set_model_attn1_replace(lambda q, k, v, options: v, "middle", 0)
     with Stream(guided, SIZE, COUNT, steps=1) as stream:
@@ -240,7 +240,7 @@ def test_hypertile_is_refused(sd15, first):
         return core_node("nodes_hypertile", "HyperTile", model, 32, 2, 0, False)
 
     model = banked(tiled(sd15)) if first else tiled(banked(sd15))
-    error = core("sd15_model").UnsupportedModelError
+    error = core("host.sd15").UnsupportedModelError
     with pytest.raises(error, match="HyperTile does that.*'Apply Feature Bank'.*Remove it"):
         translate(model, frames(2, (8, 16)))
 
@@ -256,7 +256,7 @@ def test_token_merging_runs_or_is_refused(sd15, first):
         model = banked(merging(sd15), fuse=("down 1",))
         assert translate(model, frames(COUNT)).isfinite().all()
         return
-    error = core("step_plan").FeatureSizeError
+    error = core("stream.call_plan").FeatureSizeError
     with pytest.raises(error, match="TomePatchModel.*Put it before 'Apply Feature Bank'"):
         translate(merging(banked(sd15, fuse=("down 1",))), frames(COUNT))
 
@@ -264,6 +264,6 @@ def test_token_merging_runs_or_is_refused(sd15, first):
 def test_nodes_that_shrink_some_steps_are_refused(sd15):
     settings = (3, 2.0, 0.0, 0.6, True, "bicubic", "bicubic")
     shrunk = core_node("nodes_model_downscale", "PatchModelAddDownscale", banked(sd15), *settings)
-    error = core("step_plan").FeatureSizeError
+    error = core("stream.call_plan").FeatureSizeError
     with pytest.raises(error, match="within a stream.*PatchModelAddDownscale.*remove it"):
         translate(shrunk, frames(COUNT, (16, 20)), steps=3)

@@ -23,7 +23,7 @@ def apply_node(model, **changes):
 
 
 def config_of(model):
-    return core("applied_memory").applied_memories(model)["feature_bank"].config
+    return core("stream.memory").applied_memories(model)["feature_bank"].config
 
 
 def test_the_node_gives_what_the_engine_gives(sd15):
@@ -37,7 +37,7 @@ def test_the_node_gives_what_the_engine_gives(sd15):
 def test_the_nodes_defaults_are_the_engines(sd15):
     schema = node("feature_bank", "Live2DiffApplyFeatureBank").define_schema()
     defaults = {entry.id: entry.default for entry in schema.inputs if entry.id != "model"}
-    assert config_of(apply_node(sd15, **defaults)) == core("feature_bank").BankConfig()
+    assert config_of(apply_node(sd15, **defaults)) == core("feature_bank.bank").BankConfig()
     options = next(entry for entry in schema.inputs if entry.id == "bank").options
     assert options == ["merge", "queue"]
 
@@ -53,7 +53,7 @@ def test_the_nodes_defaults_are_the_engines(sd15):
     ],
 )
 def test_levels_are_read_from_text(sd15, text, expected):
-    expected = core("feature_bank").ALL_LEVELS if expected is None else expected
+    expected = core("feature_bank.bank").ALL_LEVELS if expected is None else expected
     cls = node("feature_bank", "Live2DiffApplyFeatureBank")
     for used, other in (("fuse", "extend"), ("extend", "fuse")):
         config = config_of(apply_node(sd15, **{used: text, other: "middle"}))
@@ -92,7 +92,7 @@ def test_other_models_are_refused(sd15, kind):
 
 
 def test_every_setting_makes_another_fingerprint(sd15):
-    fingerprint = core("model_fingerprint").fingerprint_model
+    fingerprint = core("host.model_fingerprint").fingerprint_model
     changes = [
         {},
         {"bank": "queue"},

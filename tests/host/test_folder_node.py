@@ -26,7 +26,7 @@ def input_folder(tmp_path, pack, monkeypatch):
 
 
 def cls():
-    return node("folder", "Live2DiffVideoFromFolder")
+    return node("video_from_folder", "Live2DiffVideoFromFolder")
 
 
 def run(index, folder="clips", pattern=DEFAULT, recursive=False, **options):
@@ -172,7 +172,7 @@ def test_inputs_from_other_nodes_are_checked_when_they_are_there(input_folder):
 
 def test_the_node_shows_which_video_it_is(input_folder, monkeypatch):
     shown = []
-    module = sys.modules[f"{PACK}.nodes.folder"]
+    module = sys.modules[f"{PACK}.nodes.video_from_folder"]
     monkeypatch.setattr(module, "show_text", lambda node_id, text: shown.append(text))
     run(1)
     assert cls().validate_inputs("clips", DEFAULT, 1, False) is True

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 @torch.inference_mode()
 def test_trace(golden, golden_folder, motion, sd15, steps):
     module, engine = golden
-    model = engine.live2diff_patch.apply_live2diff(sd15, motion, engine.config.StreamConfig())
+    model = engine.live2diff_patch.apply_live2diff(sd15, motion, engine.window.AttentionWindow())
     trace = load_file(str(golden_folder / f"trace-T{steps}.safetensors"))
     ours = module.run_live2diff(engine, model, trace, depth=True)
     assert module.max_relative_error(ours, trace) <= module.LIMIT
@@ -18,7 +18,7 @@ def test_trace(golden, golden_folder, motion, sd15, steps):
 @torch.inference_mode()
 def test_trace_notices_missing_depth(golden, golden_folder, motion, sd15):
     module, engine = golden
-    model = engine.live2diff_patch.apply_live2diff(sd15, motion, engine.config.StreamConfig())
+    model = engine.live2diff_patch.apply_live2diff(sd15, motion, engine.window.AttentionWindow())
     trace = load_file(str(golden_folder / "trace-T2.safetensors"))
     ours = module.run_live2diff(engine, model, trace, depth=False)
     assert module.max_relative_error(ours, trace) > 1e-2

@@ -173,7 +173,7 @@ def test_the_users_control_is_not_touched(model):
 
 @pytest.mark.parametrize("count", [2, COUNT - 1, COUNT + 1])
 def test_other_counts_of_images_are_refused(model, count):
-    error = core("control_hints").ControlHintError
+    error = core("host.control_hints").ControlHintError
     with pytest.raises(
         error, match=f"got {count} images for {COUNT} frames.*exactly one per frame"
     ):
@@ -264,7 +264,7 @@ def test_prompt_per_frame(same_at_once, model):
 
 
 def test_other_counts_of_masks_and_prompts_are_refused(model):
-    error = core("frame_conditions").FrameConditionError
+    error = core("host.frame_conditions").FrameConditionError
     with pytest.raises(error, match=f"has 2 masks for {COUNT} frames"):
         translate(model, frames(COUNT), positive=prompt(0, mask=torch.ones(2, *SIZE)))
     with pytest.raises(error, match=f"has 3 prompts for {COUNT} frames.*exactly one per frame"):
@@ -301,7 +301,7 @@ def test_hooks_with_keyframes_are_refused(model):
         keyframes.add(comfy.hooks.HookKeyframe(strength, start_percent=start))
     hooks.set_keyframes_on_hooks(keyframes)
     hooked = comfy.hooks.set_hooks_for_conditioning(prompt(), hooks)
-    error = core("live2diff_patch").UnsupportedModelError
+    error = core("live2diff.patch").UnsupportedModelError
     with pytest.raises(error, match="Remove the hook keyframes"):
         translate(model, frames(2), positive=hooked)
 
@@ -334,6 +334,6 @@ def test_nodes_that_shrink_some_steps_are_refused(model):
         shrunk = node.execute(model, *settings).args[0]
     else:
         shrunk = node().patch(model, *settings)[0]
-    error = core("step_plan").FeatureSizeError
+    error = core("stream.call_plan").FeatureSizeError
     with pytest.raises(error, match="within a stream.*PatchModelAddDownscale.*remove it"):
         translate(shrunk, frames(COUNT), steps=3)

@@ -22,8 +22,8 @@ def with_memory(sd15, motion):
         if memory in ("motion module", "both"):
             model = patched(model, motion, 4, 2)
         if memory in ("feature bank", "both"):
-            config = core("feature_bank").BankConfig(interval=2, similarity_threshold=0.5)
-            model = core("feature_bank_patch").apply_feature_bank(model, config)
+            config = core("feature_bank.bank").BankConfig(interval=2, similarity_threshold=0.5)
+            model = core("feature_bank.patch").apply_feature_bank(model, config)
         return model
 
     return apply
@@ -41,8 +41,8 @@ class Prompt:
 
     def __call__(self, x, group, step):
         plan = self.memory and self.memory.plan([group], range(step, step + 1), x.device)
-        rows = tuple(core("step_plan").Row(frame, step) for frame in group)
-        x0 = self.stream.host(x, core("step_plan").StepPlan(rows, None, plan))
+        rows = tuple(core("stream.call_plan").Row(frame, step) for frame in group)
+        x0 = self.stream.host(x, core("stream.call_plan").CallPlan(rows, None, plan))
         if self.memory:
             self.memory.commit()
         return x0
@@ -135,9 +135,9 @@ def test_unet_rows_per_frame(with_memory, sd15, memory, mode, scale):
     for steps in (1, 3):
         documented = {"none": steps, "full": 2 * steps, "self": steps, "initialize": steps + 1}
         with Stream(model, SIZE, 5, steps=steps, guidance=mode, cfg=scale) as stream:
-            stream.session.step(frames(4))
+            stream.session.push_all(frames(4))
             rows.clear()
-            stream.session.step(frames(1))
+            stream.session.push_all(frames(1))
         assert sum(rows) == (steps if scale == 1.0 else documented[mode])
 
 
@@ -183,7 +183,7 @@ def test_a_stream_goes_on_with_its_residual_noise(with_memory, mode):
     model = with_memory("motion module")
     whole = translate(model, frames(COUNT), **guided(mode))
     with Stream(model, SIZE, COUNT, **guided(mode)) as stream:
-        first = stream.session.step(frames(COUNT)[:4])
+        first = stream.session.push_all(frames(COUNT)[:4])
         state = {name: tensor.clone() for name, tensor in stream.session.state_dict().items()}
     with Stream(model, SIZE, COUNT, **guided(mode)) as stream:
         stream.session.load_state_dict(state)

@@ -86,7 +86,7 @@ def test_the_unet_is_left_as_it_was(sd15, motion, cfg):
 def test_the_unet_is_left_as_it_was_after_an_error(monkeypatch, sd15, motion, call):
     """The forward pass fails in the middle: at the n-th temporal attention."""
     before = anatomy(sd15)
-    attention = core("motion_module").TemporalAttention
+    attention = core("live2diff.motion_module").TemporalAttention
     original, calls = attention.forward, []
 
     def fail(self, *args):
@@ -203,7 +203,7 @@ def test_two_streams_of_one_model_in_turn(sd15, motion):
     ):
         for index in range(COUNT):
             for which, stream in enumerate((one, other)):
-                found[which].append(stream.session.step(clips[which][index : index + 1]))
+                found[which].append(stream.session.push_all(clips[which][index : index + 1]))
         for which, stream in enumerate((one, other)):
             found[which].append(stream.session.flush())
     for which in (0, 1):
@@ -224,7 +224,7 @@ def test_streams_stopped_and_resumed_around_each_other(sd15, motion):
                     sessions.append(stream.session)
                 session = sessions[which]
                 session.pipeline.model = stream.host
-                found[which].append(session.step(clip[start : start + 2]))
+                found[which].append(session.push_all(clip[start : start + 2]))
                 if start == 4:
                     found[which].append(session.flush())
         ksample(sd15)
@@ -239,7 +239,7 @@ def test_streams_stopped_and_resumed_around_each_other(sd15, motion):
 def memories(monkeypatch):
     """Weak references to every memory and every cache tensor made in a test."""
     made = []
-    memory, cache = core("motion_memory").MotionMemory, core("kv_cache").KVCache
+    memory, cache = core("live2diff.memory").MotionMemory, core("live2diff.kv_cache").KVCache
     memory_init, cache_init = memory.__init__, cache.__init__
 
     def note_memory(self, *args):
@@ -283,7 +283,7 @@ def test_memory_is_freed_after_a_run(sd15, motion, memories):
 
 @pytest.mark.parametrize("call", [1, 30, 200])
 def test_memory_is_freed_after_an_error(monkeypatch, sd15, motion, memories, call):
-    attention = core("motion_module").TemporalAttention
+    attention = core("live2diff.motion_module").TemporalAttention
     original, calls = attention.forward, []
 
     def fail(self, *args):
@@ -305,7 +305,7 @@ def test_memory_is_freed_after_an_error(monkeypatch, sd15, motion, memories, cal
 
 def test_interrupt_stops_at_the_next_step_and_frees_all(monkeypatch, sd15, motion, memories):
     before = anatomy(sd15)
-    host_model = core("host_model").HostModel
+    host_model = core("host.model").HostModel
     original, calls = host_model.__call__, []
 
     def press_cancel(self, *args):
@@ -337,7 +337,7 @@ def test_an_interrupted_frame_can_be_pushed_again(monkeypatch, sd15, motion, cal
     model = patched(sd15, motion, 4, 2)
     latents = frames(COUNT)
     expected = translate(model, latents, steps=3, cfg=2.0)
-    attention = core("motion_module").TemporalAttention
+    attention = core("live2diff.motion_module").TemporalAttention
     original, calls = attention.forward, []
 
     def stop(self, *args):
@@ -390,7 +390,7 @@ def test_an_error_while_opening_is_not_hidden(monkeypatch, sd15, motion):
 
 
 def test_twice_is_refused(sd15, motion):
-    error = core("live2diff_patch").UnsupportedModelError
+    error = core("live2diff.patch").UnsupportedModelError
     with pytest.raises(error, match="already carries a Live2Diff motion module"):
         patched(patched(sd15, motion), motion)
 
@@ -398,7 +398,7 @@ def test_twice_is_refused(sd15, motion):
 def test_sampling_replaced_later_is_refused(sd15, motion):
     model = patched(sd15, motion)
     model.add_object_patch("model_sampling", sd15.model.model_sampling)
-    error = core("live2diff_patch").UnsupportedModelError
+    error = core("live2diff.patch").UnsupportedModelError
     with pytest.raises(error, match="was replaced by a later node.*put it before"):
         translate(model, frames(2))
 
@@ -410,7 +410,7 @@ def test_lcm_sampling_is_refused(sd15):
     model = sd15.clone()
     kind = type("Sampling", (comfy.model_sampling.ModelSamplingDiscrete, advanced.LCM), {})
     model.add_object_patch("model_sampling", kind(sd15.model.model_config))
-    error = core("live2diff_patch").UnsupportedModelError
+    error = core("live2diff.patch").UnsupportedModelError
     with pytest.raises(error, match="apply the LCM scalings themselves"):
         translate(model, frames(2))
 

@@ -93,7 +93,7 @@ def test_files_outside_are_neither_listed_nor_loaded(model, vae, folders):
 
 
 def test_files_that_are_no_streams(pack, folders):
-    save_state = core("state_file").save_state
+    save_state = core("run.state_file").save_state
     (folders / "input" / "text.safetensors").write_text("hello")
     save_state(folders / "input" / "video.safetensors", {"a": torch.zeros(1)}, {"seed": 1})
     with pytest.raises(ValueError, match="damaged"):

@@ -22,7 +22,7 @@ MEMORIES = {
 @pytest.fixture(autouse=True)
 def streams(pack, tmp_path, monkeypatch):
     monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
-    registry = core("stream_registry").STREAMS
+    registry = core("run.registry").STREAMS
     registry.clear()
     yield registry
     registry.clear()

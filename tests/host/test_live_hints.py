@@ -160,7 +160,7 @@ def test_skipped_frames_show_no_picture(sd15, vae, streams):
 
 def test_an_interrupt_keeps_the_pictures_of_frames_inside(sd15, vae, streams, monkeypatch):
     images, net = pictures(5), TinyControl()
-    host_model = core("host_model").HostModel
+    host_model = core("host.model").HostModel
     calls, call = [], host_model.__call__
 
     def stop_at_third(self, x, plan):
@@ -211,6 +211,6 @@ def test_a_video_takes_a_batch_that_is_long_enough(sd15):
 
 
 def test_a_video_that_outlasts_its_batch_says_so(sd15):
-    error = core("control_hints").ControlHintError
+    error = core("host.control_hints").ControlHintError
     with pytest.raises(error, match="got 3 images, but the video has a frame 3"):
         open_ended(sd15, numbered(0, 3), 4)

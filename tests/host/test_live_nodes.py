@@ -44,8 +44,8 @@ def test_one_frame_a_run_equals_the_stream_sampler(model, vae):
 
 
 def test_depth_equals_estimate_depth_with_a_running_range(model, vae):
-    images, ranges, depth_model = pictures(9), core("depth_range"), TinyDepth()
-    resize = core("depth_model").resize_depth
+    images, ranges, depth_model = pictures(9), core("depth.ranges"), TinyDepth()
+    resize = core("depth.model").resize_depth
     depth = ranges.normalise(depth_model.infer(images), ranges.RUNNING)
     depth = resize(depth, HEIGHT, WIDTH)[..., None].repeat(1, 1, 1, 3)
     expected = sampled(images, model, vae, depth)
@@ -56,7 +56,7 @@ def test_depth_equals_estimate_depth_with_a_running_range(model, vae):
 
 def test_guidance_and_sigmas(model, vae):
     images = pictures(7)
-    levels = core("sd15_model").host_schedule(model, 4, 0.75).sigmas
+    levels = core("host.sd15").host_schedule(model, 4, 0.75).sigmas
     found = stream(images, model, vae, cfg=2.0, sigmas=levels)
     assert torch.equal(found, sampled(images, model, vae, cfg=2.0, sigmas=levels))
 
@@ -279,7 +279,7 @@ def lora(model, seed=0, strength=1.0):
 
 
 def test_loras_are_told_apart_by_content_and_strength(model):
-    fingerprint = core("model_fingerprint").fingerprint_model
+    fingerprint = core("host.model_fingerprint").fingerprint_model
     plain = fingerprint(model)
     same = [fingerprint(each) for each in (model.clone(), lora(model), lora(model))]
     assert same[0] == plain and same[1] == same[2] != plain
@@ -290,7 +290,7 @@ def test_loras_are_told_apart_by_content_and_strength(model):
 
 def test_a_patched_model_in_memory_has_the_weights_it_had(golden, golden_folder, motion):
     """The host writes LoRAs into the weights when it loads a model."""
-    fingerprint = core("model_fingerprint").fingerprint_model
+    fingerprint = core("host.model_fingerprint").fingerprint_model
     models = [golden[0].build_sd15(golden_folder / "unet.safetensors") for _ in range(2)]
     loaded = lora(models[0])
     comfy.model_management.load_models_gpu([loaded])
@@ -299,12 +299,12 @@ def test_a_patched_model_in_memory_has_the_weights_it_had(golden, golden_folder,
 
 
 def test_recognising_costs_little(model, benchmark_seconds):
-    fingerprint = core("model_fingerprint")
+    fingerprint = core("host.model_fingerprint")
     changed = lora(model)
     fingerprint.fingerprint_model(changed)
     conds = [[torch.zeros(1, 77, 768), {}]]
     assert benchmark_seconds(lambda: fingerprint.fingerprint_model(changed)) < 2e-3
-    name_prompt = core("conditioning_fingerprint").fingerprint_prompt
+    name_prompt = core("host.conditioning_fingerprint").fingerprint_prompt
     assert benchmark_seconds(lambda: name_prompt(conds)) < 2e-3
 
 
@@ -327,7 +327,7 @@ def test_an_interrupt_loses_no_frame(model, vae, monkeypatch):
     images = pictures(8)
     expected = sampled(images, model, vae)
     step(images[:2], model, vae)
-    host_model = core("host_model").HostModel
+    host_model = core("host.model").HostModel
     calls, run = [], host_model.__call__
 
     def stop_at_third(self, x, plan):

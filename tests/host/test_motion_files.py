@@ -55,7 +55,7 @@ def write(path, content):
 
 
 def read(path):
-    return core("checkpoint").read_motion_file(path)
+    return core("live2diff.motion_file").read_motion_file(path)
 
 
 WRAPPED = {
@@ -99,7 +99,7 @@ ANIMATEDIFF = {
 @pytest.mark.parametrize("version", ANIMATEDIFF)
 def test_animatediff_runs_causally(tmp_path, sd15, tensors, version):
     path = write(tmp_path / f"{version}.ckpt", ANIMATEDIFF[version](tensors))
-    motion = core("live2diff_patch").load_motion_module(str(path))
+    motion = core("live2diff.patch").load_motion_module(str(path))
     assert motion.name == f"{version}.ckpt"
     assert motion.layout.depth_channels is None
     assert (motion.layout.mid is not None) == (version == "v2")
@@ -112,7 +112,7 @@ def test_animatediff_runs_causally(tmp_path, sd15, tensors, version):
 
 
 def test_middle_module_is_used_and_counted(tmp_path, sd15, tensors):
-    load = core("live2diff_patch").load_motion_module
+    load = core("live2diff.patch").load_motion_module
     plain = load(str(write(tmp_path / "v3.ckpt", ANIMATEDIFF["v3"](tensors))))
     middle = load(str(write(tmp_path / "v2.ckpt", ANIMATEDIFF["v2"](tensors))))
     latents = frames(5)
@@ -122,11 +122,11 @@ def test_middle_module_is_used_and_counted(tmp_path, sd15, tensors):
 
 
 def test_depth_needs_a_depth_encoder(tmp_path, sd15, tensors):
-    motion = core("live2diff_patch").load_motion_module(
+    motion = core("live2diff.patch").load_motion_module(
         str(write(tmp_path / "v3_sd15_mm.ckpt", ANIMATEDIFF["v3"](tensors)))
     )
     message = "cannot read it .*Apply Live2Diff.* modules have no depth encoder.*disconnect depth"
-    with pytest.raises(core("live2diff_patch").UnsupportedModelError, match=message):
+    with pytest.raises(core("live2diff.patch").UnsupportedModelError, match=message):
         translate(patched(sd15, motion), frames(2), frames(2))
 
 
@@ -134,7 +134,7 @@ def test_full_size_has_the_published_keys(pack, golden_folder):
     """The released live2diff.ckpt, key by key and shape by shape, at full SD1.5 size."""
     published = json.loads((golden_folder / "keys-full-size.json").read_text(encoding="utf-8"))
     published = {key.removeprefix("module."): list(shape) for key, shape in published.items()}
-    module = core("motion_module")
+    module = core("live2diff.motion_module")
     levels = (320,) * 2, (640,) * 2, (1280,) * 2, (1280,) * 2
     up = (1280,) * 3, (1280,) * 3, (640,) * 3, (320,) * 3
     layout = module.MotionLayout(levels, up, None, 24, 320)
@@ -225,7 +225,7 @@ def test_wrong_files_are_refused_by_name(pack, tmp_path, tensors, name):
         path.write_bytes(content)
     else:
         write(path, content)
-    with pytest.raises(core("checkpoint").MotionFileError, match=message) as error:
+    with pytest.raises(core("live2diff.motion_file").MotionFileError, match=message) as error:
         read(path)
     assert str(error.value).startswith(f"{name}: ")
     assert "Expected a motion module for SD1.5: Live2Diff's live2diff.ckpt" in str(error.value)
@@ -233,13 +233,15 @@ def test_wrong_files_are_refused_by_name(pack, tmp_path, tensors, name):
 
 def test_missing_file(pack, tmp_path):
     with pytest.raises(
-        core("checkpoint").MotionFileError, match="gone.ckpt: there is no such file"
+        core("live2diff.motion_file").MotionFileError, match="gone.ckpt: there is no such file"
     ):
         read(tmp_path / "gone.ckpt")
 
 
 def test_folder_is_not_a_file(pack, tmp_path):
-    with pytest.raises(core("checkpoint").MotionFileError, match="there is no such file"):
+    with pytest.raises(
+        core("live2diff.motion_file").MotionFileError, match="there is no such file"
+    ):
         read(tmp_path)
 
 
@@ -250,7 +252,7 @@ def test_pickles_with_code_do_not_run_it(pack, tmp_path, tensors, new):
     content = {"state_dict": prefixed(tensors), "hyper_parameters": Evil(mark)}
     torch.save(content, path, _use_new_zipfile_serialization=new)
     with pytest.raises(
-        core("checkpoint").MotionFileError, match=r"asks to run code.*it wants \w+.mkdir"
+        core("live2diff.motion_file").MotionFileError, match=r"asks to run code.*it wants \w+.mkdir"
     ):
         read(path)
     assert not mark.exists()
@@ -263,7 +265,9 @@ def test_bare_pickles_with_code_do_not_run_it(pack, tmp_path, protocol):
     mark = tmp_path / "the code ran"
     path = tmp_path / "evil.pkl"
     path.write_bytes(pickle.dumps(Evil(mark), protocol))
-    with pytest.raises(core("checkpoint").MotionFileError, match="evil.pkl: .*not loaded"):
+    with pytest.raises(
+        core("live2diff.motion_file").MotionFileError, match="evil.pkl: .*not loaded"
+    ):
         read(path)
     assert not mark.exists()
 
@@ -278,7 +282,9 @@ def test_truncated_files(pack, tmp_path, tensors, kind, kept):
         torch.save({"state_dict": tensors}, path, _use_new_zipfile_serialization=kind == "zip")
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * kept)])
-    with pytest.raises(core("checkpoint").MotionFileError, match="truncated.*download it again"):
+    with pytest.raises(
+        core("live2diff.motion_file").MotionFileError, match="truncated.*download it again"
+    ):
         read(path)
 
 
@@ -302,7 +308,7 @@ def test_damaged_files_never_surprise(pack, tmp_path, tensors, kind):
             place = int(torch.randint(-3000, 3000, (), generator=generator))
             damaged[place] = int(torch.randint(256, (), generator=generator))
         path.write_bytes(bytes(damaged))
-        with pytest.raises(core("checkpoint").MotionFileError):
+        with pytest.raises(core("live2diff.motion_file").MotionFileError):
             read(path)
 
 
@@ -311,6 +317,6 @@ def test_zip_of_something_else(pack, tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "hello")
     with pytest.raises(
-        core("checkpoint").MotionFileError, match="archive.ckpt: the file is .*damaged"
+        core("live2diff.motion_file").MotionFileError, match="archive.ckpt: the file is .*damaged"
     ):
         read(path)

@@ -88,12 +88,14 @@ def test_sampler_gives_what_the_engine_gives(sd15, motion):
 
 def test_settings_are_the_papers_by_default(sd15, motion):
     def applied(model):
-        return core("applied_memory").applied_memories(model)["live2diff"]
+        return core("stream.memory").applied_memories(model)["live2diff"]
 
-    default = applied(apply_node(sd15, motion)).config
-    assert default == settings_node() == core("config").StreamConfig(16, 8)
-    chosen = applied(apply_node(sd15, motion, settings_node(3, 9, "causal"))).config
-    assert chosen == core("config").StreamConfig(9, 3, core("config").AttentionMode.CAUSAL)
+    default = applied(apply_node(sd15, motion)).window
+    assert default == settings_node() == core("live2diff.window").AttentionWindow(16, 8)
+    chosen = applied(apply_node(sd15, motion, settings_node(3, 9, "causal"))).window
+    assert chosen == core("live2diff.window").AttentionWindow(
+        9, 3, core("live2diff.window").AttentionMode.CAUSAL
+    )
 
 
 def test_plain_model_translates_frame_by_frame(sd15):
@@ -144,7 +146,7 @@ def test_progress_counts_frames_in_order(monkeypatch, sd15, motion):
 def test_sigmas_replace_steps_and_denoise(sd15, motion):
     model = apply_node(sd15, motion, settings_node(2, 4))
     expected = sample(model, steps=4, denoise=0.75)["samples"]
-    levels = core("sd15_model").host_schedule(model, 4, 0.75).sigmas
+    levels = core("host.sd15").host_schedule(model, 4, 0.75).sigmas
     for sigmas in (levels, torch.cat([levels, torch.zeros(1)])):
         found = sample(model, steps=1, denoise=0.1, sigmas=sigmas)["samples"]
         assert relative_error(found, expected) < 1e-4

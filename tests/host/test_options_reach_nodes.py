@@ -27,7 +27,7 @@ OPTIONS = {
 def streams(pack, tmp_path, monkeypatch):
     monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "out"))
     monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path / "temp"))
-    registry = core("stream_registry").STREAMS
+    registry = core("run.registry").STREAMS
     registry.clear()
     yield registry
     registry.clear()
@@ -46,19 +46,19 @@ def options(choice):
 def by_the_engine(images, model, choice):
     """The same frames without any node: session, model and VAE, with the options by hand."""
     mode, delta, noise, rule = choice
-    guidance = core("guidance").Guidance(CFG, mode, delta)
-    rule = core("schedule").StepRule(rule)
-    levels = core("sd15_model").host_schedule(model, 4, DENOISE, None, rule)
-    vae = core("host_vae").FrameVAE(TinyVAE())
+    guidance = core("stream.guidance").Guidance(CFG, mode, delta)
+    rule = core("stream.schedule").StepRule(rule)
+    levels = core("host.sd15").host_schedule(model, 4, DENOISE, None, rule)
+    vae = core("host.vae").FrameVAE(TinyVAE())
     size = (images.shape[1] // 8, images.shape[2] // 8)
-    host = core("host_model").HostModel(
+    host = core("host.model").HostModel(
         model, prompt(), prompt(1), guidance, levels, size, len(images)
     )
-    session = core("stream_start").start_session(model, levels, 3, guidance, noise == SAME)
+    session = core("run.start").start_session(model, levels, 3, guidance, noise == SAME)
     with host:
         session.attach(host, None)
         latents = torch.cat([host.from_latent(vae.encode(image[None])) for image in images])
-        finished = torch.cat([session.step(latents), session.flush()])
+        finished = torch.cat([session.push_all(latents), session.flush()])
         return torch.cat([vae.decode(host.to_latent(x0)[None]) for x0 in finished])
 
 
@@ -69,7 +69,7 @@ def as_bytes(images):
 @pytest.mark.parametrize("what", ["usual", *OPTIONS])
 def test_all_nodes_give_what_the_engine_gives(model, tmp_path, what):
     choice, clip = OPTIONS.get(what, USUAL), block_clip(tmp_path, range(COUNT))
-    with core("video_reader").open_video(str(clip)) as reader:
+    with core("video.reader").open_video(str(clip)) as reader:
         images = torch.stack([torch.from_numpy(frame.image).float() / 255 for frame in reader])
     expected = by_the_engine(images, model, choice)
     settings = {**SETTINGS, "options": options(choice)}

@@ -12,7 +12,7 @@ import torch
 from comfy_api.latest import Input, InputImpl, Types
 from host_stream import PACK, core
 
-from live2diff_core.video_reader import open_video
+from live2diff_core.video.reader import open_video
 
 RATE = 10.0
 
@@ -121,5 +121,5 @@ def test_what_cannot_be_trimmed(video):
 
 def test_no_pictures(module, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(core("video_reader").VideoError, match="no PNG"):
+    with pytest.raises(core("video.reader").VideoError, match="no PNG"):
         module.PictureVideo(str(tmp_path / "empty"), RATE).get_components()

@@ -132,8 +132,8 @@ def test_several_parts_at_once(sd15):
 
 
 def banked(model):
-    config = core("feature_bank").BankConfig(interval=2, similarity_threshold=0.5)
-    return core("feature_bank_patch").apply_feature_bank(model, config)
+    config = core("feature_bank.bank").BankConfig(interval=2, similarity_threshold=0.5)
+    return core("feature_bank.patch").apply_feature_bank(model, config)
 
 
 @pytest.mark.parametrize("bank", [False, True], ids=["motion module", "both"])
@@ -166,7 +166,7 @@ def test_reset_by_the_negative(model):
 
 @pytest.fixture
 def streams(pack):
-    registry = core("stream_registry").STREAMS
+    registry = core("run.registry").STREAMS
     registry.clear()
     yield registry
     registry.clear()
@@ -182,7 +182,7 @@ def test_one_frame_a_run_equals_the_stream_sampler(model, streams, memory):
 
 
 def test_a_stream_is_told_apart_by_its_schedule(streams):
-    name = core("conditioning_fingerprint").fingerprint_prompt
+    name = core("host.conditioning_fingerprint").fingerprint_prompt
     plain, usual = prompt(0), follow(prompt(0), prompt(5), 4)
     assert name(usual) == name(follow(prompt(0), prompt(5), 4))
     others = [
@@ -222,7 +222,7 @@ def test_text_changed_behind_the_schedule(sd15, what):
         changed = host_node("ConditioningAverage").addWeighted(schedule, prompt(3), 0.5)[0]
     else:
         changed = host_node("ConditioningConcat").concat(schedule, prompt(3))[0]
-    error = core("prompt_track").PromptScheduleError
+    error = core("stream.prompt_track").PromptScheduleError
     with pytest.raises(error, match="changed its first text.*Put it before"):
         run(sd15, changed)
 
@@ -249,13 +249,13 @@ def test_what_goes_behind_the_schedule(sd15):
     ],
 )
 def test_what_cannot_follow(pack, after, message):
-    error = core("prompt_track").PromptScheduleError
+    error = core("stream.prompt_track").PromptScheduleError
     with pytest.raises(error, match=message):
         follow(prompt(0), after, 4)
 
 
 def test_a_schedule_cannot_be_the_next_prompt(pack):
-    error = core("prompt_track").PromptScheduleError
+    error = core("stream.prompt_track").PromptScheduleError
     with pytest.raises(error, match="a schedule of its own.*chain schedules by 'prompt'"):
         follow(prompt(0), follow(prompt(5), prompt(6), 9), 4)
 

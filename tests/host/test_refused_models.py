@@ -22,14 +22,14 @@ def model(sd15, motion):
 @pytest.fixture(autouse=True)
 def streams(pack, tmp_path, monkeypatch):
     monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
-    registry = core("stream_registry").STREAMS
+    registry = core("run.registry").STREAMS
     registry.clear()
     yield registry
     registry.clear()
 
 
 def refused(match):
-    return pytest.raises(core("sd15_model").UnsupportedModelError, match=match)
+    return pytest.raises(core("host.sd15").UnsupportedModelError, match=match)
 
 
 def with_sag(model):
@@ -187,7 +187,7 @@ def test_a_read_negative_resets_the_memory(model):
 
 
 def test_a_read_negative_must_have_a_mask_for_each_frame(model):
-    error = core("frame_conditions").FrameConditionError
+    error = core("host.frame_conditions").FrameConditionError
     with pytest.raises(error, match="has 3 masks for 5 frames"):
         translate(model, frames(COUNT), cfg=2.0, negative=NEGATIVES["too few masks"]())
 

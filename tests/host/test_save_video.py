@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from comfy_api.latest import InputImpl, Types
 
-from live2diff_core.video_reader import open_video
-from live2diff_core.video_writer import EncoderSettings, SegmentWriter, assemble, container_for
+from live2diff_core.video.reader import open_video
+from live2diff_core.video.writer import EncoderSettings, SegmentWriter, assemble, container_for
 
 LOSSLESS = EncoderSettings(codec="lossless", preset="ultrafast")
 

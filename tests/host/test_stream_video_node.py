@@ -139,7 +139,7 @@ def test_a_full_disk_at_a_checkpoint_says_so_and_is_gone_on_from(
 ):
     clip, model = block_clip(folders, range(12)), patched(sd15, motion, 4, 2)
     whole = translated(clip, model)
-    state_file, saves = core("state_file"), []
+    state_file, saves = core("run.state_file"), []
     save_file = state_file.save_file
 
     def full_at_third(tensors, path, metadata):

@@ -55,7 +55,7 @@ def test_models_are_loaded_once_however_many_frames(sd15, motion, folders, loads
 
 @pytest.mark.parametrize("count", [3, 9])
 def test_depth_is_loaded_with_them_and_once_in_full(sd15, motion, folders, loads, count):
-    depth, model = core("depth_model").DepthModel(DepthNetwork()), patched(sd15, motion, 4, 2)
+    depth, model = core("depth.model").DepthModel(DepthNetwork()), patched(sd15, motion, 4, 2)
     clip = block_clip(folders, range(count))
     found = translated(clip, model, depth_model=depth)
     together, alone = loads
@@ -88,7 +88,7 @@ def stages(sd15, monkeypatch):
         return call
 
     job = import_module("comfyui_live2diff.nodes.video_job")
-    plan, writer = core("frame_size").FrameSizePlan, job.SegmentWriter
+    plan, writer = core("video.frame_size").FrameSizePlan, job.SegmentWriter
     monkeypatch.setattr(plan, "apply", counted("decode", plan.apply))
     monkeypatch.setattr(writer, "write", counted("encode", writer.write))
     Calls(sd15).then = counted("model", lambda number: None)

@@ -17,7 +17,7 @@ def run_settings(inputs):
 def inputs(sd15):
     """Make VideoInputs: the usual ones, with some changed."""
     job = import_module("comfyui_live2diff.nodes.video_job")
-    encoder = core("video_writer").EncoderSettings
+    encoder = core("video.writer").EncoderSettings
 
     def make(**changes):
         model = changes.get("model", sd15)
@@ -42,12 +42,12 @@ def inputs(sd15):
 
 
 def schedule(model, steps=4, denoise=0.5, sigmas=None, rule="lcm"):
-    rule = core("schedule").StepRule(rule)
-    return core("sd15_model").host_schedule(model, steps, denoise, sigmas, rule)
+    rule = core("stream.schedule").StepRule(rule)
+    return core("host.sd15").host_schedule(model, steps, denoise, sigmas, rule)
 
 
 def guidance(cfg=2.0, mode="full", delta=1.0):
-    return core("guidance").Guidance(cfg, mode, delta)
+    return core("stream.guidance").Guidance(cfg, mode, delta)
 
 
 def follow(before, after, start=4, blend=0, memory="keep"):
@@ -168,7 +168,7 @@ def vae(gain=1.0):
 
 
 def skip(threshold=0.9, most=10):
-    return core("similar_frames").FilterSettings(threshold, most)
+    return core("stream.similar_frames").FilterSettings(threshold, most)
 
 
 def levels(*sigmas, rule="lcm"):

@@ -253,7 +253,7 @@ def sound_of(path, stream=0):
 
 def fill_disk(monkeypatch, room):
     """Let our video files write `room` bytes together, then report a full disk."""
-    from live2diff_core import video_output
+    from live2diff_core.video import output as video_output
 
     class LimitedFile:
         left = room

@@ -1,7 +1,7 @@
 """Live2Diff's figure 1 written out over a whole sequence: what streaming must come to.
 
-Written from the paper, not from `live2diff_core.window`: masks, and attention that adds positions
-to its inputs and recomputes every key, as the training code does.
+Written from the paper, not from `live2diff.window`: masks, and attention that adds positions to its
+inputs and recomputes every key, as the training code does.
 """
 
 import torch

@@ -13,8 +13,8 @@ SETTINGS = {"interval": 2, "similarity_threshold": 0.3}
 
 def banked(model, **settings):
     """Apply a feature bank to a ModelPatcher."""
-    config = core("feature_bank").BankConfig(**{**SETTINGS, **settings})
-    return core("feature_bank_patch").apply_feature_bank(model, config)
+    config = core("feature_bank.bank").BankConfig(**{**SETTINGS, **settings})
+    return core("feature_bank.patch").apply_feature_bank(model, config)
 
 
 @torch.inference_mode()

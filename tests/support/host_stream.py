@@ -40,8 +40,8 @@ def frames(count, size=SIZE, seed=0):
 
 def patched(model, motion, window=16, warmup=8, mode="causal_warmup"):
     """Apply Live2Diff to a ModelPatcher."""
-    config = core("config").StreamConfig(window, warmup, mode)
-    return core("live2diff_patch").apply_live2diff(model, motion, config)
+    config = core("live2diff.window").AttentionWindow(window, warmup, mode)
+    return core("live2diff.patch").apply_live2diff(model, motion, config)
 
 
 class Stream:
@@ -64,10 +64,10 @@ class Stream:
         """Open for `count` frames of latents `size`, at T = `steps` of LCM's 4 (8 above that)."""
         positive = prompt() if positive is None else positive
         negative = prompt(1) if negative is None else negative
-        host_model = core("host_model")
+        host_model = core("host.model")
         total = 4 if steps <= 4 else 8
-        self.schedule = core("sd15_model").host_schedule(model, total, steps / total)
-        self.guidance = core("guidance").Guidance(cfg, guidance, delta)
+        self.schedule = core("host.sd15").host_schedule(model, total, steps / total)
+        self.guidance = core("stream.guidance").Guidance(cfg, guidance, delta)
         self.host = host_model.HostModel(
             model, positive, negative, self.guidance, self.schedule, size, count
         )
@@ -75,8 +75,8 @@ class Stream:
 
     def __enter__(self):
         self.host.__enter__()
-        self.noise = core("noise").FrameNoise(self.seed)
-        self.session = core("stream_start").start_session(
+        self.noise = core("stream.noise").FrameNoise(self.seed)
+        self.session = core("run.start").start_session(
             self.model, self.schedule, self.seed, self.guidance
         )
         encoder = self.host.encode_depth if self.depth else None
@@ -87,7 +87,7 @@ class Stream:
         self.host.__exit__(*error)
 
     def run(self, latents, depth=None):
-        return torch.cat([self.session.step(latents, depth), self.session.flush()])
+        return torch.cat([self.session.push_all(latents, depth), self.session.flush()])
 
 
 @torch.inference_mode()
@@ -100,7 +100,7 @@ def translate(model, latents, depth=None, **settings):
 
 
 class NoMemory:
-    """Stands where a MemoryStep would, for attentions that keep nothing."""
+    """Stands where a MemoryCall would, for attentions that keep nothing."""
 
     def select(self, index):
         return self
@@ -116,13 +116,13 @@ def translate_at_once(monkeypatch, model, latents, depth=None, **settings):
     All frames go through the UNet in one batch, step by step; the temporal attentions attend over
     the whole sequence under figure 1's mask, with positions added to their inputs.
     """
-    config = core("applied_memory").applied_memories(model)["live2diff"].config
-    step_plan = core("step_plan")
+    config = core("stream.memory").applied_memories(model)["live2diff"].window
+    call_plan = core("stream.call_plan")
 
     def attend(self, x, step, conditionings):
         table = self.pos_encoder.pe[0]
         sequences = x.chunk(len(conditionings))
-        heads = core("motion_module").HEADS
+        heads = core("live2diff.motion_module").HEADS
         projections = (self.to_q, self.to_k, self.to_v)
         return self.to_out[0](
             torch.cat(
@@ -136,12 +136,12 @@ def translate_at_once(monkeypatch, model, latents, depth=None, **settings):
         ) as stream,
         monkeypatch.context() as patch,
     ):
-        patch.setattr(core("motion_module").TemporalAttention, "forward", attend)
+        patch.setattr(core("live2diff.motion_module").TemporalAttention, "forward", attend)
         features = None if depth is None else stream.host.encode_depth(depth)
 
         def whole_sequence(x, step):
-            rows = tuple(step_plan.Row(frame, step) for frame in range(len(x)))
-            return stream.host(x, step_plan.StepPlan(rows, features, NoMemory()))
+            rows = tuple(call_plan.Row(frame, step) for frame in range(len(x)))
+            return stream.host(x, call_plan.CallPlan(rows, features, NoMemory()))
 
         return figure1.translate(latents, stream.schedule, stream.noise, whole_sequence)
 

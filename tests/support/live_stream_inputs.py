@@ -95,7 +95,7 @@ def stream(images, model, vae, cuts=None, **changes):
 @torch.inference_mode()
 def sampled(images, model, vae, depth=None, **changes):
     """The same frames through the Stream Sampler, encoded and decoded one by one."""
-    coder = core("host_vae").FrameVAE(vae)
+    coder = core("host.vae").FrameVAE(vae)
     encode = lambda frames: torch.cat([coder.encode(f[None]) for f in frames])  # noqa: E731
     inputs = {"seed": 3, "steps": 4, "denoise": 0.5, "cfg": 1.0, **changes}
     samples = node("sampler", "Live2DiffStreamSampler").execute(

@@ -4,15 +4,15 @@ import pytest
 import torch
 import toy_stream as toy
 
-from live2diff_core.config import AttentionMode, StreamConfig
-from live2diff_core.motion_memory import MotionMemory
-from live2diff_core.noise import FrameNoise
-from live2diff_core.session import StreamSession
-from live2diff_core.similar_frames import FilterSettings
+from live2diff_core.live2diff.memory import MotionMemory
+from live2diff_core.live2diff.window import AttentionMode, AttentionWindow
+from live2diff_core.stream.noise import FrameNoise
+from live2diff_core.stream.session import StreamSession
+from live2diff_core.stream.similar_frames import FilterSettings
 
 SEED = 7
-CAUSAL = StreamConfig(6, 1, AttentionMode.CAUSAL)
-CONFIGS = {"no memory": None, "warm-up": StreamConfig(6, 3), "causal": CAUSAL}
+CAUSAL = AttentionWindow(6, 1, AttentionMode.CAUSAL)
+CONFIGS = {"no memory": None, "warm-up": AttentionWindow(6, 3), "causal": CAUSAL}
 every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 ALWAYS = FilterSettings(0.9, 1000)
 

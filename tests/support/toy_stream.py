@@ -3,11 +3,11 @@
 import torch
 from figure1 import direct_attention, translate
 
-from live2diff_core.motion_memory import MotionMemory
-from live2diff_core.noise import FrameNoise
-from live2diff_core.schedule import ConsistencySchedule, linear_beta_alphas_cumprod
-from live2diff_core.session import StreamSession
-from live2diff_core.temporal_attention import PositionTables, windowed_attention
+from live2diff_core.live2diff.attention import PositionTables, windowed_attention
+from live2diff_core.live2diff.memory import MotionMemory
+from live2diff_core.stream.noise import FrameNoise
+from live2diff_core.stream.schedule import ConsistencySchedule, linear_beta_alphas_cumprod
+from live2diff_core.stream.session import StreamSession
 
 CHANNELS, HEADS, POSITIONS = 4, 2, 24
 SIZE = (2, 3)
@@ -102,4 +102,4 @@ def session(model, steps, config, seed=7, depth_encoder=None):
 def stream(model, latents, depth, steps, config, seed=7):
     """Push a clip frame by frame, flush, and stack: [F, C, h, w]."""
     opened = session(model, steps, config, seed, lambda d: d)
-    return torch.cat([opened.step(latents, depth), opened.flush()])
+    return torch.cat([opened.push_all(latents, depth), opened.flush()])

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from live2diff_core.background import BackgroundCalls, Prefetch
+from live2diff_core.run.background import BackgroundCalls, Prefetch
 
 
 def ours():

@@ -8,15 +8,14 @@ from figure1 import translate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from live2diff_core.bank_memory import BankMemory
-from live2diff_core.bank_step import by_bank_size, extend
-from live2diff_core.config import StreamConfig
-from live2diff_core.feature_bank import BankConfig
-from live2diff_core.memory_set import MemorySet
-from live2diff_core.motion_memory import MotionMemory
-from live2diff_core.noise import FrameNoise, TokenOrder
-from live2diff_core.session import StreamSession
-from live2diff_core.step_plan import FeatureSizeError
+from live2diff_core.feature_bank.bank import BankConfig, extend
+from live2diff_core.feature_bank.memory import BankMemory, by_bank_size
+from live2diff_core.live2diff.memory import MotionMemory
+from live2diff_core.live2diff.window import AttentionWindow
+from live2diff_core.stream.call_plan import FeatureSizeError
+from live2diff_core.stream.memory_set import MemorySet
+from live2diff_core.stream.noise import FrameNoise, TokenPermutation
+from live2diff_core.stream.session import StreamSession
 
 SEED = 7
 TOKENS = toy.SIZE[0] * toy.SIZE[1]
@@ -60,10 +59,10 @@ class BankedModel:
         parts = [self.qkv(x, number) for number in range(len(self.names))]
         query, key, value = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         out = torch.empty_like(query)
-        for alike in by_bank_size(step.meet(LAYER, self.names, key, value, fuses)).values():
-            rows = [meeting.row for meeting in alike]
-            keys = extend(key[rows], [meeting.bank.keys for meeting in alike])
-            values = extend(value[rows], [meeting.bank.values for meeting in alike])
+        for alike in by_bank_size(step.update(LAYER, self.names, key, value, fuses)).values():
+            rows = [row.row for row in alike]
+            keys = extend(key[rows], [row.bank.keys for row in alike])
+            values = extend(value[rows], [row.bank.values for row in alike])
             scores = query[rows] @ keys.transpose(1, 2) * toy.CHANNELS**-0.5
             out[rows] = scores.softmax(-1) @ values
         out = step.fuse(LAYER, out) if fuses else out
@@ -72,21 +71,21 @@ class BankedModel:
         return self.mean(x, out.view(len(self.names), len(x), *out.shape[1:]))
 
 
-def order(frame, step, layer, count):
-    return TokenOrder(SEED)(frame, step, layer, count)
+def permutation(frame, step, layer, count):
+    return TokenPermutation(SEED)(frame, step, layer, count)
 
 
 def session(model, steps, config, warmup=0):
     """Open a stream; with a warm-up, beside a memory that asks for groups."""
-    memories = {NAME: BankMemory(config, order)}
+    memories = {NAME: BankMemory(config, permutation)}
     if warmup:
-        memories["motion"] = MotionMemory(StreamConfig(warmup + 2, warmup), {"positive": steps})
+        memories["motion"] = MotionMemory(AttentionWindow(warmup + 2, warmup), {"positive": steps})
     return StreamSession(toy.schedule(steps), model, FrameNoise(SEED), MemorySet(memories))
 
 
 def stream(latents, steps, config, **more):
     opened = session(BankedModel(), steps, config, **more)
-    return torch.cat([opened.step(latents), opened.flush()])
+    return torch.cat([opened.push_all(latents), opened.flush()])
 
 
 def one_by_one(model, latents, steps, config):
@@ -100,7 +99,9 @@ def one_by_one(model, latents, steps, config):
             for number in range(len(model.names)):
                 bank = banks.setdefault(
                     (number, step),
-                    SequentialBank(config, lambda frame, count: order(frame, step, LAYER, count)),
+                    SequentialBank(
+                        config, lambda frame, count: permutation(frame, step, LAYER, count)
+                    ),
                 )
                 out.append(bank.attend(*model.qkv(latent, number)))
             x0.append(model.mean(latent, torch.stack(out)))
@@ -129,7 +130,7 @@ def test_pipelined_is_one_frame_after_the_other(config, steps):
 def test_every_conditioning_has_a_bank_of_its_own(config):
     latents, model = toy.frames(9), BankedModel(conditionings=3)
     opened = session(model, 2, config)
-    found = torch.cat([opened.step(latents), opened.flush()])
+    found = torch.cat([opened.push_all(latents), opened.flush()])
     close(found, one_by_one(model, latents, 2, config))
 
 
@@ -149,7 +150,7 @@ def test_frames_denoised_together_are_frames_one_by_one(config, steps, warmup, c
     """Another memory's warm-up makes groups, the last of them cut short by the clip's end."""
     latents = toy.frames(count)
     opened = session(BankedModel(), steps, config, warmup)
-    found = torch.cat([opened.step(latents), opened.flush()])
+    found = torch.cat([opened.push_all(latents), opened.flush()])
     assert len(opened.pipeline.model.plans[0].rows) == min(warmup, count)
     close(found, one_by_one(BankedModel(), latents, steps, config))
 
@@ -161,7 +162,7 @@ def test_a_call_may_be_split_by_steps(config):
     opened.pipeline.model = lambda x, plan: torch.cat(
         [model(x[rows], part) for rows, part in plan.by_step()]
     )
-    close(torch.cat([opened.step(latents), opened.flush()]), stream(latents, 3, config))
+    close(torch.cat([opened.push_all(latents), opened.flush()]), stream(latents, 3, config))
     assert {len(plan.rows) for plan in model.plans} == {1}
 
 
@@ -178,7 +179,7 @@ def test_chunks_and_saves_change_nothing(config, data):
     latents = toy.frames(count)
     opened, parts = session(BankedModel(), steps, config, warmup), []
     for start, stop in zip([0, *cuts], [*cuts, count], strict=True):
-        parts.append(opened.step(latents[start:stop]))
+        parts.append(opened.push_all(latents[start:stop]))
         state = {name: tensor.clone() for name, tensor in opened.state_dict().items()}
         opened = session(BankedModel(), steps, config, warmup)
         opened.load_state_dict(state)
@@ -190,13 +191,13 @@ def test_chunks_and_saves_change_nothing(config, data):
 def test_a_saved_state_does_not_follow_the_stream(config):
     latents = toy.frames(12)
     opened = session(BankedModel(), 2, config)
-    opened.step(latents[:6])
+    opened.push_all(latents[:6])
     state = opened.state_dict()
     before = {name: tensor.clone() for name, tensor in state.items()}
-    expected = opened.step(latents[6:])
+    expected = opened.push_all(latents[6:])
     again = session(BankedModel(), 2, config)
     again.load_state_dict(state)
-    assert torch.equal(again.step(latents[6:]), expected)
+    assert torch.equal(again.push_all(latents[6:]), expected)
     assert all(torch.equal(state[name], before[name]) for name in state)
 
 
@@ -210,7 +211,7 @@ def test_a_saved_state_does_not_follow_the_stream(config):
 )
 def test_another_bank_is_refused(other):
     opened = session(BankedModel(), 2, CONFIGS["queue"])
-    opened.step(toy.frames(3))
+    opened.push_all(toy.frames(3))
     with pytest.raises(ValueError, match="bank has another type, size, interval or other levels"):
         session(BankedModel(), 2, other).load_state_dict(opened.state_dict())
 
@@ -218,7 +219,7 @@ def test_another_bank_is_refused(other):
 def test_a_bank_that_fuses_elsewhere_is_refused():
     """Its features would be missing where they are needed next."""
     opened = session(BankedModel(), 2, BankConfig(interval=2, fuse=()))
-    opened.step(toy.frames(3))
+    opened.push_all(toy.frames(3))
     again = session(BankedModel(), 2, BankConfig(interval=2))
     with pytest.raises(ValueError, match="or other levels than this MODEL's"):
         again.load_state_dict(opened.state_dict())
@@ -294,7 +295,7 @@ def test_an_interrupted_call_is_not_saved():
 def test_memory_is_constant(config, warmup):
     opened = session(BankedModel(), 3, config, warmup)
     bank = opened.memory[NAME]
-    opened.step(toy.frames(12))
+    opened.push_all(toy.frames(12))
     held = bank.nbytes
     kinds = 3 if config.fuse else 2
     assert held == 3 * config.frames * kinds * TOKENS * toy.CHANNELS * 4
@@ -330,32 +331,32 @@ def test_rows_exist_for_frames_only():
     assert changed == {"1", "2"}
 
 
-def meet(memory, frame, tokens, step=0):
+def take_in(memory, frame, tokens, step=0):
     """One frame of `tokens` at one step, taken in."""
     planned = memory.plan([range(frame, frame + 1)], range(step, step + 1), torch.device("cpu"))
     own = torch.randn(1, tokens, 4, generator=torch.Generator().manual_seed(frame))
-    meetings = planned.meet(LAYER, ["positive.0"], own, own, False)
+    rows = planned.update(LAYER, ["positive.0"], own, own, False)
     memory.commit()
-    return meetings
+    return rows
 
 
 @pytest.mark.parametrize("sizes", [(16, 4), (4, 16), (6, 4)])
 @pytest.mark.parametrize("config", [BankConfig(interval=1), BankConfig("queue", 4, interval=1)])
 @pytest.mark.parametrize("before", [1, 4])
 def test_features_that_change_size_are_refused(config, sizes, before):
-    memory = BankMemory(config, order)
+    memory = BankMemory(config, permutation)
     for frame in range(before):
-        meet(memory, frame, sizes[0])
+        take_in(memory, frame, sizes[0])
     with pytest.raises(FeatureSizeError, match=f"changed to {sizes[1]} pixels.*feature bank: rem"):
-        meet(memory, before, sizes[1])
+        take_in(memory, before, sizes[1])
 
 
 def test_a_loaded_bank_follows_the_model():
     config = BankConfig(interval=2)
-    memory, loaded = BankMemory(config, order), BankMemory(config, order)
-    meet(memory, 0, 6)
+    memory, loaded = BankMemory(config, permutation), BankMemory(config, permutation)
+    take_in(memory, 0, 6)
     state = {k: v.double() if v.is_floating_point() else v for k, v in memory.state_dict().items()}
     loaded.load_state_dict(state)
-    (meeting,) = meet(loaded, 1, 6)
+    (meeting,) = take_in(loaded, 1, 6)
     assert meeting.bank.keys.dtype is torch.float32
     assert loaded.nbytes == memory.nbytes

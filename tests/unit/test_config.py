@@ -2,30 +2,30 @@
 
 import pytest
 
-from live2diff_core.config import AttentionMode, StreamConfig
+from live2diff_core.live2diff.window import AttentionMode, AttentionWindow
 
 
 @pytest.mark.parametrize("warmup", [0, -1, 16, 17])
 def test_warmup_must_leave_room(warmup):
     with pytest.raises(ValueError, match=f"warmup_frames is {warmup} and window_size is 16"):
-        StreamConfig(16, warmup)
-    StreamConfig(16, warmup, AttentionMode.CAUSAL)  # which has no warm-up
+        AttentionWindow(16, warmup)
+    AttentionWindow(16, warmup, AttentionMode.CAUSAL)  # which has no warm-up
 
 
 @pytest.mark.parametrize("mode", AttentionMode)
 @pytest.mark.parametrize("size", [0, -3])
 def test_window_has_a_frame(mode, size):
     with pytest.raises(ValueError, match=f"window_size is {size}"):
-        StreamConfig(size, 1, mode)
+        AttentionWindow(size, 1, mode)
 
 
 def test_mode_by_name():
-    assert StreamConfig(attention_mode="sliding").attention_mode is AttentionMode.SLIDING
+    assert AttentionWindow(attention_mode="sliding").attention_mode is AttentionMode.SLIDING
     with pytest.raises(ValueError, match="sideways"):
-        StreamConfig(attention_mode="sideways")
+        AttentionWindow(attention_mode="sideways")
 
 
 def test_window_fits_the_position_table():
-    StreamConfig(24).check_positions(24)
+    AttentionWindow(24).check_positions(24)
     with pytest.raises(ValueError, match="window_size is 25.*24 entries.*24 frames or fewer"):
-        StreamConfig(25).check_positions(24)
+        AttentionWindow(25).check_positions(24)

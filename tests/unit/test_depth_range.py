@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from live2diff_core.depth_range import (
+from live2diff_core.depth.ranges import (
     MODES,
     RunningRange,
     normalise,

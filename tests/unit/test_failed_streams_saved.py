@@ -4,13 +4,13 @@ import pytest
 import torch
 import toy_stream as toy
 
-from live2diff_core.frame_translator import FrameTranslator
-from live2diff_core.live_stream import LiveStream
-from live2diff_core.noise import FrameNoise
-from live2diff_core.prompt_timeline import PromptChange, PromptTimeline
-from live2diff_core.session import StreamSession
-from live2diff_core.similar_frames import FilterSettings
-from live2diff_core.state_file import read_state, save_state
+from live2diff_core.run.live import LiveStream
+from live2diff_core.run.state_file import read_state, save_state
+from live2diff_core.run.translator import FrameTranslator
+from live2diff_core.stream.noise import FrameNoise
+from live2diff_core.stream.prompt_timeline import PromptChange, PromptTimeline
+from live2diff_core.stream.session import StreamSession
+from live2diff_core.stream.similar_frames import FilterSettings
 
 
 class Coder:
@@ -32,10 +32,10 @@ def live_stream(model):
 def test_a_stream_that_failed_to_decode_can_be_saved(tmp_path):
     """Its last latent is also one that waits for the VAE; repeats wait as often as they are due."""
     live, image = live_stream(toy.ToyModel()), torch.rand(1, *toy.SIZE, 3)
-    live.step(image, hold=False)
+    live.push(image, hold=False)
     live.translator._vae.decode = None
     with pytest.raises(TypeError):
-        live.step(image + torch.randn(1, *toy.SIZE, 3) * 5, hold=False)
+        live.push(image + torch.randn(1, *toy.SIZE, 3) * 5, hold=False)
     live.save(tmp_path / "s")
     state, _ = read_state(tmp_path / "s")
     last = state["translator/session/output/last"]
@@ -47,7 +47,7 @@ def test_a_stream_that_failed_after_its_memory_was_reset_can_be_saved(tmp_path):
     timeline = PromptTimeline((PromptChange(2, restart=True),))
     model = toy.ToyModel()
     session = StreamSession(toy.schedule(2), model, FrameNoise(7), timelines=(timeline,))
-    session.step(toy.frames(2))
+    session.push_all(toy.frames(2))
     model.fail_at = len(model.plans) + 2
     with pytest.raises(InterruptedError):
         session.push(toy.frames(1)[0])

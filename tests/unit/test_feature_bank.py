@@ -8,8 +8,15 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from live2diff_core.feature_bank import ALL_LEVELS, Bank, BankConfig, BankKind, fuse, plan_update
-from live2diff_core.noise import TokenOrder
+from live2diff_core.feature_bank.bank import (
+    ALL_LEVELS,
+    Bank,
+    BankConfig,
+    BankKind,
+    fuse,
+    plan_update,
+)
+from live2diff_core.stream.noise import TokenPermutation
 
 CHANNELS = 6
 MERGE, QUEUE = BankConfig(), BankConfig(kind="queue", queue_frames=3)
@@ -47,7 +54,7 @@ def never(count):
 @settings(deadline=None, max_examples=25)
 def test_merging_averages_each_source_into_its_nearest_target(tokens, seed):
     bank, frame = random(tokens, CHANNELS, seed=seed), random(tokens, CHANNELS, seed=seed + 1)
-    order = TokenOrder(seed)(8, 1, "layer", 2 * tokens)
+    order = TokenPermutation(seed)(8, 1, "layer", 2 * tokens)
     update = plan_update(MERGE, bank, frame, lambda count: order[:count])
     keys = torch.cat([bank, frame])
     close(update(bank, frame), merged(keys, keys, order))
@@ -225,11 +232,11 @@ def test_settings_that_no_bank_can_be_made_of(settings, message):
 
 
 def test_an_order_is_a_permutation_that_belongs_to_its_place():
-    order = TokenOrder(7)
+    order = TokenPermutation(7)
     places = [(4, 0, "a"), (8, 0, "a"), (4, 1, "a"), (4, 0, "b")]
     orders = [order(*place, 64) for place in places]
     for index, found in enumerate(orders):
         assert torch.equal(found.sort().values, torch.arange(64))
-        assert torch.equal(found, TokenOrder(7)(*places[index], 64))
+        assert torch.equal(found, TokenPermutation(7)(*places[index], 64))
         assert not any(torch.equal(found, other) for other in orders[:index])
-    assert not torch.equal(TokenOrder(8)(*places[0], 64), orders[0])
+    assert not torch.equal(TokenPermutation(8)(*places[0], 64), orders[0])

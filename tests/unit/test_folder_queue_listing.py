@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from live2diff_core.video_folder import folder_inside, list_videos, require_inside
+from live2diff_core.video.folder import folder_inside, list_videos, require_inside
 
 
 def touch(folder, *names):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from live2diff_core.frame_size import FrameSizeError, plan_frame_size
+from live2diff_core.video.frame_size import FrameSizeError, plan_frame_size
 
 SIDES = st.integers(8, 2000)
 

@@ -8,14 +8,14 @@ import toy_stream as toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from live2diff_core.config import StreamConfig
-from live2diff_core.guidance import Guidance, GuidanceMode
-from live2diff_core.motion_memory import MotionMemory, MotionStep
-from live2diff_core.noise import FrameNoise
-from live2diff_core.session import StreamSession
+from live2diff_core.live2diff.memory import MotionCall, MotionMemory
+from live2diff_core.live2diff.window import AttentionWindow
+from live2diff_core.stream.guidance import Guidance, GuidanceMode
+from live2diff_core.stream.noise import FrameNoise
+from live2diff_core.stream.session import StreamSession
 
 COUNT, SEED = 9, 7
-MEMORIES = {"no memory": None, "memory": StreamConfig(6, 3)}
+MEMORIES = {"no memory": None, "memory": AttentionWindow(6, 3)}
 every_memory = pytest.mark.parametrize("config", MEMORIES.values(), ids=MEMORIES)
 every_mode = pytest.mark.parametrize("mode", [mode.value for mode in GuidanceMode])
 
@@ -63,7 +63,7 @@ class GuidedModel:
         self.rows += len(x)
         if plan.memory is not None:
             caches = NegativeCaches(plan.memory.memory)
-            plan = replace(plan, memory=MotionStep(caches, plan.memory.view))
+            plan = replace(plan, memory=MotionCall(caches, plan.memory.view))
         return self.other(x, plan)
 
 
@@ -81,7 +81,7 @@ def clip(count=COUNT):
 
 def stream(guidance, steps, config, count=COUNT):
     session = opened(guidance, steps, config)
-    return torch.cat([session.step(*clip(count)), session.flush()])
+    return torch.cat([session.push_all(*clip(count)), session.flush()])
 
 
 def written_out(guidance, steps, config):
@@ -154,7 +154,7 @@ def test_rows_per_frame(mode, steps, config, scale):
     rows = documented[mode] if scale != 1.0 else steps
     assert guidance.rows_per_frame(steps) == rows
     session = opened(guidance, steps, config)
-    session.step(*clip(20))
+    session.push_all(*clip(20))
     session.flush()
     assert session.pipeline.model.rows == 20 * rows
 
@@ -178,14 +178,14 @@ def test_neither_cuts_nor_saves_change_anything(mode, config, data):
         state = {name: tensor.clone() for name, tensor in session.state_dict().items()}
         session = opened(guidance, steps, config)
         session.load_state_dict(state)
-        parts.append(session.step(latents[start:stop], depth[start:stop]))
+        parts.append(session.push_all(latents[start:stop], depth[start:stop]))
     found = torch.cat([*parts, session.flush()])
     assert torch.equal(found, stream(guidance, steps, config))
 
 
 def test_the_residual_noise_is_in_the_state():
     session = opened(Guidance(1.5, "self"), 3, None)
-    session.step(*clip())
+    session.push_all(*clip())
     names = [name for name in session.state_dict() if name.endswith(".residual")]
     assert names == ["flight.0.residual", "flight.1.residual"]
 

@@ -2,58 +2,34 @@
 
 import ast
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-CORE = sorted(path.stem for path in (ROOT / "live2diff_core").glob("*.py"))
-NODES = sorted(path.stem for path in (ROOT / "nodes").glob("*.py"))
-HOST_ADAPTERS = {
-    "checkpoint",
-    "feature_bank_patch",
-    "depth_model",
-    "host_checks",
-    "host_model",
-    "host_vae",
-    "model_fingerprint",
-    "motion_module",
-    "sd15_model",
-    "live2diff_patch",
+CORE = ROOT / "live2diff_core"
+MODULES = sorted(path.relative_to(CORE) for path in CORE.rglob("*.py"))
+STANDARD = set(sys.stdlib_module_names)
+
+# What a folder may import: folders of ours, and libraries.
+FOLDERS = {
+    "stream": ({"stream"}, {"torch", "numpy"}),
+    "host": ({"host", "stream"}, {"torch", "comfy"}),
+    "live2diff": ({"live2diff", "stream", "host"}, {"torch", "safetensors", "einops"}),
+    "feature_bank": ({"feature_bank", "stream", "host"}, {"torch", "einops"}),
+    "depth": ({"depth"}, {"torch", "safetensors"}),
+    "video": ({"video"}, {"av", "PIL", "numpy"}),
+    "run": ({"run", "stream", "host", "depth", "video"}, {"torch", "numpy", "safetensors"}),
 }
-ENGINE = {
-    "conditioning_fingerprint",
-    "config",
-    "applied_memory",
-    "bank_memory",
-    "bank_step",
-    "control_hints",
-    "feature_bank",
-    "frame_conditions",
-    "guidance",
-    "kv_cache",
-    "latent_checks",
-    "memory_estimate",
-    "memory_set",
-    "model_weights",
-    "motion_memory",
-    "noise",
-    "output_queue",
-    "pipeline",
-    "prompt_timeline",
-    "prompt_track",
-    "schedule",
-    "session",
-    "similar_frames",
-    "state_file",
-    "step_plan",
-    "stream_registry",
-    "stream_start",
-    "temporal_attention",
-    "window",
+# Files that know the host, in folders that do not.
+FILES = {
+    "live2diff/patch.py": {"comfy"},
+    "live2diff/motion_module.py": {"comfy"},
+    "feature_bank/patch.py": {"comfy"},
+    "depth/model.py": {"comfy", "controlnet_aux"},
 }
 NODES_ONLY = {"comfy_api", "folder_paths", "server", "latent_preview", "nodes"}
-LIBRARIES = {"torch", "numpy", "safetensors"}
 
 
 def imports(path):
@@ -70,47 +46,57 @@ def imports(path):
     return found
 
 
+def own_imports(path):
+    """Modules of the engine that a module of it imports, as `folder.name`."""
+    found = set()
+    for name in imports(CORE / path):
+        if name.startswith(".."):
+            assert not name.startswith("..."), f"{path} leaves the engine: {name}"
+            folder, _, module = name[2:].partition(".")
+            assert module, f"{path} imports a folder rather than a module of it: {name}"
+            found.add(f"{folder}.{module}")
+        elif name.startswith("."):
+            found.add(f"{path.parent.name}.{name[1:]}")
+    return found
+
+
 def top(name):
     return name.split(".")[0]
 
 
-@pytest.mark.parametrize("name", CORE)
-def test_the_engine_knows_neither_the_nodes_nor_their_host(name):
-    for module in imports(ROOT / "live2diff_core" / f"{name}.py"):
-        if module.startswith("."):
-            assert module.lstrip(".") in CORE and not module.startswith("..")
-        else:
-            assert top(module) not in NODES_ONLY, module
-            assert top(module) not in ("live2diff_core", "devtools"), module
+def test_every_module_lies_in_a_folder_with_rules():
+    assert {path.parts[0] for path in MODULES if len(path.parts) > 1} == set(FOLDERS)
+    outside = [path for path in MODULES if len(path.parts) == 1]
+    assert outside == [Path("__init__.py")], "a module belongs into one of the folders"
+    assert max(len(path.parts) for path in MODULES) == 2, "folders are one level deep"
 
 
-@pytest.mark.parametrize("name", sorted(ENGINE))
-def test_the_engine_knows_torch_and_itself(name):
-    for module in imports(ROOT / "live2diff_core" / f"{name}.py"):
-        if module.startswith("."):
-            assert module[1:] in ENGINE, f"{name} reaches beyond the engine through {module}"
-        else:
-            assert top(module) in LIBRARIES | set(sys.stdlib_module_names), module
+@pytest.mark.parametrize("path", [path for path in MODULES if len(path.parts) == 2], ids=str)
+def test_a_folder_imports_what_it_may(path):
+    folders, libraries = FOLDERS[path.parts[0]]
+    allowed = libraries | FILES.get(path.as_posix(), set()) | STANDARD
+    foreign = {top(name) for name in imports(CORE / path) if not name.startswith(".")}
+    assert foreign <= allowed, f"{path} may not import {foreign - allowed}"
+    for module in own_imports(path):
+        assert top(module) in folders, f"{path} may not import {module}"
+        assert (CORE / f"{module.replace('.', '/')}.py").is_file(), module
+    assert not foreign & NODES_ONLY
 
 
-@pytest.mark.parametrize("name", sorted(set(CORE) - HOST_ADAPTERS))
-def test_only_the_adapters_know_comfyui(name):
-    for module in imports(ROOT / "live2diff_core" / f"{name}.py"):
-        assert top(module) != "comfy", module
-        assert module.lstrip(".") not in HOST_ADAPTERS, f"{name} reaches ComfyUI through {module}"
+def test_there_are_no_circles_between_files_or_folders():
+    files = {f"{p.parent.name}.{p.stem}": own_imports(p) for p in MODULES if len(p.parts) == 2}
+    # Raises CycleError, which names the circle.
+    assert len(list(TopologicalSorter(files).static_order())) == len(files)
+    folders = {}
+    for module, needed in files.items():
+        folders.setdefault(top(module), set()).update(map(top, needed))
+    list(TopologicalSorter({k: v - {k} for k, v in folders.items()}).static_order())
 
 
-@pytest.mark.parametrize("name", sorted(HOST_ADAPTERS & set(CORE)))
-def test_adapters_know_the_host_and_no_other_library(name):
-    allowed = LIBRARIES | {"comfy", "controlnet_aux"} | set(sys.stdlib_module_names)
-    modules = {m for m in imports(ROOT / "live2diff_core" / f"{name}.py") if m[0] != "."}
-    assert {top(module) for module in modules} <= allowed
-
-
-@pytest.mark.parametrize("name", NODES)
-def test_nodes_reach_the_engine_relatively(name):
+@pytest.mark.parametrize("path", sorted((ROOT / "nodes").glob("*.py")), ids=lambda path: path.name)
+def test_nodes_reach_the_engine_relatively(path):
     """ComfyUI loads the pack under a name of its own, where `live2diff_core` means nothing."""
-    for module in imports(ROOT / "nodes" / f"{name}.py"):
+    for module in imports(path):
         assert top(module) not in ("live2diff_core", "nodes", "devtools"), module
         if module.startswith(".."):
             assert module[2:].split(".")[0] == "live2diff_core", module

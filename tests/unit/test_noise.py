@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from live2diff_core.noise import FrameNoise
+from live2diff_core.stream.noise import FrameNoise
 
 SHAPE = (4, 8, 8)
 seeds = st.integers(0, 2**64 - 1)

@@ -4,12 +4,12 @@ import pytest
 import torch
 import toy_stream as toy
 
-from live2diff_core.config import AttentionMode, StreamConfig
-from live2diff_core.noise import FrameNoise
-from live2diff_core.pipeline import PipelinedDenoiser
-from live2diff_core.step_plan import Row, StepPlan
+from live2diff_core.live2diff.window import AttentionMode, AttentionWindow
+from live2diff_core.stream.call_plan import CallPlan, Row
+from live2diff_core.stream.noise import FrameNoise
+from live2diff_core.stream.pipeline import PipelinedDenoiser
 
-CAUSAL = StreamConfig(5, 1, AttentionMode.CAUSAL)
+CAUSAL = AttentionWindow(5, 1, AttentionMode.CAUSAL)
 
 
 def rows(model):
@@ -32,7 +32,7 @@ def test_rows_are_the_papers():
 
 def test_warmup_shares_calls_and_leaves_before_the_stream_starts():
     model = toy.ToyModel()
-    toy.stream(model, toy.frames(5), None, 2, StreamConfig(5, 3))
+    toy.stream(model, toy.frames(5), None, 2, AttentionWindow(5, 3))
     assert rows(model) == [
         [(0, 0), (1, 0), (2, 0)],
         [(0, 1), (1, 1), (2, 1)],
@@ -44,7 +44,7 @@ def test_warmup_shares_calls_and_leaves_before_the_stream_starts():
 
 def test_one_call_per_frame_once_full():
     model = toy.ToyModel()
-    toy.stream(model, toy.frames(40), None, 4, StreamConfig())
+    toy.stream(model, toy.frames(40), None, 4, AttentionWindow())
     assert len(model.plans) == 4 + 32 + 3  # warm-up, frames, tail
 
 
@@ -73,17 +73,17 @@ def test_noise_is_asked_for_once_per_frame_and_step():
 
 
 def test_split_by_step_keeps_rows_with_their_depth():
-    plan = StepPlan(
+    plan = CallPlan(
         rows=(Row(9, 0), Row(8, 1), Row(7, 2)), depth=torch.arange(3.0).view(3, 1, 1, 1)
     )
     parts = plan.by_step()
     assert [part.rows for _, part in parts] == [(Row(9, 0),), (Row(8, 1),), (Row(7, 2),)]
     assert [part.depth.item() for _, part in parts] == [0, 1, 2]
-    warmup = StepPlan(rows=(Row(0, 1), Row(1, 1)))
+    warmup = CallPlan(rows=(Row(0, 1), Row(1, 1)))
     assert [(rows, part.rows) for rows, part in warmup.by_step()] == [(slice(0, 2), warmup.rows)]
 
 
-@pytest.mark.parametrize("config", [CAUSAL, StreamConfig(5, 3)])
+@pytest.mark.parametrize("config", [CAUSAL, AttentionWindow(5, 3)])
 def test_split_by_step_gives_the_same(config):
     """Hosts that must run each step by itself get the same frames."""
     model = toy.ToyModel()

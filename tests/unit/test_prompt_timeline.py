@@ -6,14 +6,14 @@ import toy_stream as toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from live2diff_core.config import AttentionMode, StreamConfig
-from live2diff_core.motion_memory import MotionMemory
-from live2diff_core.noise import FrameNoise
-from live2diff_core.prompt_timeline import PromptChange, PromptTimeline
-from live2diff_core.session import StreamSession
+from live2diff_core.live2diff.memory import MotionMemory
+from live2diff_core.live2diff.window import AttentionMode, AttentionWindow
+from live2diff_core.stream.noise import FrameNoise
+from live2diff_core.stream.prompt_timeline import PromptChange, PromptTimeline
+from live2diff_core.stream.session import StreamSession
 
 SEED = 7
-CONFIGS = [None, *(StreamConfig(6, 3, mode) for mode in AttentionMode)]
+CONFIGS = [None, *(AttentionWindow(6, 3, mode) for mode in AttentionMode)]
 NAMES = ["no memory", *(mode.value for mode in AttentionMode)]
 every_config = pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
 
@@ -108,7 +108,7 @@ def opened(config, steps, changes=(), first=0):
 
 def stream(latents, config, steps, changes=(), first=0):
     session = opened(config, steps, changes, first)
-    return torch.cat([session.step(latents), session.flush()])
+    return torch.cat([session.push_all(latents), session.flush()])
 
 
 @every_config
@@ -161,8 +161,8 @@ def test_restarts_with_cuts_saves_and_failures(config, data):
 
 def test_frames_of_one_prompt_do_not_wait_for_those_of_the_next():
     """At a restart the pipeline is emptied first: no call has frames from both sides."""
-    session = opened(StreamConfig(6, 3), 3, [(7, 0, True)])
-    session.step(toy.frames(14))
+    session = opened(AttentionWindow(6, 3), 3, [(7, 0, True)])
+    session.push_all(toy.frames(14))
     session.flush()
     calls = [{row.frame >= 7 for row in plan.rows} for plan in session.pipeline.model.plans]
     assert all(len(sides) == 1 for sides in calls)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from live2diff_core.schedule import (
+from live2diff_core.stream.schedule import (
     ConsistencySchedule,
     few_step_timesteps,
     linear_beta_alphas_cumprod,

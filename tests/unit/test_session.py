@@ -6,9 +6,9 @@ import toy_stream as toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from live2diff_core.config import AttentionMode, StreamConfig
+from live2diff_core.live2diff.window import AttentionMode, AttentionWindow
 
-CONFIGS = [None, *(StreamConfig(6, 3, mode) for mode in AttentionMode)]
+CONFIGS = [None, *(AttentionWindow(6, 3, mode) for mode in AttentionMode)]
 NAMES = ["no memory", *(mode.value for mode in AttentionMode)]
 every_config = pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
 
@@ -43,8 +43,8 @@ def test_as_many_frames_out_as_in(config, count, steps):
 
 def test_the_papers_window_over_a_long_clip():
     latents = toy.frames(60)
-    found = toy.stream(toy.ToyModel(), latents, None, 2, StreamConfig())
-    close(found, toy.expected(toy.ToyModel(), latents, None, 2, StreamConfig()))
+    found = toy.stream(toy.ToyModel(), latents, None, 2, AttentionWindow())
+    close(found, toy.expected(toy.ToyModel(), latents, None, 2, AttentionWindow()))
 
 
 @every_config
@@ -56,7 +56,7 @@ def test_chunks_change_nothing(config, data):
     cuts = sorted(data.draw(st.sets(st.integers(1, count), max_size=6)))
     session = toy.session(toy.ToyModel(), steps, config, depth_encoder=lambda d: d)
     parts = [
-        session.step(latents[start:stop], depth[start:stop])
+        session.push_all(latents[start:stop], depth[start:stop])
         for start, stop in zip([0, *cuts], [*cuts, count], strict=True)
     ]
     found = torch.cat([*parts, session.flush()])
@@ -96,7 +96,7 @@ def test_interrupted_frame_may_be_left_out(config):
     latents = toy.frames(12)
     model = toy.ToyModel()
     session = toy.session(model, 3, config)
-    found = list(session.step(latents[:-1]))
+    found = list(session.push_all(latents[:-1]))
     model.fail_at = len(model.plans) + 1
     try:
         found += session.push(latents[-1])
@@ -126,10 +126,10 @@ def test_two_streams_never_mix(config):
 @every_config
 def test_memory_is_constant(config):
     session = toy.session(toy.ToyModel(), 4, config)
-    session.step(toy.frames(30))
+    session.push_all(toy.frames(30))
     held = session.nbytes
     assert (held > 0) == (config is not None)
-    session.step(toy.frames(270))
+    session.push_all(toy.frames(270))
     assert session.nbytes == held
     assert len(session.pipeline.in_flight) <= 4
 
@@ -138,7 +138,7 @@ def test_memory_is_constant(config):
 def test_reset_starts_over(config):
     latents = toy.frames(10)
     session = toy.session(toy.ToyModel(), 3, config)
-    session.step(toy.frames(7, seed=5))
+    session.push_all(toy.frames(7, seed=5))
     session.reset()
     assert (session.frames_in, session.frames_out, session.ended, session.nbytes) == (
         0,
@@ -146,11 +146,11 @@ def test_reset_starts_over(config):
         False,
         0,
     )
-    again = torch.cat([session.step(latents), session.flush()])
+    again = torch.cat([session.push_all(latents), session.flush()])
     assert torch.equal(again, toy.stream(toy.ToyModel(), latents, None, 3, config))
     session.reset()
     other_size = torch.zeros(1, 4, 5, 5)
-    assert session.step(other_size).shape[0] + session.flush().shape[0] == 1
+    assert session.push_all(other_size).shape[0] + session.flush().shape[0] == 1
 
 
 def test_seed_matters():
@@ -177,14 +177,14 @@ def test_depth_is_encoded_once_per_frame(config):
 
     session = toy.session(toy.ToyModel(), 4, config, depth_encoder=encode)
     latents = toy.frames(9)
-    session.step(latents, torch.arange(9.0).view(9, 1, 1, 1).expand_as(latents))
+    session.push_all(latents, torch.arange(9.0).view(9, 1, 1, 1).expand_as(latents))
     session.flush()
     assert seen == list(range(9))
 
 
 def test_nothing_in_nothing_out():
-    session = toy.session(toy.ToyModel(), 2, StreamConfig())
-    assert session.step(torch.empty(0, 4, 2, 3)).shape[0] == 0
+    session = toy.session(toy.ToyModel(), 2, AttentionWindow())
+    assert session.push_all(torch.empty(0, 4, 2, 3)).shape[0] == 0
     assert session.flush().shape[0] == 0
 
 
@@ -214,7 +214,7 @@ def test_depth_that_cannot_be_used():
     ):
         session.push(frame, frame[:, :, :2])
     with pytest.raises(ValueError, match="2 frames came with 3 depth images"):
-        session.step(toy.frames(2), toy.frames(3))
+        session.push_all(toy.frames(2), toy.frames(3))
     assert session.frames_in == 0
 
 

@@ -6,10 +6,10 @@ import toy_stream as toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from live2diff_core.config import AttentionMode, StreamConfig
-from live2diff_core.state_file import StateFileError, fingerprint, load_state, save_state
+from live2diff_core.live2diff.window import AttentionMode, AttentionWindow
+from live2diff_core.run.state_file import StateFileError, fingerprint, load_state, save_state
 
-CONFIGS = [None, *(StreamConfig(6, 3, mode) for mode in AttentionMode)]
+CONFIGS = [None, *(AttentionWindow(6, 3, mode) for mode in AttentionMode)]
 SETTINGS = {"seed": 7, "steps": 2}
 
 
@@ -39,23 +39,23 @@ def test_resumed_is_uninterrupted(config, data, tmp_path_factory):
 
 def test_a_saved_state_does_not_follow_the_stream(tmp_path):
     latents = toy.frames(12)
-    session = opened(StreamConfig(6, 3))
-    session.step(latents[:6])
+    session = opened(AttentionWindow(6, 3))
+    session.push_all(latents[:6])
     save_state(tmp_path / "s", session.state_dict(), SETTINGS)
-    rest = session.step(latents[6:])
-    again = opened(StreamConfig(6, 3))
+    rest = session.push_all(latents[6:])
+    again = opened(AttentionWindow(6, 3))
     again.load_state_dict(load_state(tmp_path / "s", SETTINGS))
-    assert torch.equal(again.step(latents[6:]), rest)
+    assert torch.equal(again.push_all(latents[6:]), rest)
 
 
 def test_streams_resumed_from_one_state_do_not_mix():
     latents = toy.frames(12)
-    session = opened(StreamConfig(6, 3))
-    session.step(latents[:6])
+    session = opened(AttentionWindow(6, 3))
+    session.push_all(latents[:6])
     state = {name: tensor.clone() for name, tensor in session.state_dict().items()}
     before = {name: tensor.clone() for name, tensor in state.items()}
-    expected = session.step(latents[6:])
-    resumed = [opened(StreamConfig(6, 3)) for _ in range(2)]
+    expected = session.push_all(latents[6:])
+    resumed = [opened(AttentionWindow(6, 3)) for _ in range(2)]
     for each in resumed:
         each.load_state_dict(state)
     for latent, other, frame in zip(latents[6:], toy.frames(6, seed=9), expected, strict=True):
@@ -65,9 +65,9 @@ def test_streams_resumed_from_one_state_do_not_mix():
 
 
 def test_frames_inside_go_where_the_model_is():
-    session = opened(StreamConfig(6, 3))
-    session.step(toy.frames(4))
-    again = opened(StreamConfig(6, 3))
+    session = opened(AttentionWindow(6, 3))
+    session.push_all(toy.frames(4))
+    again = opened(AttentionWindow(6, 3))
     again.load_state_dict(session.state_dict(), torch.device("meta"))
     assert [frame.latent.device.type for frame in again.pipeline.in_flight] == ["meta"]
     again.load_state_dict(session.state_dict())
@@ -75,15 +75,15 @@ def test_frames_inside_go_where_the_model_is():
 
 
 def test_another_kind_of_stream_is_refused():
-    session = opened(StreamConfig(6, 3))
-    session.step(toy.frames(6))
+    session = opened(AttentionWindow(6, 3))
+    session.push_all(toy.frames(6))
     state = session.state_dict()
     with pytest.raises(ValueError, match="window of 6"):
-        opened(StreamConfig(7, 3)).load_state_dict(state)
+        opened(AttentionWindow(7, 3)).load_state_dict(state)
     with pytest.raises(ValueError, match="2 denoising steps"):
-        opened(StreamConfig(6, 3), steps=3).load_state_dict(state)
+        opened(AttentionWindow(6, 3), steps=3).load_state_dict(state)
     with pytest.raises(ValueError, match="attention mode causal_warmup"):
-        opened(StreamConfig(6, 3, AttentionMode.CAUSAL)).load_state_dict(state)
+        opened(AttentionWindow(6, 3, AttentionMode.CAUSAL)).load_state_dict(state)
     with pytest.raises(ValueError, match="has none"):
         opened(None).load_state_dict(state)
     with pytest.raises(ValueError, match="has none"):
@@ -122,7 +122,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("live2diff_core.state_file.save_file", full)
+    monkeypatch.setattr("live2diff_core.run.state_file.save_file", full)
     with pytest.raises(StateFileError, match="cannot be written to .*No space.*disk full"):
         save_state(path, {"counters": torch.tensor([2])}, SETTINGS)
     assert load_state(path, SETTINGS)["counters"].item() == 1

@@ -6,8 +6,8 @@ import toy_stream as toy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from live2diff_core.noise import FrameNoise
-from live2diff_core.session import StreamSession
+from live2diff_core.stream.noise import FrameNoise
+from live2diff_core.stream.session import StreamSession
 
 SHAPE = (4, 2, 3)
 
@@ -27,6 +27,6 @@ def test_steps_and_seeds_share_no_noise():
 def test_a_still_picture_stays_still_by_shared_noise(shared):
     latents = toy.frames(1).expand(6, -1, -1, -1)
     session = StreamSession(toy.schedule(3), toy.ToyModel(), FrameNoise(7, shared))
-    out = torch.cat([session.step(latents), session.flush()])
+    out = torch.cat([session.push_all(latents), session.flush()])
     moved = (out[1:] - out[:-1]).abs().amax((1, 2, 3))
     assert (moved < 1e-6).all() if shared else (moved > 0.1).all()

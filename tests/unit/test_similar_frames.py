@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from still_clips import CONFIGS, SEED, every_config, noisy, opened, still
 
-from live2diff_core.config import StreamConfig
-from live2diff_core.noise import FrameNoise
-from live2diff_core.prompt_timeline import PromptChange, PromptTimeline
-from live2diff_core.similar_frames import FilterSettings, SimilarFrameFilter
+from live2diff_core.live2diff.window import AttentionWindow
+from live2diff_core.stream.noise import FrameNoise
+from live2diff_core.stream.prompt_timeline import PromptChange, PromptTimeline
+from live2diff_core.stream.similar_frames import FilterSettings, SimilarFrameFilter
 
 
 def decisions(similar, images, first=0):
@@ -130,7 +130,7 @@ def test_the_model_sees_the_translated_frames_as_consecutive(config, data):
     kept = [frame for frame in range(count) if frame not in repeated]
     noise = FrameNoise(SEED)
     alone = opened(config, steps, lambda order, step, shape: noise(kept[order], step, shape))
-    outputs = [*alone.step(latents[kept]), *alone.flush()]
+    outputs = [*alone.push_all(latents[kept]), *alone.flush()]
     shown = [sum(k <= frame for k in kept) - 1 for frame in range(count)]
     assert len(found) == count
     assert all(torch.equal(x0, outputs[n]) for x0, n in zip(found, shown, strict=True))
@@ -155,7 +155,7 @@ def test_frames_where_the_prompt_changes_are_translated():
 
 def test_the_warm_up_after_a_restart_is_translated():
     timeline = PromptTimeline((PromptChange(7, restart=True),))
-    session = opened(StreamConfig(6, 3), 2, timelines=(timeline,))
+    session = opened(AttentionWindow(6, 3), 2, timelines=(timeline,))
     found, repeated = feed(session, toy.frames(14), set(range(14)))
     assert set(range(14)) - repeated == {0, 1, 2, 7, 8, 9} and len(found) == 14
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from still_clips import ALWAYS, CONFIGS, SEED, every_config, noisy, opened, still
 
-from live2diff_core.frame_translator import FrameTranslator
-from live2diff_core.similar_frames import FilterSettings
+from live2diff_core.run.translator import FrameTranslator
+from live2diff_core.stream.similar_frames import FilterSettings
 
 
 class Coder:

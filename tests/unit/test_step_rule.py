@@ -5,16 +5,16 @@ import pytest
 import torch
 import toy_stream as toy
 
-from live2diff_core.config import StreamConfig
-from live2diff_core.motion_memory import MotionMemory
-from live2diff_core.noise import FrameNoise
-from live2diff_core.schedule import (
+from live2diff_core.live2diff.memory import MotionMemory
+from live2diff_core.live2diff.window import AttentionWindow
+from live2diff_core.stream.noise import FrameNoise
+from live2diff_core.stream.schedule import (
     ConsistencySchedule,
     StepRule,
     few_step_timesteps,
     linear_beta_alphas_cumprod,
 )
-from live2diff_core.session import StreamSession
+from live2diff_core.stream.session import StreamSession
 
 
 def x0_schedule(steps, denoise=1.0):
@@ -63,7 +63,7 @@ def test_noise_levels_are_the_models_at_the_timesteps(name):
     torch.testing.assert_close(schedule.sqrt_beta.double() ** 2, 1 - kept, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("config", [None, StreamConfig(6, 3)], ids=["no memory", "memory"])
+@pytest.mark.parametrize("config", [None, AttentionWindow(6, 3)], ids=["no memory", "memory"])
 @pytest.mark.parametrize("steps", [1, 2, 4])
 def test_streamed_is_a_plain_loop(config, steps):
     """x0 = model(x); x = sqrt_alpha x0 + sqrt_beta noise. All frames at once, step by step."""
@@ -74,5 +74,5 @@ def test_streamed_is_a_plain_loop(config, steps):
         x0 = toy.ToyModel().whole_sequence(alpha * x0 + beta * fresh, None, config)
     memory = config and MotionMemory(config, {"positive": steps})
     session = StreamSession(levels, toy.ToyModel(), noise, memory)
-    found = torch.cat([session.step(latents), session.flush()])
+    found = torch.cat([session.push_all(latents), session.flush()])
     torch.testing.assert_close(found, x0, rtol=1e-5, atol=1e-5)

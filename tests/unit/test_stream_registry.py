@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from live2diff_core.stream_registry import StreamInfo, StreamRegistry
+from live2diff_core.run.registry import StreamInfo, StreamRegistry
 
 
 @dataclass

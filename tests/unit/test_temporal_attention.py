@@ -6,10 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from live2diff_core.config import AttentionMode, StreamConfig
-from live2diff_core.kv_cache import KVCache
-from live2diff_core.temporal_attention import PositionTables, WindowView, windowed_attention
-from live2diff_core.window import AttentionWindow
+from live2diff_core.live2diff.attention import PositionTables, WindowView, windowed_attention
+from live2diff_core.live2diff.kv_cache import KVCache
+from live2diff_core.live2diff.window import AttentionMode, AttentionWindow
 
 HEADS, DIM, TOKENS, POSITIONS = 2, 3, 4, 24
 WIDTH = HEADS * DIM
@@ -23,7 +22,7 @@ class Streamed:
         self.weights = torch.randn(3, WIDTH, WIDTH, generator=generator, dtype=dtype)
         self.table = torch.randn(POSITIONS, WIDTH, generator=generator, dtype=dtype)
         tables = [(self.table @ w.T).view(POSITIONS, HEADS, DIM) for w in self.weights]
-        self.window = AttentionWindow(config)
+        self.window = config
         self.cache = KVCache.allocate(
             (steps, TOKENS, HEADS, config.window_size, DIM), PositionTables(*tables), tables[0]
         )
@@ -84,7 +83,7 @@ def stream(attention, x):
 @pytest.mark.parametrize("steps", [1, 2, 3])
 @pytest.mark.parametrize("size, warmup, frames", [(16, 8, 40), (5, 2, 19), (2, 1, 7), (8, 3, 2)])
 def test_streamed_is_full_masked_attention(mode, steps, size, warmup, frames):
-    config = StreamConfig(size, warmup, mode)
+    config = AttentionWindow(size, warmup, mode)
     attention = Streamed(config, steps)
     x = sequences(steps, frames)
     streamed = stream(attention, x)
@@ -99,7 +98,7 @@ def test_streamed_is_full_masked_attention(mode, steps, size, warmup, frames):
 def test_streamed_is_full_masked_attention_at_any_size(data):
     mode = data.draw(st.sampled_from(AttentionMode))
     size = data.draw(st.integers(2, 12))
-    config = StreamConfig(size, data.draw(st.integers(1, size - 1)), mode)
+    config = AttentionWindow(size, data.draw(st.integers(1, size - 1)), mode)
     steps, frames = data.draw(st.integers(1, 8)), data.draw(st.integers(1, 30))
     attention = Streamed(config, steps)
     x = sequences(steps, frames)
@@ -111,7 +110,7 @@ def test_streamed_is_full_masked_attention_at_any_size(data):
 
 
 def test_float32_is_close_enough_for_the_traces():
-    config = StreamConfig()
+    config = AttentionWindow()
     x = sequences(1, 30, torch.float32)
     attention = Streamed(config, 1, torch.float32)
     direct = attention.direct(x[0], config)
@@ -120,7 +119,7 @@ def test_float32_is_close_enough_for_the_traces():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_keeps_its_type_and_its_sense(dtype):
-    config = StreamConfig()
+    config = AttentionWindow()
     x = sequences(1, 24, torch.float32)
     exact = stream(Streamed(config, 1, torch.float32), x)
     half = Streamed(config, 1, torch.float32)
@@ -137,7 +136,7 @@ def test_float16_scores_do_not_overflow():
     """Products of large queries and keys pass 65504 unless they are scaled first."""
     big = torch.full((1, 1, 1, 1, 64), 50.0, dtype=torch.float16)  # scores of 160000, or 20000
     zero = torch.zeros(1, 1, 64, dtype=torch.float16)
-    row = AttentionWindow(StreamConfig(1, 1, AttentionMode.CAUSAL)).row(range(1))
+    row = AttentionWindow(1, 1, AttentionMode.CAUSAL).row(range(1))
     view = WindowView.from_rows(range(1), [row], big.device)
     out = windowed_attention(big, big, big, PositionTables(zero, zero, zero), view)
     assert torch.equal(out, big)
@@ -145,7 +144,7 @@ def test_float16_scores_do_not_overflow():
 
 def test_hidden_slots_have_no_influence():
     """What lies in slots that are not visible is weighted with exactly zero."""
-    config = StreamConfig()
+    config = AttentionWindow()
     x = sequences(2, 11)
     clean, littered = Streamed(config, 2), Streamed(config, 2)
     littered.cache.keys[:, :, :, 11:] = 1e3
@@ -155,7 +154,7 @@ def test_hidden_slots_have_no_influence():
 
 def test_unwritten_slots_are_zero():
     """Zero times a weight of zero is zero; NaN would not be."""
-    attention = Streamed(StreamConfig(), 2)
+    attention = Streamed(AttentionWindow(), 2)
     assert not attention.cache.keys.any() and not attention.cache.values.any()
     stream(attention, sequences(2, 10))
     assert not attention.cache.keys[:, :, :, 10:].any()
@@ -166,14 +165,14 @@ def test_steps_never_meet():
     x = sequences(2, 20)
     other = x.clone()
     other[1] = -other[1]
-    first, second = (stream(Streamed(StreamConfig(), 2), each) for each in (x, other))
+    first, second = (stream(Streamed(AttentionWindow(), 2), each) for each in (x, other))
     assert torch.equal(first[0], second[0])
     assert not torch.allclose(first[1], second[1])
 
 
 def test_cache_holds_no_positions():
     """A frame's keys are the same wherever it stands in the window."""
-    attention = Streamed(StreamConfig(4, 2), 1)
+    attention = Streamed(AttentionWindow(4, 2), 1)
     x = sequences(1, 6)
     stream(attention, x)
     expected = (x[0, 5] @ attention.weights[1].T).view(TOKENS, HEADS, DIM)

@@ -7,8 +7,8 @@ import clips
 import numpy as np
 import pytest
 
-from live2diff_core.video_reader import open_video
-from live2diff_core.video_writer import (
+from live2diff_core.video.reader import open_video
+from live2diff_core.video.writer import (
     DiskFullError,
     EncoderSettings,
     SegmentWriter,

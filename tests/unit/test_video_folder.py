@@ -2,7 +2,7 @@
 
 import pytest
 
-from live2diff_core.video_folder import (
+from live2diff_core.video.folder import (
     is_sequence,
     list_sequences,
     list_videos_and_sequences,

@@ -7,10 +7,10 @@ import clips
 import numpy as np
 import pytest
 
-from live2diff_core import video_decoder
-from live2diff_core.video_clock import FrameClock
-from live2diff_core.video_reader import VideoError, open_video
-from live2diff_core.video_timeline import open_container
+from live2diff_core.video import decoder as video_decoder
+from live2diff_core.video.clock import FrameClock
+from live2diff_core.video.container import open_container
+from live2diff_core.video.reader import VideoError, open_video
 
 FRAME = Fraction(1, 25)
 

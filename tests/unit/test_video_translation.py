@@ -8,12 +8,12 @@ import pytest
 import torch
 import toy_stream as toy
 
-from live2diff_core.config import StreamConfig
-from live2diff_core.frame_translator import FrameTranslator
-from live2diff_core.video_translation import VideoTranslation
+from live2diff_core.live2diff.window import AttentionWindow
+from live2diff_core.run.file import VideoTranslation
+from live2diff_core.run.translator import FrameTranslator
 
 HEIGHT, WIDTH = toy.SIZE
-CONFIG = StreamConfig(6, 3)
+CONFIG = AttentionWindow(6, 3)
 
 
 @dataclass

@@ -10,8 +10,8 @@ import clips
 import numpy as np
 import pytest
 
-from live2diff_core.video_reader import open_video
-from live2diff_core.video_writer import (
+from live2diff_core.video.reader import open_video
+from live2diff_core.video.writer import (
     DiskFullError,
     EncoderSettings,
     SegmentWriter,
@@ -128,7 +128,7 @@ from fractions import Fraction
 from pathlib import Path
 import numpy as np
 sys.path.insert(0, sys.argv[1])
-from live2diff_core.video_writer import DiskFullError, EncoderSettings, SegmentWriter
+from live2diff_core.video.writer import DiskFullError, EncoderSettings, SegmentWriter
 
 settings = EncoderSettings(codec=sys.argv[3], preset="ultrafast")
 writer = SegmentWriter(Path(sys.argv[2]), settings, 64, 48, Fraction(1, 25))

@@ -5,20 +5,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from live2diff_core.config import AttentionMode, StreamConfig
-from live2diff_core.window import AttentionWindow
+from live2diff_core.live2diff.window import AttentionMode, AttentionWindow
 
 
 @st.composite
 def configs(draw):
     mode = draw(st.sampled_from(AttentionMode))
     size = draw(st.integers(1 + (mode is AttentionMode.CAUSAL_WARMUP), 24))
-    return StreamConfig(size, draw(st.integers(1, max(1, size - 1))), mode)
+    return AttentionWindow(size, draw(st.integers(1, max(1, size - 1))), mode)
 
 
 def play(config, frames):
     """Yield (group, row, frame in every slot) as a stream of `frames` frames runs."""
-    window = AttentionWindow(config)
+    window = config
     held = {}
     frame = 0
     while frame < frames:
@@ -49,7 +48,7 @@ def check(config, frames):
 @pytest.mark.parametrize("size, warmup", [(2, 1), (3, 1), (3, 2), (5, 2), (16, 8), (16, 15)])
 @pytest.mark.parametrize("frames", [1, 2, 7, 8, 9, 40])
 def test_sees_what_the_figure_shows(mode, size, warmup, frames):
-    check(StreamConfig(size, warmup, mode), frames)
+    check(AttentionWindow(size, warmup, mode), frames)
 
 
 @given(configs(), st.integers(1, 70))
@@ -60,12 +59,12 @@ def test_sees_what_the_figure_shows_at_any_size(config, frames):
 
 def test_a_window_of_one_frame():
     for mode in (AttentionMode.BIDIRECTIONAL, AttentionMode.SLIDING, AttentionMode.CAUSAL):
-        check(StreamConfig(1, 1, mode), 5)
+        check(AttentionWindow(1, 1, mode), 5)
 
 
 def test_the_papers_window():
     """Section 3.3: 8 warm-up frames keep positions 0..7; the current frame is last, at most 15."""
-    window = AttentionWindow(StreamConfig())
+    window = AttentionWindow()
     assert window.row(window.group(8)).query_positions == (8,)
     assert window.row(window.group(15)).query_positions == (15,)
     for frame in (16, 100, 100_000):
@@ -78,7 +77,7 @@ def test_the_papers_window():
 @given(configs(), st.integers(0, 10**9))
 @settings(deadline=None)
 def test_cost_does_not_grow_with_the_stream(config, frame):
-    window = AttentionWindow(config)
+    window = config
     row = window.row(window.group(frame))
     assert 0 <= min(row.query_slots) <= max(row.query_slots) < config.window_size
     assert len(window.visible(window.group(frame))) <= config.window_size

@@ -1,0 +1,250 @@
+"""StreamV2V's memory of a stream: a feature bank per self-attention, conditioning and step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from ..stream.call_plan import FeatureSizeError
+from .bank import ALL_LEVELS, Bank, BankConfig, BankKind, Update, fuse, plan_update
+
+# (frame, step, layer, count) to a random permutation of so many tokens.
+PermutationFn = Callable[[int, int, str, int], Tensor]
+# Whose bank: conditioning, layer, denoising step.
+Key = tuple[str, str, int]
+
+
+class BankMemory:
+    """All banks of one stream.
+
+    A frame is seen by itself: frames of one group, too, meet the bank one after another.
+
+    Args:
+        config: kind, interval and strengths.
+        permutation: random permutations of tokens, for merging.
+    """
+
+    def __init__(self, config: BankConfig, permutation: PermutationFn) -> None:
+        """Start with nothing remembered."""
+        self.config = config
+        self.permutation = permutation
+        self._banks: dict[Key, Bank] = {}
+        # Banks with the frames of the planned calls; nobody else sees them before `commit`.
+        self.pending: dict[Key, Bank] = {}
+        self._tokens: dict[Key, int] = {}
+
+    def group(self, frame: int) -> range:
+        """No frame needs another beside it."""
+        return range(frame, frame + 1)
+
+    def plan(self, groups: Sequence[range], steps: range, device: torch.device) -> BankCall:
+        """Prepare a call in which group r of `groups` is at step r of `steps`."""
+        return BankCall(self, tuple(zip(steps, groups, strict=True)))
+
+    def commit(self) -> None:
+        """Keep what the planned calls took in."""
+        self._banks |= self.pending
+        self.pending = {}
+
+    def discard(self) -> None:
+        """Forget what the planned calls took in."""
+        self.pending = {}
+
+    def reset(self) -> None:
+        """Forget the stream and free its memory."""
+        self._banks.clear()
+        self.pending.clear()
+        self._tokens.clear()
+
+    def bank(self, key: Key, like: Tensor) -> Bank:
+        """Get the bank of (conditioning, layer, step), empty at first.
+
+        Args:
+            key: whose bank.
+            like: [N, C] of the current frame; a loaded bank is moved to its device and type.
+
+        Raises:
+            FeatureSizeError: `like` has another number of tokens than the frames before.
+        """
+        bank = self._banks.get(key, Bank())
+        before = self._tokens.setdefault(key, len(like))
+        # Of a loaded bank's tokens it is not known how many are one frame's.
+        fits = bank.tokens % len(like) == 0 and bank.tokens <= self.config.frames * len(like)
+        if before != len(like) or not fits:
+            raise FeatureSizeError(
+                f"The UNet's features at {key[1]} changed to {len(like)} pixels within a stream. A "
+                "node that shrinks them at some steps only (PatchModelAddDownscale, Kohya Deep "
+                "Shrink) cannot be used with the feature bank: remove it."
+            )
+        moved = bank.to(like)
+        if moved is not bank:
+            self._banks[key] = moved
+        return moved
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Settings and banks; not copied. Banks are called `conditioning/layer/step/part`."""
+        state = {"settings": self._numbers()}
+        for (conditioning, layer, step), bank in self._banks.items():
+            name = f"{conditioning}/{layer}/{step}"
+            state |= {f"{name}/{part}": tensor for part, tensor in bank.parts().items()}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take up a saved stream.
+
+        Raises:
+            ValueError: it was made with other settings.
+        """
+        if not torch.equal(state["settings"], self._numbers()):
+            raise ValueError(
+                "the saved stream's feature bank has another type, size, interval or other "
+                "levels than this MODEL's."
+            )
+        self.reset()
+        parts: dict[Key, dict[str, Tensor]] = {}
+        for name, tensor in state.items():
+            if name != "settings":
+                conditioning, layer, step, part = name.rsplit("/", 3)
+                parts.setdefault((conditioning, layer, int(step)), {})[part] = tensor
+        self._banks = {key: Bank(**tensors) for key, tensors in parts.items()}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held now."""
+        return sum(bank.nbytes for bank in (*self._banks.values(), *self.pending.values()))
+
+    def _numbers(self) -> Tensor:
+        kind = list(BankKind).index(self.config.kind)
+        config = self.config
+        levels = [level in used for used in (config.fuse, config.extend) for level in ALL_LEVELS]
+        return torch.tensor([kind, config.frames, config.interval, *map(int, levels)])
+
+
+@dataclass(frozen=True)
+class BankRow:
+    """One row of a call, and the bank that it sees.
+
+    Attributes:
+        row: place in the batch.
+        tokens: N, of the frame.
+        key: whose bank it is.
+        bank: what the frame sees.
+        update: how the frame is taken in after use; None if it is not.
+    """
+
+    row: int
+    tokens: int
+    key: Key
+    bank: Bank
+    update: Update | None
+
+
+@dataclass(frozen=True)
+class BankCall:
+    """What the self-attentions read and write during one model call.
+
+    Attributes:
+        memory: the stream's banks.
+        groups: (denoising step, frames) in row order.
+    """
+
+    memory: BankMemory
+    groups: tuple[tuple[int, range], ...]
+    _to_fuse: dict[str, list[BankRow]] = field(default_factory=dict)
+
+    def select(self, index: int) -> BankCall:
+        """Keep only the group that is at the `index`-th step of this call."""
+        return BankCall(self.memory, (self.groups[index],))
+
+    @property
+    def row_count(self) -> int:
+        """N, frames in the call."""
+        return sum(len(frames) for _, frames in self.groups)
+
+    def update(
+        self, layer: str, conditionings: Sequence[str], keys: Tensor, values: Tensor, fuses: bool
+    ) -> list[BankRow]:
+        """Take in the frames that are due, and return what every row sees: the bank before it.
+
+        Args:
+            layer: name of the attention.
+            conditionings: B names, in batch order.
+            keys, values: [B*N, tokens, C].
+            fuses: whether `fuse` follows with the same rows.
+        """
+        rows: list[BankRow] = []
+        for number, conditioning in enumerate(conditionings):
+            start = number * self.row_count
+            for step, frames in self.groups:
+                key, stop = (conditioning, layer, step), start + len(frames)
+                rows += self._update_group(key, frames, range(start, stop), keys, values)
+                start = stop
+        if fuses:
+            self._to_fuse[layer] = rows
+        return rows
+
+    def _update_group(
+        self, key: Key, frames: range, rows: range, keys: Tensor, values: Tensor
+    ) -> Iterator[BankRow]:
+        """Let the frames of a group see the bank one after another, as single frames would."""
+        bank = self.memory.bank(key, keys[rows[0]])
+        for frame, row in zip(frames, rows, strict=True):
+            update = self._update_of(key, frame, bank, keys[row])
+            yield BankRow(row, len(keys[row]), key, bank, update)
+            if update is not None:
+                new_keys = update(bank.keys, keys[row])
+                new_values = update(bank.values, values[row])
+                # The features follow in `fuse`: they are known only after the attention.
+                bank = Bank(new_keys, new_values, bank.features)
+                self.memory.pending[key] = bank
+
+    def _update_of(self, key: Key, frame: int, bank: Bank, keys: Tensor) -> Update | None:
+        memory, (_, layer, step) = self.memory, key
+        if frame % memory.config.interval:
+            return None
+        return plan_update(
+            memory.config,
+            bank.keys,
+            keys,
+            lambda count: memory.permutation(frame, step, layer, count),
+        )
+
+    def fuse(self, layer: str, features: Tensor) -> Tensor:
+        """Fuse an attention's output with the bank, row by row, and take in the frames' features.
+
+        Args:
+            layer: name of the attention, whose `update` came before.
+            features: [B*N, tokens, C].
+
+        Raises:
+            FeatureSizeError: other tokens than those that the attention had.
+        """
+        config, pending, out = self.memory.config, self.memory.pending, features.clone()
+        # Features of the bank after a frame of this call, for the frames after it.
+        updated: dict[Key, Tensor] = {}
+        for row in self._to_fuse.pop(layer, []):
+            own, key = features[row.row], row.key
+            if len(own) != row.tokens:
+                raise FeatureSizeError(
+                    f"Another node merged {row.tokens} tokens of {layer} into {len(own)} "
+                    "(TomePatchModel does that). Put it before 'Apply Feature Bank'."
+                )
+            bank = updated.get(key, row.bank.features)
+            if bank is not None:
+                strength, threshold = config.fusion_strength, config.similarity_threshold
+                out[row.row] = fuse(own, bank, strength, threshold)
+            if row.update is not None:
+                updated[key] = row.update(bank, own)
+                pending[key] = replace(pending[key], features=updated[key])
+        return out
+
+
+def by_bank_size(rows: Sequence[BankRow]) -> dict[int, list[BankRow]]:
+    """Sort rows by the tokens in their banks: those of one size can share an attention call."""
+    sizes: dict[int, list[BankRow]] = {}
+    for row in rows:
+        sizes.setdefault(row.bank.tokens, []).append(row)
+    return sizes

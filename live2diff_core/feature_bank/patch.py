@@ -1,0 +1,228 @@
+"""Puts StreamV2V's feature bank into a MODEL's self-attentions, through the host's own patches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.ldm.modules.attention as host_attention
+import comfy.ldm.modules.diffusionmodules.openaimodel as host_unet
+import torch
+from torch import Tensor
+
+from ..host.call_context import CACHE_NAMES, call_context
+from ..host.sd15 import UnsupportedModelError, sd15_unet
+from ..stream.memory import StreamShape, add_memory, applied_memories
+from ..stream.noise import TokenPermutation
+from .bank import BankConfig, extend
+from .memory import BankCall, BankMemory, BankRow, by_bank_size
+
+NAME = "feature_bank"
+TITLE = "Apply Feature Bank"
+
+
+@dataclass(frozen=True)
+class SelfAttention:
+    """A self-attention of the UNet.
+
+    Attributes:
+        block: (part, number) as the host's patches name it.
+        level: name in `feature_bank.ALL_LEVELS`.
+        downsamplings: how often the features are halved there.
+        channels: C.
+    """
+
+    block: tuple[str, int]
+    level: str
+    downsamplings: int
+    channels: int
+
+
+def apply_feature_bank(model: Any, config: BankConfig) -> Any:
+    """Return a clone of ComfyUI's `model` whose self-attentions have a feature bank.
+
+    Args:
+        model: a ModelPatcher of SD1.5, with any other memory or none.
+        config: the bank.
+
+    Raises:
+        UnsupportedModelError: not SD1.5, or there is a feature bank already.
+    """
+    attentions = self_attentions(sd15_unet(model))
+    if NAME in applied_memories(model):
+        raise UnsupportedModelError(
+            "This MODEL already carries a feature bank. Connect the MODEL from before the other "
+            f"'{TITLE}'."
+        )
+    patched = model.clone()
+    used = [a for a in attentions if a.level in (*config.extend, *config.fuse)]
+    add_memory(patched, AppliedFeatureBank(config, tuple(used)))
+    for attention in used:
+        if _replacements(model, attention.block):
+            raise UnsupportedModelError(
+                f"Another node already replaced the self-attention of {attention.level}, which "
+                f"'{TITLE}' needs. Remove it, or leave that level out of fuse and extend."
+            )
+        extends, fuses = attention.level in config.extend, attention.level in config.fuse
+        patched.set_model_attn1_replace(_ExtendedAttention(extends, fuses), *attention.block)
+    patched.set_model_attn1_output_patch(
+        _FeatureFusion(frozenset(a.block for a in used if a.level in config.fuse))
+    )
+    return patched
+
+
+@dataclass(frozen=True)
+class AppliedFeatureBank:
+    """A feature bank on a MODEL (see `AppliedMemory`)."""
+
+    config: BankConfig
+    attentions: tuple[SelfAttention, ...]
+    name: str = NAME
+    title: str = TITLE
+
+    @property
+    def largest_group(self) -> int:
+        """Frames are seen one by one."""
+        return 1
+
+    @property
+    def depth_encoder(self) -> Callable[[Tensor], Tensor] | None:
+        """None: a bank reads no depth."""
+        return None
+
+    def start(self, steps: Mapping[str, int], seed: int) -> BankMemory:
+        """Start a stream's banks; each is made when its attention first runs."""
+        return BankMemory(self.config, TokenPermutation(seed))
+
+    def nbytes(self, shape: StreamShape) -> int:
+        """Bytes of a stream's banks, twice: while a frame is taken in, the old ones are there."""
+        values = 0
+        for attention in self.attentions:
+            kept = 3 if attention.level in self.config.fuse else 2
+            size = shape.tokens(attention.downsamplings) * attention.channels
+            values += kept * size * self.config.frames
+        return 2 * values * shape.passes * shape.bytes_per_value
+
+    def check(self, model: Any) -> None:
+        """Refuse a MODEL in which another node took over one of the self-attentions.
+
+        Raises:
+            UnsupportedModelError: a later node did.
+        """
+        for attention in self.attentions:
+            patches = _replacements(model, attention.block)
+            if [type(patch) for patch in patches] != [_ExtendedAttention]:
+                raise UnsupportedModelError(
+                    f"A node behind '{TITLE}' replaced the self-attention of {attention.level} "
+                    "for itself. Remove it, or leave that level out of fuse and extend."
+                )
+
+    def fingerprint(self) -> dict[str, str]:
+        """Name all settings."""
+        return {"feature bank": str(self.config.normalised())}
+
+
+def _replacements(model: Any, block: tuple[str, int]) -> list[Any]:
+    """What nodes put in place of a block's self-attentions: of the block, or of a part of it."""
+    options = model.model_options.get("transformer_options", {})
+    patches = options.get("patches_replace", {}).get("attn1", {})
+    return [patch for key, patch in patches.items() if tuple(key[:2]) == block]
+
+
+def self_attentions(unet: Any) -> list[SelfAttention]:
+    """Find the self-attentions of a UNet, in the order in which they run."""
+    found, level = [], 0
+    for number, block in enumerate(unet.input_blocks):
+        level += any(isinstance(layer, host_unet.Downsample) for layer in block)
+        found += _in_block(block, ("input", number), f"down {level + 1}", level)
+    deepest = level
+    found += _in_block(unet.middle_block, ("middle", 0), "middle", deepest)
+    for number, block in enumerate(unet.output_blocks):
+        found += _in_block(block, ("output", number), f"up {deepest - level + 1}", level)
+        level -= any(isinstance(layer, host_unet.Upsample) for layer in block)
+    return found
+
+
+def _in_block(
+    layers: Any, block: tuple[str, int], level: str, downsamplings: int
+) -> list[SelfAttention]:
+    return [
+        SelfAttention(block, level, downsamplings, layer.in_channels)
+        for layer in layers
+        if isinstance(layer, host_attention.SpatialTransformer)
+    ]
+
+
+@dataclass(frozen=True)
+class _ExtendedAttention:
+    """Replaces a self-attention: queries also see the bank (an attn1_replace patch)."""
+
+    extends: bool
+    fuses: bool
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
+        """Attend: all [B*N, tokens, C]."""
+        call, names = _bank_call(options), options[CACHE_NAMES]
+        # HyperTile cuts the queries only; the host spreads the keys over them.
+        whole = len(names) * call.row_count
+        if (len(q), len(k)) != (whole, whole):
+            raise UnsupportedModelError(
+                f"Another node turned {whole} frames into {max(len(q), len(k))} inside the "
+                f"self-attention (HyperTile does that); '{TITLE}' needs them whole. Remove it."
+            )
+        rows = call.update(_layer(options), names, k, v, self.fuses)
+        if not self.extends:
+            return _attend(q, k, v, options)
+        by_size = by_bank_size(rows)
+        if len(by_size) == 1:
+            # The usual case. Picking rows would copy them, and wait for a GPU at every layer.
+            return _attend_with_banks(q, k, v, rows, options)
+        out = torch.empty_like(q)
+        for alike in by_size.values():
+            at = [row.row for row in alike]
+            out[at] = _attend_with_banks(q[at], k[at], v[at], alike, options)
+        return out
+
+
+def _attend_with_banks(
+    q: Tensor, k: Tensor, v: Tensor, rows: list[BankRow], options: dict[str, Any]
+) -> Tensor:
+    """Attend for rows with banks of one size: [R, tokens, C]."""
+    keys = extend(k, [row.bank.keys for row in rows])
+    values = extend(v, [row.bank.values for row in rows])
+    return _attend(q, keys, values, options)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
+    """Run the attention function that the host was started with."""
+    return host_attention.optimized_attention(
+        q,
+        k,
+        v,
+        options["n_heads"],
+        attn_precision=options["attn_precision"],
+        transformer_options=options,
+    )
+
+
+@dataclass(frozen=True)
+class _FeatureFusion:
+    """Fuses the outputs of the self-attentions in `blocks` (an attn1_output_patch)."""
+
+    blocks: frozenset[tuple[str, int]]
+
+    def __call__(self, n: Tensor, options: dict[str, Any]) -> Tensor:
+        """Fuse [B*N, tokens, C]."""
+        if options["block"] not in self.blocks:
+            return n
+        return _bank_call(options).fuse(_layer(options), n)
+
+
+def _bank_call(options: dict[str, Any]) -> BankCall:
+    return call_context(options, TITLE).plan.memory[NAME]
+
+
+def _layer(options: dict[str, Any]) -> str:
+    part, number = options["block"]
+    return f"{part}.{number}.{options['block_index']}"

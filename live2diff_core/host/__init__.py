@@ -1,0 +1,1 @@
+"""ComfyUI's model, VAE and conditionings behind plain callables."""

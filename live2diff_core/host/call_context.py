@@ -1,0 +1,67 @@
+"""What travels in `transformer_options` with a call of the UNet, for the memories' hooks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..stream.call_plan import CallPlan
+
+KEY = "live2diff"
+CACHE_NAMES = "live2diff_cache_names"
+
+
+@dataclass(frozen=True)
+class CallContext:
+    """One model call, as the UNet's hooks see it.
+
+    Attributes:
+        plan: the engine's CallPlan.
+        conditioning: name of each of the host's conditionings, by its uuid.
+        offsets: (y, x) of conditionings that cover a part of the picture, by uuid.
+        passes: how often each conditioning has run in this call.
+    """
+
+    plan: CallPlan
+    conditioning: Mapping[Any, str]
+    offsets: Mapping[Any, tuple[int, int]]
+    passes: Counter = field(default_factory=Counter)
+
+    def cache_names(self, uuids: Sequence[Any]) -> list[str]:
+        """Name whose caches a forward pass of these conditionings uses.
+
+        Guidance such as PAG runs a conditioning again, on a changed UNet: such a pass must neither
+        see nor overwrite what the first one remembers.
+        """
+        self.passes.update(uuids)
+        return [f"{self.conditioning[u]}.pass{self.passes[u] - 1}" for u in uuids]
+
+
+def name_passes(executor: Any, *args: Any, **kwargs: Any) -> Any:
+    """Leave the names of a forward pass's caches in its options (a DIFFUSION_MODEL wrapper)."""
+    # UNetModel.forward passes them in sixth place.
+    options = kwargs.get("transformer_options") or args[5]
+    options[CACHE_NAMES] = options[KEY].cache_names(options["uuids"])
+    return executor(*args, **kwargs)
+
+
+def call_context(transformer_options: Mapping[str, Any], node: str) -> CallContext:
+    """Find the call's CallContext.
+
+    Args:
+        transformer_options: the host's.
+        node: title of the node that put the asking hook on the MODEL, for the message.
+
+    Raises:
+        RuntimeError: there is none, so something else than a stream runs the model.
+    """
+    context = transformer_options.get(KEY)
+    if context is None:
+        raise RuntimeError(
+            f"This MODEL comes from '{node}' and needs its stream's memory, which this sampler "
+            "does not have. Sample it with 'Stream Sampler', 'Stream Video' or 'Stream Step' "
+            f"(category Live2Diff), or connect the MODEL from before '{node}'."
+        )
+    return context

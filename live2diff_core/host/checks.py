@@ -1,0 +1,136 @@
+"""What a run is refused for before anything is loaded: memory, sampling, hooks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import comfy.hooks
+import comfy.model_management
+import comfy.model_sampling
+import torch
+
+from ..stream.byte_size import format_bytes
+from ..stream.guidance import Guidance, GuidanceMode
+from ..stream.memory import AppliedMemory, applied_memories
+from .sd15 import UnsupportedModelError
+
+
+class StreamMemoryError(MemoryError):
+    """The stream's memory cannot fit; the message says by how much and what to do."""
+
+
+def check_memory(needed: int, device: torch.device) -> None:
+    """Log what the memory of a stream needs and refuse what cannot fit.
+
+    Raises:
+        StreamMemoryError: `needed` bytes are more than `device` has (or, on the CPU, has free).
+    """
+    management = comfy.model_management
+    if management.is_device_cpu(device):
+        limit = management.get_free_memory(device)
+    else:
+        # Models can be moved out of the way; what the host and other programs need cannot.
+        limit = management.get_total_memory(device) - management.minimum_inference_memory()
+    logging.info(
+        "Live2Diff: the stream's memory takes %s of %s.",
+        format_bytes(needed),
+        format_bytes(int(limit)),
+    )
+    if needed > limit:
+        raise StreamMemoryError(
+            f"The stream's memory needs {format_bytes(needed)}, but {device} has only "
+            f"{format_bytes(int(limit))} for it. Use smaller frames, fewer denoising steps (lower "
+            "denoise), a smaller window in 'Configure Warm-up & KV-Cache' or a shorter queue in "
+            "'Apply Feature Bank', or cfg 1 (or guidance 'self', which needs no more)."
+        )
+
+
+def check_sampling(model: Any) -> None:
+    """Refuse a MODEL whose sampling was replaced by something a stream cannot use.
+
+    Raises:
+        UnsupportedModelError: a memory cannot work with it, or the model applies consistency
+            scalings that the Stream Sampler applies too.
+    """
+    for memory in applied_memories(model).values():
+        memory.check(model)
+    sampling = model.get_model_object("model_sampling")
+    plain = (comfy.model_sampling.EPS, comfy.model_sampling.V_PREDICTION)
+    if type(sampling).calculate_denoised not in [kind.calculate_denoised for kind in plain]:
+        raise UnsupportedModelError(
+            "This MODEL's sampling was changed (ModelSamplingDiscrete with 'lcm'?). The stream "
+            "nodes apply the LCM scalings themselves: connect the MODEL from before that node."
+        )
+
+
+def check_depth(model: Any) -> AppliedMemory:
+    """Get the memory that reads depth for `model`.
+
+    Raises:
+        UnsupportedModelError: there is none.
+    """
+    applied = applied_memories(model).values()
+    for memory in applied:
+        if memory.depth_encoder is not None:
+            return memory
+    titles = " and ".join(f"'{memory.title}'" for memory in applied)
+    raise UnsupportedModelError(
+        "depth is connected, but this MODEL cannot read it"
+        + (f" (it comes from {titles}). " if titles else ". ")
+        + "Put 'Apply Live2Diff' with live2diff.ckpt before this node (AnimateDiff's motion "
+        "modules have no depth encoder), or disconnect depth."
+    )
+
+
+def check_guidance(model: Any, guidance: Guidance) -> None:
+    """Refuse guidance nodes that run the negative prompt where the stream keeps no memory for it.
+
+    Raises:
+        UnsupportedModelError: such a node, and another guidance than `full`.
+    """
+    needs_negative = model.model_options.get("disable_cfg1_optimization", False)
+    if needs_negative and guidance.active is not GuidanceMode.FULL:
+        raise UnsupportedModelError(
+            "A guidance node on this MODEL needs the negative prompt at every step "
+            "(Self-Attention Guidance does). Set cfg to something else than 1 and the guidance in "
+            "'Stream Options' to 'full', or remove that node."
+        )
+
+
+def check_texts(conds: Mapping[str, Sequence[Mapping[str, Any]]], model: Any) -> None:
+    """Refuse prompts that this model cannot read.
+
+    Raises:
+        UnsupportedModelError: none at all, or from the text encoder of another kind of model.
+    """
+    width = model.model.model_config.unet_config["context_dim"]
+    for kind, parts in conds.items():
+        if not parts:
+            raise UnsupportedModelError(f"The {kind} prompt is empty: connect a CLIP Text Encode.")
+        for text in (part["cross_attn"] for part in parts):
+            if text.shape[-1] != width:
+                raise UnsupportedModelError(
+                    f"The {kind} prompt has {text.shape[-1]} channels, but this MODEL reads "
+                    f"{width}: it was encoded with another model's CLIP. Use the CLIP of an SD1.5 "
+                    "checkpoint."
+                )
+
+
+def check_hooks(conds: dict[str, list[dict]]) -> None:
+    """Refuse hooks whose strength changes over the denoising steps.
+
+    The host steps through their keyframes once, in the order of its calls; in a stream every call
+    is at several steps.
+
+    Raises:
+        UnsupportedModelError: a hook with more than one keyframe.
+    """
+    for cond in (cond for kind in conds.values() for cond in kind):
+        hooks = cond["hooks"].hooks if cond.get("hooks") is not None else []
+        if any(len(hook.hook_keyframe.keyframes) > 1 for hook in hooks):
+            raise UnsupportedModelError(
+                "A conditioning carries hooks with keyframes, which change over the denoising "
+                "steps; a stream runs all steps at once. Remove the hook keyframes."
+            )

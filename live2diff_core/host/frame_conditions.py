@@ -1,0 +1,92 @@
+"""Conditionings with a mask or a prompt per frame: every row of a call gets its own frame's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ..stream.prompt_timeline import PromptTimeline
+from ..stream.prompt_track import KEY, PromptTrack, track_of
+
+
+class FrameConditionError(ValueError):
+    """Masks or prompts that cannot be matched with the frames."""
+
+
+class FrameConditions:
+    """Picks the frames of a call from a run's conditionings.
+
+    The host shows the first N of a batch of masks or prompts to the N rows of any call.
+
+    Args:
+        conds: the host's conditionings by kind, as `convert_cond` makes them.
+        frames: F, frames in the stream; None if nobody knows.
+
+    Raises:
+        FrameConditionError: a conditioning has neither 1 nor F masks or prompts.
+        PromptScheduleError: from `track_of`.
+    """
+
+    def __init__(self, conds: Mapping[str, Sequence[dict]], frames: int | None) -> None:
+        """Check the counts."""
+        counts = set()
+        tracks = []
+        for cond in (cond for kind in conds.values() for cond in kind):
+            mask, prompt = cond.get("mask"), cond.get("cross_attn")
+            if mask is not None and mask.ndim > 2:
+                counts.add(_count(mask, frames, "mask"))
+            if prompt is not None:
+                counts.add(_count(prompt, frames, "prompt"))
+            tracks.append(track_of(cond))
+        self.timelines: tuple[PromptTimeline, ...] = tuple(t.timeline for t in tracks if t)
+        self._per_frame = bool(counts - {1} or self.timelines)
+
+    def select(self, conds: Sequence[dict], frames: Sequence[int]) -> list[dict]:
+        """Keep the masks and prompts of `frames` in processed conditionings of one kind.
+
+        Raises:
+            FrameConditionError: a batch has none for one of `frames`.
+        """
+        if not self._per_frame:
+            return list(conds)
+        return [_select(cond, list(frames)) for cond in conds]
+
+
+def _count(batch: Tensor, frames: int | None, what: str) -> int:
+    if len(batch) != 1 and frames is not None and len(batch) != frames:
+        raise FrameConditionError(
+            f"A conditioning has {len(batch)} {what}s for {frames} frames. Give it one {what} for "
+            "all frames, or exactly one per frame."
+        )
+    return len(batch)
+
+
+def _select(cond: dict, frames: list[int]) -> dict:
+    model_conds = {name: _rows(c, frames) for name, c in cond["model_conds"].items()}
+    track: PromptTrack | None = cond.get(KEY)
+    if track is not None:
+        text = model_conds["c_crossattn"]
+        model_conds["c_crossattn"] = type(text)(track.rows(frames).to(text.cond))
+    kept = {**cond, "model_conds": model_conds}
+    if "mask" in cond and len(cond["mask"]) > 1:
+        kept["mask"] = _pick(cond["mask"], frames)
+    return kept
+
+
+def _rows(model_cond: Any, frames: list[int]) -> Any:
+    """Select rows of one of the host's COND objects; those with one row are for all frames."""
+    tensor = getattr(model_cond, "cond", None)
+    if not isinstance(tensor, Tensor) or len(tensor) == 1:
+        return model_cond
+    return type(model_cond)(_pick(tensor, frames))
+
+
+def _pick(batch: Tensor, frames: list[int]) -> Tensor:
+    if max(frames) >= len(batch):
+        raise FrameConditionError(
+            f"A conditioning has {len(batch)} masks or prompts, but the video has a frame "
+            f"{max(frames)} (counted from 0). Give it one for all frames, or one per frame."
+        )
+    return batch[frames]

@@ -1,0 +1,289 @@
+"""ComfyUI's model behind a plain callable, for streams that call it once per frame.
+
+Follows the order of the host's own `CFGGuider`: everything is prepared and loaded once, when the
+model is opened, and put back in reverse order when it is closed, whatever happened in between.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import comfy.hooks
+import comfy.model_management
+import comfy.model_patcher
+import comfy.model_sampling
+import comfy.patcher_extension
+import comfy.sampler_helpers
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from ..stream.call_plan import CallPlan
+from ..stream.guidance import Guidance
+from ..stream.memory import StreamShape, applied_memories
+from ..stream.prompt_timeline import PromptTimeline
+from ..stream.schedule import ConsistencySchedule
+from .call_context import KEY, CallContext, name_passes
+from .checks import (
+    check_depth,
+    check_guidance,
+    check_hooks,
+    check_memory,
+    check_sampling,
+    check_texts,
+)
+from .control_hints import ControlHints, FrameImages, HintFrames
+from .frame_conditions import FrameConditions
+from .sd15 import sd15_unet
+
+
+class HostModel:
+    """A MODEL opened for one stream: call it with latents and a plan, get x0.
+
+    Use as a context manager. Memory of the host is taken on entry and given back on exit.
+
+    Args:
+        model: ComfyUI's ModelPatcher, SD1.5, with any memories applied or none.
+        positive, negative: ComfyUI conditionings; `negative` is used where the guidance says so.
+        guidance: scale and mode.
+        schedule: noise levels of the T steps.
+        latent_size: (h, w).
+        frames: frames in the stream, which batches of masks and prompts must match; None if nobody
+            knows.
+        hints: which frames the ControlNets' images belong to; by default to those of the stream.
+        companions: other models' handles (VAE, depth), loaded with this one and kept beside it.
+        companion_bytes: memory they take to work in.
+        held_bytes: memory the stream's caches take already, from earlier openings.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        positive: Any,
+        negative: Any,
+        guidance: Guidance,
+        schedule: ConsistencySchedule,
+        latent_size: tuple[int, int],
+        frames: int | None,
+        companions: Sequence[Any] = (),
+        companion_bytes: int = 0,
+        held_bytes: int = 0,
+        hints: HintFrames | None = None,
+    ) -> None:
+        """Check and remember; nothing is loaded yet."""
+        sd15_unet(model)
+        check_sampling(model)
+        check_guidance(model, guidance)
+        conds = {"positive": positive, "negative": negative}
+        self._model = _without_dynamic_hooks(model, conds)
+        self._conds = {
+            kind: comfy.sampler_helpers.convert_cond(cond) for kind, cond in conds.items()
+        }
+        # A negative prompt that guidance does not read must not decide anything either.
+        read = {k: c for k, c in self._conds.items() if k == "positive" or guidance.uses_negative}
+        check_texts(read, model)
+        # The host loads a conditioning's models together with the UNet.
+        first = self._conds["positive"][0]
+        first["additional_models"] = [*first.get("additional_models", []), *companions]
+        self._companion_bytes = companion_bytes
+        self._held_bytes = held_bytes
+        self._hints = ControlHints(read, hints or HintFrames(count=frames))
+        self._frame_conditions = FrameConditions(read, frames)
+        self._guidance = guidance
+        self._schedule = schedule
+        self._latent_size = latent_size
+        self._stack = ExitStack()
+        self.device = model.load_device
+
+    def __enter__(self) -> HostModel:
+        """Load the model and its companions, once."""
+        with ExitStack() as stack:
+            self._open(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give everything back."""
+        self._stack.close()
+
+    def __call__(self, x: Tensor, plan: CallPlan) -> Tensor:
+        """Predict x0 of every row (see `call_plan.DenoiseModel`). Interruptible."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        if not self._split_steps:
+            return self._run(x, plan)
+        # The host reads timestep windows off the first row only.
+        return torch.cat([self._run(x[rows], part) for rows, part in plan.by_step()])
+
+    def negative(self, x: Tensor, plan: CallPlan) -> Tensor:
+        """Predict x0 of every row for the negative conditionings alone.
+
+        The rows are at one step. The host's guidance functions are left out: this is not a result,
+        but what guidance starts from.
+        """
+        exploding, sigmas, options = self._prepare(x, plan)
+        frames = [row.frame for row in plan.rows]
+        conds = self._frame_conditions.select(self._conds["negative"], frames)
+        (out,) = comfy.samplers.calc_cond_batch(self._inner, [conds], exploding, sigmas, options)
+        return out
+
+    def encode_depth(self, depth: Tensor) -> Tensor:
+        """Map depth latents [F, 4, h, w] to depth features [F, C0, h, w].
+
+        Raises:
+            UnsupportedModelError: from `check_depth`.
+        """
+        encoder = check_depth(self._model).depth_encoder
+        assert encoder is not None
+        return encoder(depth.to(self.device, _compute_dtype(self._model)))
+
+    def from_latent(self, latent: Tensor) -> Tensor:
+        """Scale a VAE latent, any shape, for the model: float32 on its device."""
+        return self._model.model.process_latent_in(latent.to(self.device, torch.float32))
+
+    def to_latent(self, x0: Tensor) -> Tensor:
+        """Undo `from_latent`: from the model's scale to the VAE's."""
+        return self._model.model.process_latent_out(x0)
+
+    @property
+    def timelines(self) -> tuple[PromptTimeline, ...]:
+        """When the prompts change."""
+        return self._frame_conditions.timelines
+
+    def place_hints(self, first: int, earlier: Mapping[int, Sequence[Tensor]]) -> None:
+        """Say that the ControlNets' images are for `first` and on, and give earlier frames'."""
+        self._hints.place(first, earlier)
+
+    def hints_of(self, frames: Iterable[int]) -> FrameImages:
+        """Get the ControlNets' images of some frames, for a later opening to go on with."""
+        return self._hints.of(frames)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes that the stream's memories will take at most; 0 for a plain MODEL."""
+        steps = self._guidance.steps(len(self._schedule))
+        shape = StreamShape(
+            latent_size=self._latent_size,
+            passes=sum(len(conds) * steps[kind] for kind, conds in self._conds.items()),
+            bytes_per_value=_compute_dtype(self._model).itemsize,
+        )
+        return sum(memory.nbytes(shape) for memory in applied_memories(self._model).values())
+
+    def _run(self, x: Tensor, plan: CallPlan) -> Tensor:
+        """Run the rows of `plan` as one batch through the host's sampling function."""
+        exploding, sigmas, options = self._prepare(x, plan)
+        frames = [row.frame for row in plan.rows]
+        negative = self._conds["negative"]
+        if self._guidance.uses_negative:
+            negative = self._frame_conditions.select(negative, frames)
+        return comfy.samplers.sampling_function(
+            self._inner,
+            exploding,
+            sigmas,
+            negative,
+            self._frame_conditions.select(self._conds["positive"], frames),
+            self._guidance.host_scale,
+            model_options=options,
+        )
+
+    def _prepare(self, x: Tensor, plan: CallPlan) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """Turn a call's rows into the host's latents, sigmas and options."""
+        steps = [row.step for row in plan.rows]
+        self._hints.show([row.frame for row in plan.rows])
+        context = CallContext(plan, self._names, self._offsets)
+        options = {
+            **self._options,
+            "transformer_options": {**self._options["transformer_options"], KEY: context},
+        }
+        # The host's latents are variance-exploding: x_ve = x_vp * sqrt(sigma² + 1).
+        exploding = x / self._sqrt_alpha[steps].view(-1, 1, 1, 1)
+        return exploding, self._sigmas[steps], options
+
+    def _open(self, stack: ExitStack) -> None:
+        model, conds, device = self._model, self._conds, self.device
+        comfy.samplers.preprocess_conds_hooks(conds)
+        check_hooks(conds)
+        options = comfy.model_patcher.create_model_options_clone(model.model_options)
+        stack.callback(_restore_hooks, model, model.hook_mode, options)
+        if comfy.samplers.get_total_hook_groups_in_conds(conds) <= 1:
+            model.hook_mode = comfy.hooks.EnumHookMode.MinVram
+        comfy.sampler_helpers.prepare_model_patcher(model, conds, options)
+        comfy.samplers.filter_registered_hooks_on_conds(conds, options)
+        comfy.patcher_extension.add_wrapper_with_key(
+            comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL,
+            KEY,
+            name_passes,
+            options,
+            is_model_options=True,
+        )
+        self._inner, conds, loaded = comfy.sampler_helpers.prepare_sampling(
+            model, self._memory_shape(), conds, options
+        )
+        self._options = options
+        stack.callback(self._close, loaded)
+        comfy.samplers.cast_to_load_options(options, device=device, dtype=model.model_dtype())
+        model.pre_run()
+        like = torch.zeros(1, 4, *self._latent_size, device=device)
+        self._conds = comfy.samplers.process_conds(self._inner, like, conds, device, like)
+        self._name_conditionings()
+        self._sigmas = self._schedule.sigmas.to(device)
+        self._sqrt_alpha = self._schedule.sqrt_alpha.to(device)
+        options["transformer_options"]["sample_sigmas"] = self._sigmas
+        self._split_steps = self._hints.partial or any(
+            "timestep_start" in c or "timestep_end" in c for cs in self._conds.values() for c in cs
+        )
+
+    def _close(self, loaded: list) -> None:
+        self._model.cleanup()
+        comfy.sampler_helpers.cleanup_models(self._conds, loaded)
+        # Nothing of the host's model may stay alive through a closed stream.
+        del self._inner, self._options
+
+    def _name_conditionings(self) -> None:
+        """Give every conditioning a uuid of its own and a name that means the same in every run."""
+        self._names: dict[Any, str] = {}
+        self._offsets: dict[Any, tuple[int, int]] = {}
+        for kind, conds in self._conds.items():
+            for index, cond in enumerate(conds):
+                # The host copies conditionings to fill areas, and the uuid with them.
+                cond["uuid"] = uuid.uuid4()
+                self._names[cond["uuid"]] = f"{kind}.{index}"
+                if cond.get("area") is not None:
+                    self._offsets[cond["uuid"]] = tuple(cond["area"][2:4])
+
+    def _memory_shape(self) -> list[int]:
+        """Shape whose estimate makes the host leave room for the caches beside the model.
+
+        Raises:
+            StreamMemoryError: the caches cannot fit whatever is unloaded.
+        """
+        base, applied = self._model.model, applied_memories(self._model).values()
+        rows = max(len(self._schedule), *(memory.largest_group for memory in applied), 1)
+        missing = max(0, self.memory_bytes - self._held_bytes)
+        if missing:
+            check_memory(missing, self.device)
+        needed = missing + self._companion_bytes
+        row = base.memory_required([1, 4, *self._latent_size])
+        return [rows + math.ceil(needed / max(row, 1)), 4, *self._latent_size]
+
+
+def _without_dynamic_hooks(model: Any, conds: dict[str, Any]) -> Any:
+    """Hooks on conditionings need a model that is not loaded piece by piece."""
+    hooked = any(comfy.sampler_helpers.cond_has_hooks(cond) for cond in conds.values())
+    if hooked and model.is_dynamic():
+        return model.get_non_dynamic_delegate()
+    return model
+
+
+def _restore_hooks(model: Any, hook_mode: Any, options: dict) -> None:
+    comfy.samplers.cast_to_load_options(options, device=model.offload_device)
+    model.hook_mode = hook_mode
+    model.restore_hook_patches()
+
+
+def _compute_dtype(model: Any) -> torch.dtype:
+    """Type the UNet computes in."""
+    return model.model.manual_cast_dtype or model.model.get_dtype()

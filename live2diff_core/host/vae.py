@@ -1,0 +1,62 @@
+"""ComfyUI's VAE for streams: single frames, on weights that were loaded once for the whole run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .sd15 import UnsupportedModelError
+
+LATENT_CHANNELS = 4
+
+
+class FrameVAE:
+    """A VAE whose weights the host has loaded already (see `HostModel`'s companions).
+
+    The host's own `VAE.encode` and `VAE.decode` ask the memory manager at every call, which costs
+    milliseconds and may move the UNet out; what they compute is the same.
+
+    Raises:
+        UnsupportedModelError: not a VAE for SD1.5 latents.
+    """
+
+    def __init__(self, vae: Any) -> None:
+        """Check the VAE."""
+        if vae.latent_dim != 2 or vae.latent_channels != LATENT_CHANNELS:
+            raise UnsupportedModelError(
+                f"This VAE makes latents of {vae.latent_channels} channels and {vae.latent_dim} "
+                "dimensions; streams need an SD1.5 VAE (4 channels, 2 dimensions) or TAESD."
+            )
+        self._vae = vae
+
+    @property
+    def patcher(self) -> Any:
+        """The host's handle on the weights."""
+        return self._vae.patcher
+
+    def working_bytes(self, height: int, width: int) -> int:
+        """Memory that one frame of this size takes beside the weights."""
+        pixels = (1, 3, height, width)
+        latent = (1, LATENT_CHANNELS, height // 8, width // 8)
+        dtype = self._vae.vae_dtype
+        return int(
+            max(
+                self._vae.memory_used_encode(pixels, dtype),
+                self._vae.memory_used_decode(latent, dtype),
+            )
+        )
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Encode frames [F, H, W, 3] in 0..1, sides multiples of 8, to [F, 4, h, w] float32."""
+        pixels = self._vae.process_input(images.movedim(-1, 1))
+        pixels = pixels.to(self._vae.vae_dtype).to(self._vae.device)
+        return self._vae.first_stage_model.encode(pixels).float()
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode latents [F, 4, h, w] to frames [F, H, W, 3] in 0..1, float32."""
+        latents = latents.to(device=self._vae.device, dtype=self._vae.vae_dtype)
+        # A copy, because the host's process_output works in place.
+        images = self._vae.first_stage_model.decode(latents).to(dtype=torch.float32, copy=True)
+        return self._vae.process_output(images).movedim(1, -1)

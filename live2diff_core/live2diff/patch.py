@@ -1,0 +1,259 @@
+"""Puts motion modules into ComfyUI's SD1.5 UNet for the time of a forward pass, and takes them out.
+
+Scoped insertion leaves the host's model as it was between calls, so LoRAs keep finding their
+layers, clones share nothing they could break, and an exception leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.ldm.modules.attention as host_attention
+import comfy.ldm.modules.diffusionmodules.openaimodel as host_unet
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import comfy.patcher_extension
+import torch
+from torch import Tensor, nn
+
+from ..host.call_context import CACHE_NAMES, call_context
+from ..host.sd15 import (
+    LinearBetaSampling,
+    UnsupportedModelError,
+    linear_beta_sampling,
+    sd15_unet,
+)
+from ..host.weights import sample_weights
+from ..stream.memory import StreamShape, add_memory, applied_memories
+from .layout import MotionLayout
+from .memory import MotionMemory
+from .motion_file import read_motion_file
+from .motion_module import Build, MotionModel, MotionModule
+from .window import AttentionWindow
+
+NAME = "live2diff"
+TITLE = "Apply Live2Diff"
+
+
+@dataclass(frozen=True)
+class LoadedMotionModule:
+    """A motion module under the host's memory management.
+
+    Attributes:
+        name: file name, for messages.
+        layout: its sizes.
+        patcher: the host's handle on the weights.
+    """
+
+    name: str
+    layout: MotionLayout
+    patcher: Any
+
+    @property
+    def model(self) -> MotionModel:
+        """The modules themselves."""
+        return self.patcher.model
+
+
+def load_motion_module(path: str) -> LoadedMotionModule:
+    """Load a motion-module file for the host's device.
+
+    Raises:
+        MotionFileError: see `read_motion_file`.
+    """
+    layout, tensors = read_motion_file(path)
+    parameters = sum(tensor.numel() for tensor in tensors.values())
+    device = comfy.model_management.get_torch_device()
+    offload = comfy.model_management.unet_offload_device()
+    dtype = comfy.model_management.unet_dtype(device=device, model_params=parameters)
+    # manual_cast follows the UNet's type, whatever each of the two is stored in.
+    build = Build(dtype, offload, comfy.ops.manual_cast)
+    model = MotionModel.from_tensors(layout, tensors, build)
+    patcher = comfy.model_patcher.CoreModelPatcher(
+        model, load_device=device, offload_device=offload
+    )
+    return LoadedMotionModule(str(path).replace("\\", "/").rsplit("/", 1)[-1], layout, patcher)
+
+
+def apply_live2diff(model: Any, motion: LoadedMotionModule, window: AttentionWindow) -> Any:
+    """Return a clone of ComfyUI's `model` whose UNet carries the motion modules.
+
+    The clone samples with the betas motion modules are trained on, linear in beta.
+
+    Args:
+        model: a ModelPatcher of SD1.5.
+        motion: the motion module.
+        window: attention window.
+
+    Raises:
+        UnsupportedModelError: not SD1.5, an inpainting variant, or other widths than the module's.
+        ValueError: a window longer than the module's position table.
+    """
+    window.check_positions(motion.layout.positions)
+    unet = sd15_unet(model)
+    insertion_points(unet, motion)
+    if NAME in applied_memories(model):
+        raise UnsupportedModelError(
+            "This MODEL already carries a Live2Diff motion module. Connect the MODEL from before "
+            "the other 'Apply Live2Diff'."
+        )
+    patched = model.clone()
+    patched.add_object_patch("model_sampling", linear_beta_sampling(model))
+    patched.set_additional_models(NAME, [motion.patcher])
+    add_memory(patched, AppliedMotion(motion, window))
+    patched.add_wrapper_with_key(
+        comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, NAME, ScopedInsertion(motion)
+    )
+    patched.set_model_forward_timestep_embed_patch((MotionModule, _run_motion_module))
+    patched.set_model_input_block_patch(_add_depth)
+    return patched
+
+
+@dataclass(frozen=True)
+class AppliedMotion:
+    """A motion module on a MODEL (see `AppliedMemory`)."""
+
+    motion: LoadedMotionModule
+    window: AttentionWindow
+    name: str = NAME
+    title: str = TITLE
+
+    @property
+    def largest_group(self) -> int:
+        """Most frames in one call: a whole window, in the modes that work in chunks."""
+        return self.window.window_size
+
+    @property
+    def depth_encoder(self) -> Callable[[Tensor], Tensor] | None:
+        """The mapping network; None in AnimateDiff's modules."""
+        return getattr(self.motion.model, "flow_conv_in", None)
+
+    def start(self, steps: Mapping[str, int], seed: int) -> MotionMemory:
+        """Start a stream's caches; nothing in them is random."""
+        return MotionMemory(self.window, steps)
+
+    def nbytes(self, shape: StreamShape) -> int:
+        """Bytes of a stream's KV-caches."""
+        return self.motion.layout.cache_bytes(shape, self.window.window_size)
+
+    def check(self, model: Any) -> None:
+        """Refuse a MODEL whose noise schedule is no longer the one set here.
+
+        Raises:
+            UnsupportedModelError: a later node replaced it.
+        """
+        if not isinstance(model.get_model_object("model_sampling"), LinearBetaSampling):
+            raise UnsupportedModelError(
+                "The noise schedule that 'Apply Live2Diff' set was replaced by a later node (such "
+                "as ModelSamplingDiscrete). Remove that node, or put it before 'Apply Live2Diff'."
+            )
+
+    def fingerprint(self) -> dict[str, str]:
+        """Name the motion module by content, and the window."""
+        return {
+            "motion module": sample_weights(self.motion.model, "", self.motion.patcher.backup),
+            "window size": str(self.window.window_size),
+            "warm-up frames": str(self.window.warmup_frames),
+            "attention mode": self.window.attention_mode.value,
+        }
+
+
+@dataclass(frozen=True)
+class InsertionPoint:
+    """A motion module's place: right behind layer `index - 1` of `block`."""
+
+    block: nn.Sequential
+    index: int
+    module: MotionModule
+
+
+def insertion_points(unet: Any, motion: LoadedMotionModule) -> list[InsertionPoint]:
+    """Find where each motion module goes.
+
+    After the last spatial transformer of a block, or after its residual block where a level has no
+    transformer; so always ahead of an upsampler.
+
+    Raises:
+        UnsupportedModelError: number or width of the blocks is not what the modules have.
+    """
+    model = motion.model
+    down = [block for block in unet.input_blocks if _residual(block) is not None]
+    blocks = [*down, unet.middle_block] if motion.layout.mid is not None else down
+    blocks = [*blocks, *unet.output_blocks]
+    levels = [*model.down_blocks]
+    if motion.layout.mid is not None:
+        levels.append(model.mid_block)
+    modules = [m for level in (*levels, *model.up_blocks) for m in level.motion_modules]
+    widths = [_residual(block).out_channels for block in blocks]
+    if widths != [module.channels for module in modules]:
+        raise UnsupportedModelError(
+            f"The motion module {motion.name} has widths {[m.channels for m in modules]}, but this "
+            f"MODEL's blocks have {widths}. They do not belong together: use an SD1.5 checkpoint "
+            "with an SD1.5 motion module."
+        )
+    if motion.layout.depth_channels not in (None, unet.input_blocks[0][0].weight.shape[0]):
+        raise UnsupportedModelError(
+            f"The depth encoder of {motion.name} ends in {motion.layout.depth_channels} channels, "
+            f"but this MODEL starts with {unet.input_blocks[0][0].weight.shape[0]}."
+        )
+    return [
+        InsertionPoint(block, _insertion_index(block), module)
+        for block, module in zip(blocks, modules, strict=True)
+    ]
+
+
+def _residual(block: nn.Sequential) -> Any:
+    """First residual block of a UNet block; None in the first convolution and downsamplers."""
+    return next((layer for layer in block if isinstance(layer, host_unet.ResBlock)), None)
+
+
+def _insertion_index(block: nn.Sequential) -> int:
+    transformers = [
+        i for i, layer in enumerate(block) if isinstance(layer, host_attention.SpatialTransformer)
+    ]
+    return transformers[-1] + 1 if transformers else 1
+
+
+@dataclass(frozen=True)
+class ScopedInsertion:
+    """A DIFFUSION_MODEL wrapper: the modules are in the UNet while it runs, and only then."""
+
+    motion: LoadedMotionModule
+
+    def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+        """Insert, run, take out, whatever happens."""
+        # The host may run another instance of the UNet than it had when the patch was applied.
+        points = insertion_points(executor.class_obj, self.motion)
+        with ExitStack() as stack:
+            for target in points:
+                target.block.insert(target.index, target.module)
+                stack.callback(target.block.pop, target.index)
+            return executor(*args, **kwargs)
+
+
+def _run_motion_module(
+    module: MotionModule, x: Tensor, emb: Any, context: Any, transformer_options: dict, *_: Any
+) -> Tensor:
+    """Call a motion module where the host's UNet reaches it (a forward_timestep_embed_patch)."""
+    step = call_context(transformer_options, TITLE).plan.memory[NAME]
+    return module(x, step, transformer_options[CACHE_NAMES])
+
+
+def _add_depth(h: Tensor, transformer_options: dict) -> Tensor:
+    """Add the depth features after the first convolution (an input_block_patch)."""
+    if transformer_options["block"] != ("input", 0):
+        return h
+    context = call_context(transformer_options, TITLE)
+    if context.plan.depth is None:
+        return h
+    depth = context.plan.depth.to(h)
+    height, width = h.shape[2:]
+    parts = []
+    for uuid in transformer_options["uuids"]:
+        y, x = context.offsets.get(uuid, (0, 0))
+        parts.append(depth[:, :, y : y + height, x : x + width])
+    return h + torch.cat(parts)

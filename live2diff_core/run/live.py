@@ -1,0 +1,244 @@
+"""A live stream between prompts: everything that is its own, and none of the host's models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from ..host.control_hints import FrameImages
+from .state_file import read_state, save_state
+from .translator import FrameTranslator
+
+_PICTURE = "picture"
+_WAITING = "undelivered/"
+_HINTS = "hints/"
+
+
+class SettingsError(ValueError):
+    """A saved stream that the graph's settings do not fit; the message names those that differ."""
+
+
+@dataclass(frozen=True)
+class LiveOutput:
+    """What one prompt gives out.
+
+    Attributes:
+        pictures: [F, H, W, 3] finished frames, or something to look at while there are none.
+        frame_index: index in the stream of the first finished frame, -1 without.
+        warming_up: whether no frame of the stream has come out yet.
+    """
+
+    pictures: Tensor
+    frame_index: int
+    warming_up: bool
+
+
+@dataclass
+class LiveStream:
+    """One stream of pictures.
+
+    Attributes:
+        name: its key in the registry.
+        settings: what it is made with; JSON values by name.
+        prompt: name of the prompts of the last frame.
+        translator: its state; models are attached only while a prompt runs.
+        place: device and type that the model last ran in.
+        picture: [H, W, 3] the last finished frame, of this stream or the one that it replaced.
+        hints: ControlNet images of the frames inside, by frame.
+        undelivered: finished frames of a prompt that failed before it could give them out.
+        source: the file it was loaded from, see `file_identity`.
+        note: why it started over, for as long as it is warming up.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    prompt: str
+    translator: FrameTranslator
+    place: str = ""
+    picture: Tensor | None = None
+    hints: FrameImages = field(default_factory=dict)
+    undelivered: list[Tensor] = field(default_factory=list)
+    source: str = ""
+    note: str = ""
+
+    @property
+    def warming_up(self) -> bool:
+        """Whether no frame has come out yet."""
+        return self.translator.session.frames_out == 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(tensor.nbytes for tensor in self.state_dict().values())
+
+    def move(self, place: str) -> None:
+        """Follow the model to another device or type; models must be attached."""
+        if self.place not in ("", place):
+            self.translator.load_state_dict(self.translator.state_dict())
+        self.place = place
+
+    def follow_prompt(self, prompt: str) -> None:
+        """Go on with another prompt, or the same."""
+        if prompt != self.prompt:
+            # What a similar frame would repeat was made with the prompt before.
+            self.translator.similar.reset()
+        self.prompt = prompt
+
+    def push(self, images: Tensor, hold: bool, finish: bool = False) -> LiveOutput:
+        """Push frames and take what is finished.
+
+        If anything raises, the frames that went in before stay in, and those that came out are
+        given out by the next call.
+
+        Args:
+            images: [F, H, W, 3] in 0..1.
+            hold: what to give while warming up: the last picture of all, or the frames themselves.
+            finish: end the stream, and take what is still inside.
+        """
+        session = self.translator.session
+        if not session.ended:
+            for image in images:
+                self._finished(self.translator.push(image))
+        if finish:
+            for picture in self.translator.drain():
+                self._finished([picture])
+        pictures, self.undelivered = self.undelivered, []
+        if not pictures:
+            return LiveOutput(self._placeholder(images, hold), -1, self.warming_up)
+        return LiveOutput(torch.stack(pictures), session.frames_out - len(pictures), False)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything that decides how the stream goes on, by name; tensors are not copied."""
+        state = {f"translator/{k}": v for k, v in self.translator.state_dict().items()}
+        state |= {f"{_WAITING}{i}": picture for i, picture in enumerate(self.undelivered)}
+        for frame, images in self.hints.items():
+            state |= {f"{_HINTS}{frame}/{place}": image for place, image in enumerate(images)}
+        return state if self.picture is None else {**state, _PICTURE: self.picture}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where `state_dict` was taken; models should be attached."""
+        prefix = "translator/"
+        self.translator.load_state_dict(
+            {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        )
+        waiting = sum(name.startswith(_WAITING) for name in state)
+        self.undelivered = [state[f"{_WAITING}{index}"] for index in range(waiting)]
+        self.picture = state.get(_PICTURE)
+        self.hints = {}
+        for name in sorted(name for name in state if name.startswith(_HINTS)):
+            frame = int(name.removeprefix(_HINTS).split("/")[0])
+            images = self.hints.setdefault(frame, [])
+            images.append(state[f"{_HINTS}{frame}/{len(images)}"])
+
+    def save(self, path: Path) -> None:
+        """Write the stream to a file."""
+        SavedStream(self.name, self.settings, self.prompt, self.state_dict(), "").save(path)
+        if self.source.startswith(f"{path}|"):
+            self.source = file_identity(path)
+
+    def _finished(self, pictures: list[Tensor]) -> None:
+        if pictures:
+            self.undelivered += pictures
+            self.picture = pictures[-1]
+
+    def _placeholder(self, images: Tensor, hold: bool) -> Tensor:
+        """Something to look at: [F, H, W, 3] of the frames' size.
+
+        After the warm-up the pipeline takes some frames to fill; the last picture stays for them.
+        """
+        if not hold and self.warming_up:
+            return images
+        if self.picture is None:
+            return torch.zeros_like(images[-1:])
+        if self.picture.shape == images.shape[1:]:
+            return self.picture.unsqueeze(0)
+        size = (images.shape[1], images.shape[2])
+        return interpolate(self.picture.movedim(-1, 0)[None], size=size).movedim(1, -1)
+
+
+@dataclass(frozen=True)
+class SavedStream:
+    """A stream read from a file, until a prompt goes on with it.
+
+    Attributes:
+        name: its key in the registry.
+        settings, prompt: see `LiveStream`.
+        state: tensors by name, on the CPU.
+        source: the file, see `file_identity`.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    prompt: str
+    state: dict[str, Tensor]
+    source: str
+
+    @classmethod
+    def read(cls, name: str, path: Path) -> SavedStream:
+        """Read a file that `save` wrote.
+
+        Raises:
+            StateFileError: missing, damaged or another kind of file.
+            SettingsError: the state of another node.
+        """
+        source = file_identity(path)
+        state, made_with = read_state(path)
+        if "stream" not in made_with:
+            raise SettingsError(
+                f"{path.name} is the checkpoint of a video, not a live stream from 'Save Stream'."
+            )
+        return cls(name, made_with["stream"], made_with["prompt"], state, source)
+
+    def save(self, path: Path) -> None:
+        """Write it to a file, whole or not at all."""
+        save_state(path, self.state, {"stream": self.settings, "prompt": self.prompt})
+
+    @property
+    def file_name(self) -> str:
+        """Name of the file it was read from, without folders."""
+        return Path(self.source.split("|")[0]).name
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(tensor.nbytes for tensor in self.state.values())
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """Refuse to go on with other settings.
+
+        Raises:
+            SettingsError: names those that differ.
+        """
+        if differing := settings_differences(self.settings, settings):
+            raise SettingsError(
+                f"The stream '{self.name}' was loaded from {self.file_name}, which was made with "
+                f"other settings: {differing}. Set them back; or bypass 'Load Stream' and let the "
+                "stream go with 'Reset Stream'."
+            )
+
+
+def normalised(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as a file gives them back, so that both compare."""
+    return dict(json.loads(json.dumps(dict(settings), default=str)))
+
+
+def settings_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Name the settings that differ, for people: 'seed 7 -> 8, size 64x64 -> 128x64'."""
+    differing = [k for k in {**before, **now} if before.get(k) != now.get(k)]
+    return ", ".join(f"{k} {before.get(k, 'none')} -> {now.get(k, 'none')}" for k in differing)
+
+
+def file_identity(path: Path) -> str:
+    """Name a version of a file; empty when there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ""
+    return f"{path}|{found.st_mtime_ns}|{found.st_size}"

@@ -1,0 +1,194 @@
+"""Live streams by name: what stays in the process between prompts, and when it is let go.
+
+This is the one place where the pack keeps state outside of a run.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..stream.byte_size import format_bytes
+
+# Idle streams are looked for no more often than this.
+_SHORTEST_WAIT = 1.0
+
+
+class Held(Protocol):
+    """What the registry keeps: a stream, or the state of one."""
+
+    @property
+    def name(self) -> str:
+        """Its key."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes it holds now."""
+        ...
+
+
+@dataclass(frozen=True)
+class StreamInfo:
+    """One line of the list of streams."""
+
+    name: str
+    nbytes: int
+    idle_seconds: float
+
+    def __str__(self) -> str:
+        """Write the line."""
+        idle = f"{self.idle_seconds:.0f} s"
+        if self.idle_seconds >= 120:
+            idle = f"{self.idle_seconds / 60:.0f} min"
+        return f"{self.name}: {format_bytes(self.nbytes)}, idle for {idle}"
+
+
+@dataclass
+class _Entry:
+    stream: Held
+    last_used: float
+    max_idle: float
+
+
+class StreamRegistry:
+    """Named streams, safe to use from several threads.
+
+    Streams that idle too long are dropped by a timer, too, because their caches take the memory
+    that other workflows need.
+
+    Args:
+        clock: seconds that never go back.
+        timer: (seconds, call) starts something with `cancel()` that makes the call later.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        timer: Callable[[float, Callable[[], object]], object] | None = None,
+    ) -> None:
+        """Start empty."""
+        self._clock = clock
+        self._timer = timer or _start_timer
+        self._lock = threading.RLock()
+        self._entries: dict[str, _Entry] = {}
+        self._busy: list[str] = []
+        self._watching = False
+
+    def put(self, stream: Held, max_idle_seconds: float = 0.0) -> None:
+        """Keep a stream in place of the one of that name, used just now.
+
+        Args:
+            stream: what to keep.
+            max_idle_seconds: dropped when it was not used for so long; 0 keeps it.
+        """
+        with self._lock:
+            self._entries[stream.name] = _Entry(stream, self._clock(), max_idle_seconds)
+            self._watch()
+
+    def get(self, name: str) -> Held | None:
+        """Look a stream up; this is not a use of it."""
+        with self._lock:
+            entry = self._entries.get(name)
+            return entry.stream if entry else None
+
+    def remove(self, name: str) -> bool:
+        """Let a stream go; False when there is none of that name."""
+        with self._lock:
+            return self._entries.pop(name, None) is not None
+
+    def clear(self) -> list[str]:
+        """Let all streams go; their names."""
+        with self._lock:
+            names = list(self._entries)
+            self._entries.clear()
+            return names
+
+    @contextmanager
+    def working_on(self, name: str) -> Iterator[None]:
+        """Neither drop a stream while this lasts, nor count the time as idle."""
+        with self._lock:
+            self._busy.append(name)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._busy.remove(name)
+                if name in self._entries:
+                    self._entries[name].last_used = self._clock()
+
+    def drop_idle(self) -> list[str]:
+        """Drop the streams that were not used for longer than they may; their names."""
+        with self._lock:
+            now = self._clock()
+            late = [
+                name
+                for name, entry in self._entries.items()
+                if 0 < entry.max_idle <= now - entry.last_used and name not in self._busy
+            ]
+            return self._drop(late, "it was not used for too long")
+
+    def make_room(self, name: str, needed: int, limit: int) -> list[str]:
+        """Drop other streams, least recently used first, until all fit into `limit`.
+
+        Args:
+            name: the stream that is wanted; it stays, whatever its size.
+            needed: bytes that it will hold.
+            limit: bytes for all streams together; 0 is no limit.
+
+        Returns:
+            Names of those dropped.
+        """
+        with self._lock:
+            others = [e for n, e in self._entries.items() if n != name and n not in self._busy]
+            total = needed + sum(entry.stream.nbytes for entry in others)
+            late = []
+            for entry in sorted(others, key=lambda entry: entry.last_used):
+                if not limit or total <= limit:
+                    break
+                late.append(entry.stream.name)
+                total -= entry.stream.nbytes
+            return self._drop(late, f"all streams together may take {format_bytes(limit)}")
+
+    def streams(self) -> list[StreamInfo]:
+        """All streams, the most recently used first."""
+        with self._lock:
+            entries = sorted(self._entries.values(), key=lambda e: e.last_used, reverse=True)
+            now = self._clock()
+            return [StreamInfo(e.stream.name, e.stream.nbytes, now - e.last_used) for e in entries]
+
+    def _drop(self, names: list[str], reason: str) -> list[str]:
+        for name in names:
+            logging.info("Live2Diff: the live stream '%s' is dropped: %s.", name, reason)
+            del self._entries[name]
+        return names
+
+    def _watch(self) -> None:
+        """Look for idle streams when the first of them can be late."""
+        now = self._clock()
+        waits = [e.last_used + e.max_idle - now for e in self._entries.values() if e.max_idle > 0]
+        if self._watching or not waits:
+            return
+        self._watching = True
+        self._timer(max(_SHORTEST_WAIT, min(waits)), self._on_timer)
+
+    def _on_timer(self) -> None:
+        with self._lock:
+            self._watching = False
+            self.drop_idle()
+            self._watch()
+
+
+def _start_timer(seconds: float, call: Callable[[], object]) -> threading.Timer:
+    timer = threading.Timer(seconds, call)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+STREAMS = StreamRegistry()

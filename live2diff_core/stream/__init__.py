@@ -1,0 +1,1 @@
+"""Which frame meets the model when: session, pipeline, schedule, noise, guidance, prompts."""

@@ -1,0 +1,118 @@
+"""One model call: which frames are in it, at which steps, and what the UNet's hooks read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class FeatureSizeError(ValueError):
+    """Something resizes the UNet's features while a stream runs."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a model call: `frame` (index in the stream) at denoising step `step` (0..T-1).
+
+    Prompts, masks and control images are chosen by it. A memory counts frames by itself.
+    """
+
+    frame: int
+    step: int
+
+
+@dataclass(frozen=True)
+class CallPlan:
+    """What one model call is made of.
+
+    Attributes:
+        rows: N rows; the frames of a group stand together, and steps are consecutive.
+        depth: [N, C, h, w] depth features to add after the first convolution, or None.
+        memory: what the temporal memory's hooks read for this call (see `TemporalMemory.plan`).
+    """
+
+    rows: tuple[Row, ...]
+    depth: Tensor | None = None
+    memory: Any = None
+
+    def by_step(self) -> list[tuple[slice, CallPlan]]:
+        """Split the call into one call per denoising step, with the rows each takes."""
+        parts: list[tuple[slice, CallPlan]] = []
+        for index, step in enumerate(dict.fromkeys(row.step for row in self.rows)):
+            at_step = [i for i, row in enumerate(self.rows) if row.step == step]
+            rows = slice(at_step[0], at_step[-1] + 1)
+            plan = CallPlan(
+                rows=self.rows[rows],
+                depth=None if self.depth is None else self.depth[rows],
+                memory=None if self.memory is None else self.memory.select(index),
+            )
+            parts.append((rows, plan))
+        return parts
+
+
+class DenoiseModel(Protocol):
+    """A model as the engine sees it: a plain callable, and the negative prompt alone."""
+
+    def __call__(self, x: Tensor, plan: CallPlan) -> Tensor:
+        """Predict x0.
+
+        Args:
+            x: [N, C, h, w] float32 noisy latents, variance-preserving (signal² + noise² = 1).
+            plan: the call's rows and what goes with them.
+
+        Returns:
+            [N, C, h, w] float32: (x - sqrt_beta * eps) / sqrt_alpha of each row's step.
+        """
+        ...
+
+    def negative(self, x: Tensor, plan: CallPlan) -> Tensor:
+        """Predict x0 for the negative prompt; asked for by the guidance `initialize` only."""
+        ...
+
+
+class TemporalMemory(Protocol):
+    """Where temporal coherence comes from; owned by one stream.
+
+    It counts the frames that it is shown, from 0; after `reset` from 0 again.
+    """
+
+    def group(self, frame: int) -> range:
+        """Frames that must be denoised in the same calls as `frame`."""
+        ...
+
+    def plan(self, groups: Sequence[range], steps: range, device: torch.device) -> Any:
+        """Prepare one model call: group r of `groups` is at step r of `steps`.
+
+        What is returned is the hooks' to read, and has `select(index)`, which keeps the group at
+        the index-th step.
+        """
+        ...
+
+    def commit(self) -> None:
+        """Keep what the calls planned since the last `commit` brought: all went well."""
+        ...
+
+    def discard(self) -> None:
+        """Drop what they brought: one failed. The same frames may be planned again, or others."""
+        ...
+
+    def reset(self) -> None:
+        """Forget the stream."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What is remembered of the stream, by name."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take up what `state_dict` gave."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held now."""
+        ...

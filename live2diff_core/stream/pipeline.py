@@ -1,0 +1,186 @@
+"""Pipelined denoising (Live2Diff, section 3.4): frames at different steps share each model call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .call_plan import CallPlan, DenoiseModel, Row, TemporalMemory
+from .guidance import Guidance, GuidanceMode, guide, next_residual, residual_of
+from .schedule import ConsistencySchedule
+
+NoiseFn = Callable[[int, int, Sequence[int]], Tensor]
+
+
+@dataclass(frozen=True)
+class FrameInFlight:
+    """A frame on its way through the denoising steps.
+
+    Attributes:
+        frame: index in the stream.
+        memory_index: its number among the frames that the memory has been shown.
+        step: denoising step it takes next.
+        latent: [C, h, w] float32, noised to the level of `step`.
+        depth: [C0, h, w] depth feature that travels with it, or None.
+        residual: [C, h, w] virtual residual noise (see `guidance`), or None without.
+    """
+
+    frame: int
+    memory_index: int
+    step: int
+    latent: Tensor
+    depth: Tensor | None = None
+    residual: Tensor | None = None
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The frame as named tensors."""
+        parts = {"latent": self.latent, "depth": self.depth, "residual": self.residual}
+        present = {name: tensor for name, tensor in parts.items() if tensor is not None}
+        return {"where": torch.tensor([self.frame, self.memory_index, self.step]), **present}
+
+    @classmethod
+    def from_state_dict(
+        cls, state: Mapping[str, Tensor], device: torch.device | None = None
+    ) -> FrameInFlight:
+        """Make the frame again that `state_dict` gave, on `device` or where the state is."""
+        frame, memory_index, step = state["where"].tolist()
+        parts = {name: state[name].to(device) for name in state if name != "where"}
+        return cls(frame, memory_index, step, **parts)
+
+
+class PipelinedDenoiser:
+    """Moves frames through the T steps, one step per model call, at most T frames at a time.
+
+    A call that fails (an interrupt, say) changes nothing here, and nothing that the memory keeps:
+    what a step of the pipeline brings, and all T steps of a group, is committed as a whole.
+    """
+
+    def __init__(
+        self,
+        schedule: ConsistencySchedule,
+        model: DenoiseModel,
+        noise: NoiseFn,
+        memory: TemporalMemory | None = None,
+        guidance: Guidance | None = None,
+    ) -> None:
+        """Start empty.
+
+        Args:
+            schedule: the T noise levels.
+            model: predicts x0 of every row.
+            noise: (frame, step, shape) to noise.
+            memory: temporal memory; None denoises every frame by itself.
+            guidance: None without; `full` guidance is the model's own.
+        """
+        self.schedule = schedule
+        self.model = model
+        self.noise = noise
+        self.memory = memory
+        self.guidance = guidance or Guidance()
+        self.in_flight: list[FrameInFlight] = []  # newest first
+
+    def enter(
+        self, frame: int, memory_index: int, x0: Tensor, depth: Tensor | None
+    ) -> FrameInFlight:
+        """Noise a clean latent [C, h, w] for its first step."""
+        noise = self._noise(frame, 0, x0)
+        latent = self.schedule.add_noise(x0, noise, 0)
+        residual = noise if self.guidance.virtual else None
+        return FrameInFlight(frame, memory_index, 0, latent, depth, residual)
+
+    def denoise_group(self, group: Sequence[FrameInFlight]) -> Tensor:
+        """Take the frames of one group through all steps together (the warm-up stage).
+
+        Returns:
+            [G, C, h, w] x0 of the frames.
+        """
+        frames = list(group)
+        with self._committed():
+            for _ in range(len(self.schedule)):
+                frames = self._call([frames])
+        return torch.stack([frame.latent for frame in frames])
+
+    def advance(self, entering: FrameInFlight | None) -> Tensor | None:
+        """Take every frame in flight one step further, with a new one in row 0 if there is one.
+
+        Returns:
+            [C, h, w] x0 of the frame that finished, or None while the pipeline fills.
+        """
+        rows = ([entering] if entering else []) + self.in_flight
+        with self._committed():
+            moved = self._call([[row] for row in rows])
+        done = moved.pop() if moved[-1].step == len(self.schedule) else None
+        self.in_flight = moved
+        return done.latent if done else None
+
+    def reset(self) -> None:
+        """Drop all frames in flight."""
+        self.in_flight = []
+
+    @contextmanager
+    def _committed(self) -> Iterator[None]:
+        """Let the memory keep what the calls inside bring, if all of them go well."""
+        try:
+            yield
+        except BaseException:
+            if self.memory is not None:
+                self.memory.discard()
+            raise
+        if self.memory is not None:
+            self.memory.commit()
+
+    def _call(self, groups: list[list[FrameInFlight]]) -> list[FrameInFlight]:
+        """Run the model once, group r at the r-th of consecutive steps; return all, moved on."""
+        rows = [frame for group in groups for frame in group]
+        x = torch.stack([row.latent for row in rows])
+        plan = self._plan(groups, rows, x.device)
+        denoised = self.model(x, plan)
+        if self.guidance.active is GuidanceMode.INITIALIZE:
+            rows = self._with_real_negative(rows, x, plan)
+        return [self._next(row, x0) for row, x0 in zip(rows, denoised, strict=True)]
+
+    def _plan(
+        self, groups: list[list[FrameInFlight]], rows: list[FrameInFlight], device: torch.device
+    ) -> CallPlan:
+        first = rows[0].step
+        ranges = [range(group[0].memory_index, group[-1].memory_index + 1) for group in groups]
+        depth = [row.depth for row in rows if row.depth is not None]
+        return CallPlan(
+            rows=tuple(Row(row.frame, row.step) for row in rows),
+            depth=torch.stack(depth) if depth else None,
+            memory=self.memory
+            and self.memory.plan(ranges, range(first, first + len(groups)), device),
+        )
+
+    def _with_real_negative(
+        self, rows: list[FrameInFlight], x: Tensor, plan: CallPlan
+    ) -> list[FrameInFlight]:
+        """Replace the residual noise of frames at their first step by the negative prediction."""
+        (first, part), *_ = plan.by_step()
+        if part.rows[0].step != 0:
+            return rows
+        negatives = self.model.negative(x[first], part)
+        return [
+            replace(row, residual=residual_of(row.latent, negative, self.schedule, 0))
+            for row, negative in zip(rows[first], negatives, strict=True)
+        ] + rows[first.stop :]
+
+    def _next(self, row: FrameInFlight, denoised: Tensor) -> FrameInFlight:
+        """Take a frame's step: to x0 after the last one, else to the next level."""
+        schedule, step = self.schedule, row.step
+        if row.residual is not None:
+            denoised = guide(row.latent, denoised, row.residual, self.guidance, schedule, step)
+        latent, residual = schedule.consistency_x0(row.latent, denoised, step), None
+        if step + 1 < len(schedule):
+            noise = self._noise(row.frame, step + 1, latent)
+            if row.residual is not None:
+                residual = next_residual(row.latent, denoised, row.residual, noise, schedule, step)
+            latent = schedule.add_noise(latent, noise, step + 1)
+        return replace(row, step=step + 1, latent=latent, residual=residual)
+
+    def _noise(self, frame: int, step: int, like: Tensor) -> Tensor:
+        return self.noise(frame, step, like.shape).to(like.device, like.dtype)

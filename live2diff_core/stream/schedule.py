@@ -1,0 +1,194 @@
+"""The few-step schedule: at which noise levels a frame is denoised, and how it steps.
+
+Names follow Latent Consistency Models: `x0` the clean latent, `sqrt_alpha` = sqrt(ᾱ_t) and
+`sqrt_beta` = sqrt(1 - ᾱ_t) the parts of signal and noise in a latent, `c_skip` and `c_out` the
+boundary scalings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+MAX_DENOISING_STEPS = 8
+TRAIN_TIMESTEPS = 1000
+LCM_ORIGIN_STEPS = 50
+SIGMA_DATA = 0.5
+TIMESTEP_SCALING = 10.0
+
+
+class StepRule(str, Enum):
+    """How a step is made of the model's prediction of x0, which is then noised again.
+
+    `lcm`: mixed with the model's input by the boundary scalings; for LCM and LCM-LoRA.
+    `x0`: taken as it is; for models distilled to predict x0 (SD-Turbo, Hyper-SD).
+    """
+
+    LCM = "lcm"
+    X0 = "x0"
+
+
+def linear_beta_alphas_cumprod(start: float = 0.00085, end: float = 0.012) -> Tensor:
+    """ᾱ_t of the betas that motion modules are trained with: linear in beta.
+
+    Plain SD1.5 is linear in sqrt(beta) instead.
+
+    Returns:
+        [1000] float64, falling from about 0.999 to 0.0016.
+    """
+    betas = torch.linspace(start, end, TRAIN_TIMESTEPS, dtype=torch.float64)
+    return torch.cumprod(1.0 - betas, dim=0)
+
+
+def few_step_timesteps(steps: int, denoise: float, rule: StepRule = StepRule.LCM) -> list[int]:
+    """Timesteps of `steps` inference steps, of which the last `denoise` part is kept.
+
+    Args:
+        steps: inference steps the whole schedule is sampled at, 1 to 50.
+        denoise: how much of it is run, above 0 up to 1; T = int(steps * denoise).
+        rule: `lcm` takes them from LCM's 50 training steps; `x0` spaces them evenly, the last
+            training timestep first ("trailing", as SD-Turbo and Hyper-SD are distilled).
+
+    Returns:
+        T descending timesteps. 4 steps at 0.5 give [499, 259] by `lcm`, [499, 249] by `x0`.
+
+    Raises:
+        ValueError: no step would be left, more than `steps` or than 8 would, or out of range.
+    """
+    if not 1 <= steps <= LCM_ORIGIN_STEPS:
+        raise ValueError(f"steps is {steps}; the schedule has 1 to {LCM_ORIGIN_STEPS} steps.")
+    if not math.isfinite(denoise):
+        raise ValueError(f"denoise is {denoise}; it must be above 0 and at most 1.")
+    # A decimal such as 0.29 * 100 falls just short of its integer in binary.
+    kept = int(steps * denoise + 1e-6)
+    if denoise > 1:
+        raise ValueError(
+            f"denoise is {denoise}: that asks for more denoising steps than the {steps} steps "
+            "there are. It must be above 0 and at most 1."
+        )
+    if kept < 1:
+        raise ValueError(
+            f"{steps} steps at denoise {denoise} leave no denoising step. "
+            f"Raise denoise to at least {math.ceil(100 / steps) / 100:.2f}, or use more steps."
+        )
+    grid = _lcm_grid(steps) if rule is StepRule.LCM else _trailing_grid(steps)
+    return grid[steps - kept :]
+
+
+def _lcm_grid(steps: int) -> list[int]:
+    origin = [k * (TRAIN_TIMESTEPS // LCM_ORIGIN_STEPS) - 1 for k in range(LCM_ORIGIN_STEPS, 0, -1)]
+    return [origin[i * LCM_ORIGIN_STEPS // steps] for i in range(steps)]
+
+
+def _trailing_grid(steps: int) -> list[int]:
+    return [round(TRAIN_TIMESTEPS * (steps - i) / steps) - 1 for i in range(steps)]
+
+
+@dataclass(frozen=True)
+class ConsistencySchedule:
+    """The T noise levels every frame passes through, most noise first.
+
+    Attributes:
+        timesteps: [T] training timesteps, descending.
+        sqrt_alpha, sqrt_beta: [T] signal and noise part, squares adding up to 1.
+        c_skip, c_out: [T] boundary scalings; 0 and 1 by the rule `x0`.
+    """
+
+    timesteps: tuple[float, ...]
+    sqrt_alpha: Tensor
+    sqrt_beta: Tensor
+    c_skip: Tensor
+    c_out: Tensor
+
+    @classmethod
+    def few_step(
+        cls, alphas_cumprod: Tensor, steps: int, denoise: float, rule: StepRule = StepRule.LCM
+    ) -> ConsistencySchedule:
+        """Build the schedule of `steps` inference steps at strength `denoise`.
+
+        Args:
+            alphas_cumprod: [1000] ᾱ of the model.
+            steps: inference steps, 1 to 50.
+            denoise: strength, above 0 up to 1; see `few_step_timesteps`.
+            rule: what the model was distilled for.
+
+        Raises:
+            ValueError: from `few_step_timesteps`, or more than 8 denoising steps.
+        """
+        timesteps = few_step_timesteps(steps, denoise, rule)
+        alphas = alphas_cumprod.double()[timesteps]
+        return cls.from_alphas(alphas, timesteps, rule)
+
+    @classmethod
+    def from_sigmas(
+        cls, sigmas: Tensor, timesteps: Sequence[float], rule: StepRule = StepRule.LCM
+    ) -> ConsistencySchedule:
+        """Build the schedule of given noise levels.
+
+        Args:
+            sigmas: [T] σ = sqrt((1-ᾱ)/ᾱ), strictly descending, above 0.
+            timesteps: [T] the model's timesteps for them.
+            rule: what the model was distilled for.
+
+        Raises:
+            ValueError: no level, more than 8, not descending, zero, negative or not finite.
+        """
+        levels = sigmas.detach().double().cpu()
+        if not levels.numel():
+            raise ValueError("SIGMAS holds no noise level above 0: the scheduler's denoise is 0.")
+        if not (torch.isfinite(levels).all() and (levels > 0).all()):
+            raise ValueError(f"SIGMAS must be finite and above 0, got {levels.tolist()}.")
+        if (levels.diff() >= 0).any():
+            raise ValueError(f"SIGMAS must fall from step to step, got {levels.tolist()}.")
+        return cls.from_alphas(1.0 / (levels**2 + 1.0), timesteps, rule)
+
+    @classmethod
+    def from_alphas(
+        cls, alphas: Tensor, timesteps: Sequence[float], rule: StepRule = StepRule.LCM
+    ) -> ConsistencySchedule:
+        """Build the schedule from ᾱ at each step: [T] float64; all checks on T are here."""
+        if not 1 <= len(timesteps) <= MAX_DENOISING_STEPS:
+            raise ValueError(
+                f"the schedule has {len(timesteps)} denoising steps; 1 to {MAX_DENOISING_STEPS} "
+                "are supported. Use fewer steps or a lower denoise: consistency models need 2 to 4."
+            )
+        scaled = torch.tensor(timesteps, dtype=torch.float64) * TIMESTEP_SCALING
+        c_skip = SIGMA_DATA**2 / (scaled**2 + SIGMA_DATA**2)
+        c_out = scaled / (scaled**2 + SIGMA_DATA**2).sqrt()
+        if rule is StepRule.X0:
+            c_skip, c_out = torch.zeros_like(scaled), torch.ones_like(scaled)
+        return cls(
+            timesteps=tuple(timesteps),
+            sqrt_alpha=alphas.sqrt().float(),
+            sqrt_beta=(1.0 - alphas).sqrt().float(),
+            c_skip=c_skip.float(),
+            c_out=c_out.float(),
+        )
+
+    def __len__(self) -> int:
+        """T, the number of denoising steps."""
+        return len(self.timesteps)
+
+    @property
+    def sigmas(self) -> Tensor:
+        """[T] noise levels in the variance-exploding scale that ComfyUI's models take."""
+        return self.sqrt_beta / self.sqrt_alpha
+
+    def add_noise(self, x0: Tensor, noise: Tensor, step: int) -> Tensor:
+        """Noise a clean latent to the level of `step`; tensors of any one shape."""
+        return self.sqrt_alpha[step].item() * x0 + self.sqrt_beta[step].item() * noise
+
+    def consistency_x0(self, x: Tensor, denoised: Tensor, step: int) -> Tensor:
+        """Take a step: the model's guess of x0, mixed with its input by the boundary scalings.
+
+        Args:
+            x: noisy latent that went into the model at `step`.
+            denoised: (x - sqrt_beta * eps) / sqrt_alpha, the model's own prediction of x0.
+            step: 0 .. T-1.
+        """
+        return self.c_out[step].item() * denoised + self.c_skip[step].item() * x

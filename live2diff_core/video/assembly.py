@@ -1,0 +1,138 @@
+"""Segments joined to one video by copying packets, with the sound of the original."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import InputContainer, OutputContainer
+from av.video.stream import VideoStream
+
+from .container import Source, Window
+from .errors import VideoError
+from .output import SUFFIXES, VideoOutput
+from .segment import Segment
+from .sound import audio_streams, open_sound, sound_packets
+from .sound_track import TimedPacket, add_track
+
+# Of Python, FFmpeg and PyAV.
+_WRITE_ERRORS = (OSError, av.error.FFmpegError, ValueError)
+
+
+def assemble(
+    segments: Sequence[Segment],
+    output: Path,
+    *,
+    audio_from: Source | None = None,
+    start: float = 0.0,
+    duration: float = 0.0,
+    complete: bool = True,
+    metadata: Mapping[str, str] | None = None,
+) -> Path:
+    """Join segments to one video without encoding anything again.
+
+    Args:
+        segments: from frame 0 on, without gaps.
+        output: file to write; see `container_for` for its suffix.
+        audio_from: original whose audio streams are copied, all of them; those that `output` does
+            not take become FLAC.
+        start, duration: the original's trim window, as for `open_video`. With a start, sound begins
+            with the first packet that begins inside.
+        complete: whether these are all frames. If not, sound ends with the last of them.
+        metadata: tags of the file.
+
+    Returns:
+        `output`.
+
+    Raises:
+        VideoError: no segments, segments that do not belong together, or an original that cannot
+            be read.
+        DiskFullError, VideoWriteError: it cannot be written. The segments are safe.
+    """
+    if output.suffix not in SUFFIXES:
+        raise VideoError(f"{output.name}: choose one of {', '.join(SUFFIXES)}.")
+    _check(segments)
+    window = Window(start, duration)
+    end = None if complete else segments[-1].end
+    with av.open(str(segments[0].path)) as first:
+        template = first.streams.video[0]
+        assert template.time_base is not None
+        result = VideoOutput(
+            output,
+            metadata or {},
+            time_base_denominator=template.time_base.denominator,
+            frames_safe=segments[-1].stop_frame,
+            folder=segments[0].path.parent,
+        )
+        try:
+            _write(result.container, segments, template, open_sound(audio_from), window, end)
+        except _WRITE_ERRORS as error:
+            failure = result.failure(error)
+            result.abandon()
+            raise failure from error
+        except BaseException:
+            result.abandon()
+            raise
+    result.commit()
+    return output
+
+
+def _check(segments: Sequence[Segment]) -> None:
+    if not segments:
+        raise VideoError("There are no frames to make a video of.")
+    expected = 0
+    for segment in segments:
+        if segment.first_frame != expected or segment.key != segments[0].key:
+            raise VideoError(f"{segment.path} does not continue the segments before it.")
+        expected = segment.stop_frame
+
+
+def _write(
+    output: OutputContainer,
+    segments: Sequence[Segment],
+    template: VideoStream,
+    original: InputContainer | None,
+    window: Window,
+    end: Fraction | None,
+) -> None:
+    """Copy all packets in order of time."""
+    stream = output.add_stream_from_template(template, opaque=True)
+    # MP4 counts its frames itself; Matroska would state the ticks per second.
+    seconds = segments[-1].end - segments[0].start
+    rate = segments[-1].stop_frame / seconds
+    stream.codec_context.framerate = rate.limit_denominator(100_000)
+    timed: list[Iterator[TimedPacket]] = [_video_packets(segments, stream)]
+    try:
+        if original is not None:
+            tracks = {audio.index: add_track(audio, output) for audio in audio_streams(original)}
+            if tracks:
+                timed.append(sound_packets(original, tracks, window, end))
+        # FFmpeg holds packets back until all streams have caught up; in order, it holds few.
+        for _, _, packet in heapq.merge(*timed, key=lambda item: item[:2]):
+            output.mux(packet)
+    finally:
+        if original is not None:
+            original.close()
+
+
+def _video_packets(segments: Sequence[Segment], stream: VideoStream) -> Iterator[TimedPacket]:
+    extradata = None
+    for segment in segments:
+        with av.open(str(segment.path)) as container:
+            source = container.streams.video[0]
+            # The decoder gets it once, for all.
+            if extradata not in (None, source.codec_context.extradata):
+                raise VideoError(f"{segment.path} was encoded in another way than the first one.")
+            extradata = source.codec_context.extradata
+            assert source.time_base is not None
+            offset = round(segment.start / source.time_base)
+            for packet in container.demux(source):
+                if packet.pts is None:
+                    continue
+                packet.pts += offset
+                packet.dts = packet.pts
+                packet.stream = stream
+                yield packet.pts * source.time_base, stream.index, packet

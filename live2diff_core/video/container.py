@@ -1,0 +1,150 @@
+"""Opening a container, and where its time begins: shared by pictures and sound."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from io import BytesIO
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from .errors import VideoError
+
+# Their clocks start anywhere; everywhere else zero is the beginning.
+_ARBITRARY_CLOCK = {"mpegts", "mpeg", "mpegvideo", "rtsp"}
+# FFmpeg reads text files as a picture of a terminal, and lists as the files they name.
+_NO_VIDEOS = {"tty", "bin", "hls", "dash", "concat", "sdp", "imf"}
+
+Source = str | Path | BytesIO
+
+
+def name_of(source: Source) -> str:
+    """Name of `source` for messages."""
+    return "the video in memory" if isinstance(source, BytesIO) else str(source)
+
+
+def open_container(source: Source) -> InputContainer:
+    """Open a file that FFmpeg reads.
+
+    Raises:
+        VideoError: no such file, unreadable, empty, not a video, or cut off before its index.
+    """
+    name = name_of(source)
+    head = _read_head(source)
+    try:
+        # Absolute, or FFmpeg takes "http:..." and "concat:..." for more than the name of a file.
+        # Bytes get a position of their own, since sound is read while pictures are.
+        if isinstance(source, BytesIO):
+            file: str | BytesIO = BytesIO(source.getvalue())
+        else:
+            file = str(Path(source).resolve())
+        container = av.open(file, mode="r")
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        if head[4:8] == b"ftyp":
+            raise VideoError(
+                f"{name} is an MP4 or MOV file without an index: the recording or download was cut "
+                "off. Copy it again, or repair it with a tool made for this."
+            ) from error
+        raise VideoError(f"{name} is not a video that FFmpeg can read ({error}).") from error
+    if container.format.name in _NO_VIDEOS:
+        kind = container.format.long_name
+        container.close()
+        raise VideoError(f"{name} is not a video: FFmpeg takes it for '{kind}'.")
+    return container
+
+
+def _read_head(source: Source) -> bytes:
+    try:
+        if isinstance(source, BytesIO):
+            head = bytes(source.getbuffer()[:16])
+        else:
+            with Path(source).open("rb") as file:
+                head = file.read(16)
+    except FileNotFoundError as error:
+        raise VideoError(f"There is no file {source}.") from error
+    except OSError as error:
+        raise VideoError(f"{source} cannot be read: {error.strerror}.") from error
+    if not head:
+        raise VideoError(f"{name_of(source)} is empty (0 bytes).")
+    return head
+
+
+def starts_like_webp(source: Source) -> bool:
+    """Whether the file is a WebP picture or animation, which FFmpeg reads only in part."""
+    head = _read_head(source)
+    return head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+
+
+def video_stream(container: InputContainer, name: str) -> VideoStream:
+    """Return the first video stream that is not the cover of a piece of music.
+
+    Raises:
+        VideoError: there is none, or no decoder for it.
+    """
+    for stream in container.streams.video:
+        if stream.disposition & Disposition.attached_pic:
+            continue
+        if stream.codec_context is None:
+            raise VideoError(f"{name}: its video is of an unknown kind, or its header is damaged.")
+        return stream
+    found = [f"{stream.type} ({stream.codec_context.name})" for stream in container.streams.audio]
+    raise VideoError(f"{name} has no video stream. It holds {', '.join(found) or 'nothing else'}.")
+
+
+@dataclass(frozen=True)
+class Window:
+    """The part of a video that is asked for.
+
+    Attributes:
+        start: seconds to leave out at the beginning.
+        duration: seconds; 0 is to the end.
+
+    Raises:
+        VideoError: one of them is negative, or not a number.
+    """
+
+    start: float = 0.0
+    duration: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check both."""
+        if not (0 <= self.start < math.inf and 0 <= self.duration < math.inf):
+            raise VideoError(f"A video cannot be cut to {self.duration} s from {self.start} s.")
+
+    @property
+    def trimmed(self) -> bool:
+        """Whether it leaves out the beginning."""
+        return self.start > 0
+
+    def ticks(self, time_base: Fraction, begin: Fraction = Fraction(0)) -> tuple[int, int | None]:
+        """First tick inside and first tick behind, of `time_base` seconds; None is the end.
+
+        Rounded down, as ComfyUI's own loader does: times of frames stay whole ticks.
+
+        Args:
+            begin: seconds on the file's clock at which the video begins.
+        """
+        first = begin + Fraction(self.start).limit_denominator(1_000_000)
+        if not self.duration:
+            return int(first // time_base), None
+        stop = first + Fraction(self.duration).limit_denominator(1_000_000)
+        return int(first // time_base), int(stop // time_base)
+
+
+def begin_of(container: InputContainer, stream: VideoStream) -> Fraction:
+    """Seconds on the clock of `container` at which its video begins.
+
+    That is zero, not the first frame: a video may start after its sound, and keeps its delay. Where
+    clocks are arbitrary, it is the first frame or sample. Frames before zero are kept.
+    """
+    own = (stream.start_time or 0) * (stream.time_base or Fraction(0))
+    if container.format.name not in _ARBITRARY_CLOCK:
+        return min(Fraction(0), own)
+    streams = [*container.streams.video, *container.streams.audio]
+    known = [(s.start_time, s.time_base) for s in streams]
+    return min((start * tick for start, tick in known if start is not None and tick), default=own)

@@ -1,0 +1,244 @@
+"""Frames out of a container, through PyAV, and what to do when the file is damaged."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from fractions import Fraction
+from functools import partial
+from itertools import chain
+
+import av
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from .clock import FrameClock, frame_rate_of, stated_end
+from .container import (
+    Source,
+    Window,
+    begin_of,
+    name_of,
+    open_container,
+    video_stream,
+)
+from .errors import VideoError
+from .frame import PendingFrame, VideoInfo, WarningLog
+from .pixels import RgbFromFrame
+
+# Frames between the demuxer and the decoder's output; codecs allow 16.
+_IN_FLIGHT = 64
+# A cut file fails once for every packet its index still lists.
+_MAX_READ_ERRORS = 64
+
+
+class ContainerSource:
+    """Frames of a file that FFmpeg reads, decoded as they are asked for.
+
+    Args:
+        source: file, or its bytes.
+        window: trim window.
+        log: takes the warnings.
+
+    Raises:
+        VideoError: not a video, no video stream, or no frame decodes in the window.
+    """
+
+    def __init__(self, source: Source, window: Window, log: WarningLog) -> None:
+        """Open the file and decode its first frame, which knows the size and the rotation."""
+        self._source, self._log, self._name = source, log, name_of(source)
+        self._window, self._shown = window, 0
+        self._open()
+        try:
+            begin = begin_of(self._container, self._stream)
+            self._origin, self._end = window.ticks(self._time_base, begin)
+            frames = self._frames_in_window()
+            first = next(frames, None)
+            if first is None:
+                raise VideoError(self._nothing())
+        except VideoError:
+            self.close()
+            raise
+        self._stamped = chain([first], frames)
+        self.info = self._read_info(first[1])
+        quarter_turns = self.info.rotation // 90
+        self._convert = RgbFromFrame(first[1].width, first[1].height, quarter_turns)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
+
+    def frames(self) -> Iterator[PendingFrame]:
+        """Frames in the trim window, in order of time."""
+        for ticks, frame in self._stamped:
+            self._shown += 1
+            yield PendingFrame(
+                time=(ticks - self._origin) * self._time_base,
+                duration=self._duration_of(ticks),
+                image=partial(self._convert, frame),
+            )
+
+    def _open(self) -> None:
+        self._container = open_container(self._source)
+        try:
+            self._stream: VideoStream = video_stream(self._container, self._name)
+        except VideoError:
+            self._container.close()
+            raise
+        # Frame threads repair damage differently from run to run; slices do not.
+        self._stream.thread_type = "SLICE"
+        # Durations of packets by stamp, of the few in flight: PyAV 14's frames have none.
+        self._durations: dict[int, int] = {}
+        # AVI knows no presentation times, and FFmpeg's guesses are wrong with B-frames. Its frames
+        # are shown in the order of the decoding stamps, whose gaps are frames left out.
+        self._decoding_order = self._container.format.name == "avi"
+        self._stamps: deque[int] = deque(maxlen=_IN_FLIGHT)
+        self._rate = frame_rate_of(self._stream)
+        self._time_base = self._stream.time_base or Fraction(1, 1000)
+        self._step = max(1, round(1 / (self._rate * self._time_base)))
+        self._clock = FrameClock(self._stream.start_time or 0, self._step)
+
+    def _frames_in_window(self) -> Iterator[tuple[int, VideoFrame]]:
+        """Frames inside the trim window, with their ticks."""
+        ticks = None
+        for ticks, frame in self._from_keyframe():
+            if self._end is not None and ticks >= self._end:
+                return
+            if ticks >= self._origin:
+                if frame.is_corrupt:
+                    self._warn("A damaged frame was repaired", ticks)
+                yield ticks, frame
+        if ticks is not None and not self._clock.guessed:
+            self._check_end(ticks)
+
+    def _from_keyframe(self) -> Iterator[tuple[int, VideoFrame]]:
+        """Decode from the last keyframe before the window."""
+        if self._window.trimmed:
+            try:
+                self._container.seek(self._origin, stream=self._stream)
+            except av.error.FFmpegError:
+                frames: Iterator[tuple[int, VideoFrame]] = iter(())
+            else:
+                frames = self._stamped_frames()
+            head = next(frames, None)
+            if head is not None and head[0] <= self._origin and not self._clock.guessed:
+                yield head
+                yield from frames
+                return
+            # It cannot seek, the index is wrong, or there are no stamps to seek by.
+            self._container.close()
+            self._open()
+        yield from self._stamped_frames()
+
+    def _stamped_frames(self) -> Iterator[tuple[int, VideoFrame]]:
+        for frame in self._decode():
+            stamp = frame.pts
+            if self._decoding_order:
+                stamp = self._stamps.popleft() if self._stamps else None
+            yield self._clock.ticks(stamp), frame
+
+    def _decode(self) -> Iterator[VideoFrame]:
+        for packet in self._packets():
+            try:
+                frames = packet.decode() if packet is not None else self._stream.decode(None)
+            except av.error.FFmpegError as error:
+                ticks = packet.pts if packet is not None else None
+                byte = packet.pos if packet is not None else None
+                self._warn(
+                    f"Data that does not decode was left out ({error.strerror})", ticks, byte
+                )
+                continue
+            yield from frames
+
+    def _packets(self) -> Iterator[Packet | None]:
+        """Packets of the video, then None or an empty packet, which flushes the decoder."""
+        errors = 0
+        while errors < _MAX_READ_ERRORS:
+            try:
+                for packet in self._container.demux(self._stream):
+                    if packet.size:
+                        errors = 0
+                        self._note(packet)
+                    yield packet
+                return
+            except av.error.FFmpegError as error:
+                errors += 1
+                self._warn(f"The file cannot be read further ({error.strerror})", None)
+        yield None
+
+    def _note(self, packet: Packet) -> None:
+        if packet.is_corrupt:
+            self._warn("A packet is cut off", packet.pts, packet.pos)
+        stamp = packet.dts if self._decoding_order else packet.pts
+        if stamp is None:
+            return
+        if self._decoding_order:
+            self._stamps.append(stamp)
+        if packet.duration:
+            self._durations[stamp] = packet.duration
+            if len(self._durations) > _IN_FLIGHT:
+                del self._durations[min(self._durations)]
+
+    def _duration_of(self, ticks: int) -> Fraction:
+        """Seconds for a frame that none follows."""
+        stated = self._durations.get(ticks)
+        duration = stated * self._time_base if stated else 1 / self._rate
+        if self._end is not None:
+            duration = min(duration, (self._end - ticks) * self._time_base)
+        return duration
+
+    def _check_end(self, ticks: int) -> None:
+        """Warn if the file promised more than it held after the frame at `ticks`."""
+        end = stated_end(self._stream)
+        if end is None:
+            return
+        if self._end is not None:
+            end = min(end, self._end * self._time_base)
+        missing = end - ticks * self._time_base - self._duration_of(ticks)
+        if missing > max(Fraction(1, 20), Fraction(3, 2) / self._rate):
+            self._warn(f"The video ends {float(missing):.3f} s before the end it states", ticks)
+
+    def _warn(self, message: str, ticks: int | None, byte: int | None = None) -> None:
+        time = (ticks - self._origin) * self._time_base if ticks is not None else None
+        self._log.warn(message, self._shown, time, byte)
+
+    def _nothing(self) -> str:
+        if self._window.trimmed or self._end is not None:
+            length = self._container.duration
+            known = f" It is {length / av.time_base:.3f} s long." if length else ""
+            return f"{self._name} has no frames in the part that was asked for.{known}"
+        return (
+            f"{self._name}: not one frame of its {self._stream.codec_context.name} video decodes."
+        )
+
+    def _read_info(self, first: VideoFrame) -> VideoInfo:
+        rotation = round(first.rotation / 90) % 4 * 90
+        sideways = rotation % 180 == 90
+        aspect = self._stream.sample_aspect_ratio or Fraction(1)
+        audio = [s.codec_context for s in self._container.streams.audio]
+        return VideoInfo(
+            width=first.height if sideways else first.width,
+            height=first.width if sideways else first.height,
+            frame_rate=self._rate,
+            time_base=self._time_base,
+            frame_count=self._count(),
+            rotation=rotation,
+            sample_aspect_ratio=1 / aspect if sideways else aspect,
+            codec=self._stream.codec_context.name,
+            audio_codecs=tuple(context.name for context in audio if context is not None),
+        )
+
+    def _count(self) -> int | None:
+        if not self._window.trimmed and self._end is None and self._stream.frames:
+            return self._stream.frames
+        end = stated_end(self._stream)
+        if end is None and self._container.duration:
+            end = Fraction(
+                (self._container.start_time or 0) + self._container.duration, av.time_base
+            )
+        if self._end is not None:
+            asked = self._end * self._time_base
+            end = asked if end is None else min(end, asked)
+        if end is None:
+            return None
+        return max(1, round((end - self._origin * self._time_base) * self._rate))

@@ -1,0 +1,150 @@
+"""Files that appear under their name only when they are complete and on the disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import av
+from av.container import OutputContainer
+
+from .errors import DiskFullError, VideoWriteError
+
+PART = ".part"
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
+SUFFIXES = tuple(_FORMATS)
+_SOUND_RATE = 48_000
+
+
+class _PartFile:
+    """What FFmpeg writes to. Keeps the first error, which FFmpeg's own files may swallow.
+
+    Args:
+        path: file to create.
+    """
+
+    def __init__(self, path: Path) -> None:
+        # Unbuffered: FFmpeg collects 32 KB itself, and a full disk must show in `write`.
+        self._file = path.open("wb", buffering=0)
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        # After an error FFmpeg still closes its file; what it writes then is of no use.
+        if self.error is None:
+            try:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+            except OSError as error:
+                self.error = error
+                raise
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def sync(self) -> None:
+        """Wait until the bytes are on the disk."""
+        os.fsync(self._file.fileno())
+
+
+class VideoOutput:
+    """A container that is written beside its name, synchronised, and renamed when complete.
+
+    Args:
+        path: final name; its suffix (.mp4, .mov, .mkv) chooses the format.
+        time_base_denominator: ticks per second, so that a late start is exact.
+        metadata: tags of the file; any names.
+        frames_safe, folder: what to say about the frames saved before, should writing fail.
+
+    Raises:
+        DiskFullError: no space left.
+        VideoWriteError: the file cannot be written for another reason.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        metadata: Mapping[str, str],
+        *,
+        time_base_denominator: int,
+        frames_safe: int,
+        folder: Path,
+    ) -> None:
+        """Create the temporary file."""
+        self._path, self._part = path, path.with_name(path.name + PART)
+        self._safe = (frames_safe, folder)
+        options = {}
+        if path.suffix != ".mkv":
+            # Names of tags as they are; frames at exact ticks; and edit lists too, whose usual
+            # milliseconds would shift a late start. Sound that starts late counts in them as well.
+            scale = min(time_base_denominator, 2**31 - 1)
+            fine = scale * max(1, _SOUND_RATE // scale)
+            options = {"movflags": "use_metadata_tags", "movie_timescale": str(fine)}
+            options["video_track_timescale"] = str(scale)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = _PartFile(self._part)
+        except OSError as error:
+            raise self.failure(error) from error
+        self.container: OutputContainer = av.open(
+            self._file, "w", format=_FORMATS[path.suffix], container_options=options
+        )
+        self.container.metadata.update(metadata)
+
+    def failure(self, error: Exception) -> VideoWriteError:
+        """Turn an error in writing into what the user is told."""
+        cause = self._file.error if hasattr(self, "_file") and self._file.error else error
+        if isinstance(cause, OSError) and cause.errno in _NO_SPACE:
+            message = f"The disk is full: {self._path.name} cannot be written ({cause.strerror})."
+            return DiskFullError(message, *self._safe)
+        return VideoWriteError(f"{self._path.name} cannot be written ({cause}).", *self._safe)
+
+    def commit(self) -> None:
+        """Finish the file, wait for the disk, and give the file its name.
+
+        Raises:
+            VideoWriteError: it could not be finished; nothing is left of it.
+        """
+        try:
+            self.container.close()
+            if self._file.error is not None:
+                raise self._file.error
+            self._file.sync()
+            self._file.close()
+            os.replace(self._part, self._path)
+            _sync_folder(self._path.parent)
+        except (av.error.FFmpegError, OSError) as error:
+            self.abandon()
+            raise self.failure(error) from error
+
+    def abandon(self) -> None:
+        """Leave nothing of the file. May be called twice."""
+        # FFmpeg would still write an index into it.
+        self._file.error = self._file.error or OSError("abandoned")
+        try:
+            self.container.close()
+        except (av.error.FFmpegError, OSError):
+            pass  # the file goes away in any case
+        self._file.close()
+        self._part.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name last. Windows cannot open folders, and needs no such thing."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,228 @@
+"""Frames into a video, piece by piece, so that a crash loses the last piece at most."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+
+from .assembly import assemble
+from .encoder import EncoderSettings, FrameEncoder
+from .errors import DiskFullError, VideoError, VideoWriteError
+from .frame import Image
+from .output import VideoOutput
+from .segment import (
+    Segment,
+    drop_segments,
+    list_segments,
+    segment_path,
+    segment_tag,
+)
+from .sound import container_for
+
+__all__ = [
+    "DiskFullError",
+    "EncoderSettings",
+    "Segment",
+    "SegmentWriter",
+    "VideoError",
+    "VideoWriteError",
+    "assemble",
+    "container_for",
+    "list_segments",
+]
+
+
+class SegmentWriter:
+    """Encodes frames as they come into segments, which the caller ends with `commit`.
+
+    Every segment has a fresh encoder that begins with a keyframe. So if the caller commits at the
+    same frames, a run that was interrupted and resumed gives the same pictures as one that was not.
+
+    Opening a folder again finds its complete segments; what came after the first gap is deleted, as
+    is a segment that a crash left unfinished. Used as a context manager, leaving it abandons the
+    segment in progress: only `commit` keeps frames.
+
+    Args:
+        folder: for this video's segments only; created if missing.
+        settings: how to encode.
+        width, height: pixels of the images.
+        time_base: seconds per tick. Times are rounded to it; a reader's are whole ticks of its own.
+        frame_rate: average, for the encoder's rate control.
+        sample_aspect_ratio: width to height of a pixel.
+
+    Attributes:
+        segments: complete ones, in order.
+
+    Raises:
+        VideoError: the folder holds segments of another size or other settings.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: EncoderSettings,
+        width: int,
+        height: int,
+        time_base: Fraction,
+        *,
+        frame_rate: Fraction = Fraction(24),
+        sample_aspect_ratio: Fraction = Fraction(1),
+    ) -> None:
+        """Find the complete segments."""
+        self.folder, self._settings, self._size = folder, settings, (width, height)
+        self._time_base, self._frame_rate = time_base, frame_rate
+        self._sample_aspect_ratio = sample_aspect_ratio
+        self._key = (
+            f"{width}x{height} {settings.key} time_base={time_base} rate={frame_rate} "
+            f"aspect={sample_aspect_ratio}"
+        )
+        self._output: VideoOutput | None = None
+        self._last_ticks = -1
+        self.segments: list[Segment] = list_segments(folder)
+        for segment in self.segments:
+            if segment.key != self._key:
+                raise VideoError(
+                    f"{segment.path} was written with other settings ({segment.key}, now "
+                    f"{self._key}). Delete the folder to begin again."
+                )
+        drop_segments(folder, self.segments)
+        self.abandon()
+
+    @property
+    def frames_safe(self) -> int:
+        """Frames in complete segments."""
+        return self.segments[-1].stop_frame if self.segments else 0
+
+    def __enter__(self) -> SegmentWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.abandon()
+
+    def write(self, image: Image, time: Fraction, duration: Fraction) -> None:
+        """Encode the next frame.
+
+        Args:
+            image: uint8 [H, W, 3], RGB.
+            time: seconds at which it is shown; later than the frame before.
+            duration: seconds; counts for the last frame of the video.
+
+        Raises:
+            DiskFullError: no space left; the frames of complete segments are safe.
+            VideoWriteError: the file cannot be written for another reason.
+            ValueError: wrong shape, or the time does not increase.
+        """
+        expected = (self._size[1], self._size[0], 3)
+        if image.shape != expected or image.dtype != np.uint8:
+            raise ValueError(f"Expected uint8 {expected}, got {image.dtype} {image.shape}.")
+        ticks = self._ticks(time)
+        if ticks <= self._last_ticks:
+            raise ValueError(
+                f"Frame {self.next_frame} is at {float(time):.6f} s, the one before at "
+                f"{float(self._last_ticks * self._time_base):.6f} s: times must increase."
+            )
+        if self._output is None:
+            self._begin(ticks)
+        assert self._output is not None
+        try:
+            offset = ticks - self._first_ticks
+            self._encoder.write(image, offset, max(1, self._ticks(duration)))
+        except (av.error.FFmpegError, OSError) as error:
+            failure = self._output.failure(error)
+            self.abandon()
+            raise failure from error
+        self._last_ticks = ticks
+        self._last_end = ticks + max(1, self._ticks(duration))
+        self.next_frame += 1
+
+    def commit(self) -> Segment | None:
+        """End the segment in progress: once this returns, its frames survive a crash.
+
+        Returns:
+            The segment, or None if no frame was written since the last one.
+
+        Raises:
+            DiskFullError, VideoWriteError: as in `write`.
+        """
+        if self._output is None:
+            return None
+        try:
+            self._encoder.flush()
+        except (av.error.FFmpegError, OSError) as error:
+            failure = self._output.failure(error)
+            self.abandon()
+            raise failure from error
+        output, first = self._output, self.frames_safe
+        try:
+            output.commit()
+        except VideoWriteError:
+            self.abandon()
+            raise
+        self._output = None
+        segment = Segment(
+            path=segment_path(self.folder, first),
+            first_frame=first,
+            frames=self.next_frame - first,
+            start=self._first_ticks * self._time_base,
+            end=self._last_end * self._time_base,
+            key=self._key,
+        )
+        self.segments.append(segment)
+        return segment
+
+    def abandon(self) -> None:
+        """Drop the segment in progress; the next frame is the first behind the complete ones."""
+        if self._output is not None:
+            self._output.abandon()
+            self._output = None
+        self.next_frame = self.frames_safe
+        self._last_ticks = -1
+        if self.segments:
+            # When the last frame began is not written down, but every frame lasts a tick.
+            last = self.segments[-1]
+            self._last_ticks = self._ticks(last.start) + last.frames - 1
+
+    def keep_until(self, frame: int) -> int:
+        """Drop all segments that hold frames from `frame` on, for a caller whose state is older.
+
+        Returns:
+            Frames that are left, at most `frame`.
+        """
+        self.abandon()
+        self.segments = [segment for segment in self.segments if segment.stop_frame <= frame]
+        drop_segments(self.folder, self.segments)
+        self.abandon()
+        return self.frames_safe
+
+    def _ticks(self, seconds: Fraction) -> int:
+        return round(seconds / self._time_base)
+
+    def _begin(self, ticks: int) -> None:
+        """Open the next segment, whose first frame is at `ticks`."""
+        first = self.frames_safe
+        self._first_ticks = ticks
+        output = VideoOutput(
+            segment_path(self.folder, first),
+            segment_tag(first, ticks * self._time_base, self._key),
+            time_base_denominator=self._time_base.denominator,
+            frames_safe=first,
+            folder=self.folder,
+        )
+        self._encoder = FrameEncoder(
+            output.container,
+            self._settings,
+            self._size,
+            self._time_base,
+            self._frame_rate,
+            self._sample_aspect_ratio,
+        )
+        self._output = output
