@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..live2diff_core.host.checks import check_depth
 from ..live2diff_core.host.sd15 import host_schedule
 from ..live2diff_core.run.start import StreamOptions
-from ..live2diff_core.stream.similar_frames import FilterSettings
+from ..live2diff_core.stream.similar_frames import SkipRule
 from .live_step import StepRequest, run_step
 from .live_streams import always, stream_name, stream_text
 from .node_text import show_text
@@ -175,7 +175,7 @@ class Live2DiffStreamStep(io.ComfyNode):
         depth_model=None,
         sigmas: torch.Tensor | None = None,
         options: StreamOptions | None = None,
-        frame_filter: FilterSettings | None = None,
+        frame_filter: SkipRule | None = None,
     ) -> io.NodeOutput:
         """Check everything, then push."""
         if depth_model is not None:

@@ -27,7 +27,7 @@ from ..live2diff_core.run.start import start_session
 from ..live2diff_core.run.translator import FrameTranslator
 from ..live2diff_core.stream.guidance import Guidance
 from ..live2diff_core.stream.schedule import ConsistencySchedule
-from ..live2diff_core.stream.similar_frames import FilterSettings
+from ..live2diff_core.stream.similar_frames import SkipRule
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class StepRequest:
     seed: int
     guidance: Guidance
     shared_noise: bool
-    frame_filter: FilterSettings | None
+    frame_filter: SkipRule | None
     depth_model: DepthModel | None
     hold: bool
     keep_cache: bool

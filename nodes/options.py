@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..live2diff_core.run.start import StreamOptions
 from ..live2diff_core.stream.guidance import GuidanceMode
 from ..live2diff_core.stream.schedule import StepRule
-from ..live2diff_core.stream.similar_frames import FilterSettings
+from ..live2diff_core.stream.similar_frames import SkipRule
 from .types import CATEGORY, FrameFilterType, OptionsType
 
 FRESH_NOISE, SHARED_NOISE = "fresh per frame", "same for all frames"
@@ -80,12 +80,12 @@ class Live2DiffStreamOptions(io.ComfyNode):
 
 
 class Live2DiffSimilarFrameFilter(io.ComfyNode):
-    """Makes FilterSettings."""
+    """Makes SkipRule."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
-        default = FilterSettings()
+        default = SkipRule()
         return io.Schema(
             node_id="Live2DiffSimilarFrameFilter",
             display_name="Similar-Frame Filter",
@@ -123,4 +123,4 @@ class Live2DiffSimilarFrameFilter(io.ComfyNode):
     @classmethod
     def execute(cls, threshold: float, most_skipped: int) -> io.NodeOutput:
         """Check the numbers."""
-        return io.NodeOutput(FilterSettings(threshold, most_skipped))
+        return io.NodeOutput(SkipRule(threshold, most_skipped))

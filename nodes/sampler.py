@@ -14,7 +14,7 @@ from ..live2diff_core.run.latents import frame_latents, matching_depth
 from ..live2diff_core.run.start import StreamOptions, start_session
 from ..live2diff_core.stream.byte_size import format_bytes
 from ..live2diff_core.stream.session import StreamSession
-from ..live2diff_core.stream.similar_frames import FilterSettings, SimilarFrameFilter
+from ..live2diff_core.stream.similar_frames import SimilarFrameFilter, SkipRule
 from .node_text import show_text
 from .stream_inputs import (
     model_input,
@@ -77,7 +77,7 @@ class Live2DiffStreamSampler(io.ComfyNode):
         depth: dict | None = None,
         sigmas: torch.Tensor | None = None,
         options: StreamOptions | None = None,
-        frame_filter: FilterSettings | None = None,
+        frame_filter: SkipRule | None = None,
     ) -> io.NodeOutput:
         """Check everything, then stream."""
         latents = frame_latents(frames)

@@ -4,9 +4,9 @@ from comfy_api.latest import InputImpl, io
 
 from ..live2diff_core.host.sd15 import host_schedule
 from ..live2diff_core.run.start import StreamOptions
-from ..live2diff_core.stream.similar_frames import FilterSettings
+from ..live2diff_core.stream.similar_frames import SkipRule
 from ..live2diff_core.video.reader import open_video
-from ..live2diff_core.video.writer import EncoderSettings
+from ..live2diff_core.video.writer import Encoding
 from .graph_identity import upstream_identity
 from .picture_video import stream_source
 from .stream_inputs import (
@@ -63,7 +63,7 @@ class Live2DiffStreamVideo(io.ComfyNode):
         depth_model=None,
         sigmas=None,
         options: StreamOptions | None = None,
-        frame_filter: FilterSettings | None = None,
+        frame_filter: SkipRule | None = None,
     ) -> io.NodeOutput:
         """Open the video, then translate it."""
         options = options or StreamOptions()
@@ -79,7 +79,7 @@ class Live2DiffStreamVideo(io.ComfyNode):
             shared_noise=options.shared_noise,
             frame_filter=frame_filter,
             size=(size, width, height),
-            encoder=EncoderSettings(codec, crf),
+            encoder=Encoding(codec, crf),
             checkpoint_every=checkpoint_every,
         )
         source, picture_rate = stream_source(video)

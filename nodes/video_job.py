@@ -25,11 +25,11 @@ from ..live2diff_core.run.state_file import StateFileError, fingerprint, load_st
 from ..live2diff_core.run.translator import FrameTranslator
 from ..live2diff_core.stream.guidance import Guidance
 from ..live2diff_core.stream.schedule import ConsistencySchedule
-from ..live2diff_core.stream.similar_frames import FilterSettings
+from ..live2diff_core.stream.similar_frames import SkipRule
 from ..live2diff_core.video.frame_size import SizeMode, plan_frame_size
 from ..live2diff_core.video.reader import VideoReader
 from ..live2diff_core.video.writer import (
-    EncoderSettings,
+    Encoding,
     SegmentWriter,
     VideoError,
     assemble,
@@ -70,9 +70,9 @@ class VideoInputs:
     seed: int
     guidance: Guidance
     shared_noise: bool
-    frame_filter: FilterSettings | None
+    frame_filter: SkipRule | None
     size: tuple[SizeMode, int, int]
-    encoder: EncoderSettings
+    encoder: Encoding
     checkpoint_every: int
 
 

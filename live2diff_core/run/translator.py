@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..depth.ranges import RunningRange, normalise_running
 from ..stream.session import NoModel, StreamSession
-from ..stream.similar_frames import FilterSettings, SimilarFrameFilter
+from ..stream.similar_frames import SimilarFrameFilter, SkipRule
 
 
 class DepthEstimator(Protocol):
@@ -72,7 +72,7 @@ class FrameTranslator:
         vae: FrameCoder,
         depth: DepthEstimator | None = None,
         resize_depth: Any = None,
-        similar: FilterSettings | None = None,
+        similar: SkipRule | None = None,
     ) -> None:
         """Take opened models: for a run, or, as live streams do, for each of many prompts."""
         self._scale, self._vae, self._depth = scale, vae, depth

@@ -12,7 +12,7 @@ from .noise import frame_chance
 
 
 @dataclass(frozen=True)
-class FilterSettings:
+class SkipRule:
     """Which frames are skipped.
 
     Attributes:
@@ -43,7 +43,7 @@ class SimilarFrameFilter:
     changes add up until they count.
     """
 
-    def __init__(self, seed: int, settings: FilterSettings | None = None) -> None:
+    def __init__(self, seed: int, settings: SkipRule | None = None) -> None:
         """Start a stream.
 
         Args:

@@ -11,7 +11,7 @@ import av
 from av.container import InputContainer, OutputContainer
 from av.video.stream import VideoStream
 
-from .container import Source, Window
+from .container import Source, TrimWindow
 from .errors import VideoError
 from .output import SUFFIXES, VideoOutput
 from .segment import Segment
@@ -55,7 +55,7 @@ def assemble(
     if output.suffix not in SUFFIXES:
         raise VideoError(f"{output.name}: choose one of {', '.join(SUFFIXES)}.")
     _check(segments)
-    window = Window(start, duration)
+    window = TrimWindow(start, duration)
     end = None if complete else segments[-1].end
     with av.open(str(segments[0].path)) as first:
         template = first.streams.video[0]
@@ -95,7 +95,7 @@ def _write(
     segments: Sequence[Segment],
     template: VideoStream,
     original: InputContainer | None,
-    window: Window,
+    window: TrimWindow,
     end: Fraction | None,
 ) -> None:
     """Copy all packets in order of time."""

@@ -97,7 +97,7 @@ def video_stream(container: InputContainer, name: str) -> VideoStream:
 
 
 @dataclass(frozen=True)
-class Window:
+class TrimWindow:
     """The part of a video that is asked for.
 
     Attributes:

@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 from .clock import FrameClock, frame_rate_of, stated_end
 from .container import (
     Source,
-    Window,
+    TrimWindow,
     begin_of,
     name_of,
     open_container,
@@ -44,7 +44,7 @@ class ContainerSource:
         VideoError: not a video, no video stream, or no frame decodes in the window.
     """
 
-    def __init__(self, source: Source, window: Window, log: WarningLog) -> None:
+    def __init__(self, source: Source, window: TrimWindow, log: WarningLog) -> None:
         """Open the file and decode its first frame, which knows the size and the rotation."""
         self._source, self._log, self._name = source, log, name_of(source)
         self._window, self._shown = window, 0

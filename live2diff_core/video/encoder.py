@@ -33,7 +33,7 @@ _THREADS = "4"
 
 
 @dataclass(frozen=True)
-class EncoderSettings:
+class Encoding:
     """How to encode.
 
     Attributes:
@@ -100,7 +100,7 @@ class FrameEncoder:
     def __init__(
         self,
         container: OutputContainer,
-        settings: EncoderSettings,
+        settings: Encoding,
         size: tuple[int, int],
         time_base: Fraction,
         frame_rate: Fraction,

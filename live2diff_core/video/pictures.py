@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageOps
 
-from .container import Window
+from .container import TrimWindow
 from .errors import VideoError
 from .folder import picture_names
 from .frame import Image, PendingFrame, VideoInfo, WarningLog
@@ -97,7 +97,7 @@ class PictureSource:
     """
 
     def __init__(
-        self, files: list[Path], frame_rate: Fraction, window: Window, log: WarningLog
+        self, files: list[Path], frame_rate: Fraction, window: TrimWindow, log: WarningLog
     ) -> None:
         """Read the first picture, which knows the size."""
         self._log, self._step = log, 1 / frame_rate

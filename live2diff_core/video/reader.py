@@ -7,7 +7,7 @@ from fractions import Fraction
 from io import BytesIO
 from types import TracebackType
 
-from .container import Source, Window, name_of, starts_like_webp
+from .container import Source, TrimWindow, name_of, starts_like_webp
 from .decoder import ContainerSource
 from .errors import VideoError
 from .frame import (
@@ -118,7 +118,7 @@ def open_video(
     Raises:
         VideoError: there is no video to read; says what was found.
     """
-    window = Window(start, duration)
+    window = TrimWindow(start, duration)
     log = WarningLog(name_of(source))
     pictures = None if isinstance(source, BytesIO) else find_pictures(source)
     frames: FrameSource

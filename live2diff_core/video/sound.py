@@ -14,7 +14,7 @@ from av.packet import Packet
 
 from .container import (
     Source,
-    Window,
+    TrimWindow,
     begin_of,
     name_of,
     open_container,
@@ -74,7 +74,7 @@ def audio_streams(container: InputContainer) -> list[AudioStream]:
 def sound_packets(
     original: InputContainer,
     tracks: dict[int, SoundTrack],
-    window: Window,
+    window: TrimWindow,
     end: Fraction | None,
 ) -> Iterator[TimedPacket]:
     """Packets of audio streams inside the window, on the window's clock, up to `end`.
@@ -102,7 +102,7 @@ def sound_packets(
 
 
 def _span(
-    original: InputContainer, window: Window, end: Fraction | None
+    original: InputContainer, window: TrimWindow, end: Fraction | None
 ) -> tuple[Fraction, Fraction | None]:
     """Seconds on the file's clock that are 0, and how many follow; goes there if it is far."""
     video = video_stream(original, name_of(original.name))

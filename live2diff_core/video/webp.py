@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Pillow
 
-from .container import Source, Window, name_of
+from .container import Source, TrimWindow, name_of
 from .errors import VideoError
 from .frame import Image, PendingFrame, VideoInfo, WarningLog
 from .pictures import PICTURE_ERRORS, rgb_of
@@ -35,7 +35,7 @@ class WebpSource:
         VideoError: it cannot be decoded, or has no frame in the window.
     """
 
-    def __init__(self, source: Source, window: Window, log: WarningLog) -> None:
+    def __init__(self, source: Source, window: TrimWindow, log: WarningLog) -> None:
         """Read the durations of all frames, and decode the first one."""
         self._log, self._name = log, name_of(source)
         data = source.getvalue() if isinstance(source, BytesIO) else Path(source).read_bytes()

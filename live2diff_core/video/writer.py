@@ -10,7 +10,7 @@ import av
 import numpy as np
 
 from .assembly import assemble
-from .encoder import EncoderSettings, FrameEncoder
+from .encoder import Encoding, FrameEncoder
 from .errors import DiskFullError, VideoError, VideoWriteError
 from .frame import Image
 from .output import VideoOutput
@@ -25,7 +25,7 @@ from .sound import container_for
 
 __all__ = [
     "DiskFullError",
-    "EncoderSettings",
+    "Encoding",
     "Segment",
     "SegmentWriter",
     "VideoError",
@@ -64,7 +64,7 @@ class SegmentWriter:
     def __init__(
         self,
         folder: Path,
-        settings: EncoderSettings,
+        settings: Encoding,
         width: int,
         height: int,
         time_base: Fraction,

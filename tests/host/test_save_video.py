@@ -6,9 +6,9 @@ import pytest
 from comfy_api.latest import InputImpl, Types
 
 from live2diff_core.video.reader import open_video
-from live2diff_core.video.writer import EncoderSettings, SegmentWriter, assemble, container_for
+from live2diff_core.video.writer import Encoding, SegmentWriter, assemble, container_for
 
-LOSSLESS = EncoderSettings(codec="lossless", preset="ultrafast")
+LOSSLESS = Encoding(codec="lossless", preset="ultrafast")
 
 
 def result_of(source, folder):

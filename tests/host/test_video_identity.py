@@ -17,7 +17,7 @@ def run_settings(inputs):
 def inputs(sd15):
     """Make VideoInputs: the usual ones, with some changed."""
     job = import_module("comfyui_live2diff.nodes.video_job")
-    encoder = core("video.writer").EncoderSettings
+    encoder = core("video.writer").Encoding
 
     def make(**changes):
         model = changes.get("model", sd15)
@@ -168,7 +168,7 @@ def vae(gain=1.0):
 
 
 def skip(threshold=0.9, most=10):
-    return core("stream.similar_frames").FilterSettings(threshold, most)
+    return core("stream.similar_frames").SkipRule(threshold, most)
 
 
 def levels(*sigmas, rule="lcm"):

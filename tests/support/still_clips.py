@@ -8,13 +8,13 @@ from live2diff_core.live2diff.memory import MotionMemory
 from live2diff_core.live2diff.window import AttentionMode, AttentionWindow
 from live2diff_core.stream.noise import FrameNoise
 from live2diff_core.stream.session import StreamSession
-from live2diff_core.stream.similar_frames import FilterSettings
+from live2diff_core.stream.similar_frames import SkipRule
 
 SEED = 7
 CAUSAL = AttentionWindow(6, 1, AttentionMode.CAUSAL)
 CONFIGS = {"no memory": None, "warm-up": AttentionWindow(6, 3), "causal": CAUSAL}
 every_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-ALWAYS = FilterSettings(0.9, 1000)
+ALWAYS = SkipRule(0.9, 1000)
 
 
 def still(count, change_at=(), seed=0):

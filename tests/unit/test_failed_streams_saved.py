@@ -10,7 +10,7 @@ from live2diff_core.run.translator import FrameTranslator
 from live2diff_core.stream.noise import FrameNoise
 from live2diff_core.stream.prompt_timeline import PromptChange, PromptTimeline
 from live2diff_core.stream.session import StreamSession
-from live2diff_core.stream.similar_frames import FilterSettings
+from live2diff_core.stream.similar_frames import SkipRule
 
 
 class Coder:
@@ -25,7 +25,7 @@ class Coder:
 def live_stream(model):
     session = StreamSession(toy.schedule(1), model, FrameNoise(7))
     translator = FrameTranslator(session, 7)
-    translator.attach(model, Coder(), similar=FilterSettings(0.9, 10))
+    translator.attach(model, Coder(), similar=SkipRule(0.9, 10))
     return LiveStream("live", {}, "", translator)
 
 

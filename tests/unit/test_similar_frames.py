@@ -10,7 +10,7 @@ from still_clips import CONFIGS, SEED, every_config, noisy, opened, still
 from live2diff_core.live2diff.window import AttentionWindow
 from live2diff_core.stream.noise import FrameNoise
 from live2diff_core.stream.prompt_timeline import PromptChange, PromptTimeline
-from live2diff_core.stream.similar_frames import FilterSettings, SimilarFrameFilter
+from live2diff_core.stream.similar_frames import SimilarFrameFilter, SkipRule
 
 
 def decisions(similar, images, first=0):
@@ -29,24 +29,24 @@ def decisions(similar, images, first=0):
 
 
 def test_equal_frames_are_skipped_and_others_are_not():
-    found = decisions(SimilarFrameFilter(SEED, FilterSettings(0.999, 100)), still(12, (5, 6, 9)))
+    found = decisions(SimilarFrameFilter(SEED, SkipRule(0.999, 100)), still(12, (5, 6, 9)))
     assert [frame for frame in range(12) if not found[frame]] == [0, 5, 6, 9]
 
 
 @given(st.integers(1, 30), st.integers(0, 8), st.integers(0, 2**64 - 1))
 def test_at_most_so_many_in_a_row(count, most, seed):
-    found = decisions(SimilarFrameFilter(seed, FilterSettings(0.5, most)), still(count))
+    found = decisions(SimilarFrameFilter(seed, SkipRule(0.5, most)), still(count))
     assert found == [frame % (most + 1) != 0 for frame in range(count)]
 
 
-@pytest.mark.parametrize("settings", [None, FilterSettings(1.0, 100), FilterSettings(0.0, 0)])
+@pytest.mark.parametrize("settings", [None, SkipRule(1.0, 100), SkipRule(0.0, 0)])
 def test_nothing_is_skipped(settings):
     assert not any(decisions(SimilarFrameFilter(SEED, settings), still(20)))
 
 
 def test_unlike_frames_are_never_skipped():
     pictures = torch.randn(40, 8, 8, 3, generator=torch.Generator().manual_seed(0))
-    assert not any(decisions(SimilarFrameFilter(SEED, FilterSettings(0.6, 100)), pictures))
+    assert not any(decisions(SimilarFrameFilter(SEED, SkipRule(0.6, 100)), pictures))
 
 
 def test_the_chance_grows_from_the_threshold_to_certainty():
@@ -54,7 +54,7 @@ def test_the_chance_grows_from_the_threshold_to_certainty():
     first = torch.tensor([1.0, 0.0])
     for similarity, chance in ((0.79, 0.0), (0.8, 0.0), (0.85, 0.25), (0.95, 0.75), (1.0, 1.0)):
         other = torch.tensor([similarity, (1 - similarity**2) ** 0.5])
-        similar = SimilarFrameFilter(SEED, FilterSettings(0.8, 10_000))
+        similar = SimilarFrameFilter(SEED, SkipRule(0.8, 10_000))
         similar.translated(first)
         skipped = sum(similar.skips(frame, other) for frame in range(2000)) / 2000
         assert abs(skipped - chance) <= (0.04 if 0 < chance < 1 else 0.001)
@@ -64,7 +64,7 @@ def test_slow_changes_add_up():
     """Each frame is like the one before it, but no longer like the last translated one."""
     turn = torch.arange(60.0) / 100
     images = torch.stack([turn.cos(), turn.sin()], dim=1)
-    found = decisions(SimilarFrameFilter(SEED, FilterSettings(0.98, 100)), images)
+    found = decisions(SimilarFrameFilter(SEED, SkipRule(0.98, 100)), images)
     translated = [frame for frame in range(60) if not found[frame]]
     assert any(found) and all(b - a <= 20 for a, b in zip(translated, translated[1:], strict=False))
     assert len(translated) >= 4
@@ -74,7 +74,7 @@ def test_slow_changes_add_up():
 @settings(deadline=None, max_examples=20)
 def test_decisions_follow_from_seed_and_frame(data):
     """However the stream is cut, saved and loaded."""
-    images, options = noisy(20, 0.05), FilterSettings(0.98, 5)
+    images, options = noisy(20, 0.05), SkipRule(0.98, 5)
     whole = decisions(SimilarFrameFilter(SEED, options), images)
     cuts = sorted(data.draw(st.sets(st.integers(0, 20), max_size=4)))
     similar, found = SimilarFrameFilter(SEED, options), []
@@ -88,9 +88,7 @@ def test_decisions_follow_from_seed_and_frame(data):
 
 def test_seeds_decide_otherwise():
     images = noisy(40, 0.05)
-    found = {
-        tuple(decisions(SimilarFrameFilter(s, FilterSettings(0.98)), images)) for s in range(4)
-    }
+    found = {tuple(decisions(SimilarFrameFilter(s, SkipRule(0.98)), images)) for s in range(4)}
     assert len(found) == 4
 
 
@@ -100,7 +98,7 @@ def test_seeds_decide_otherwise():
 )
 def test_numbers_out_of_range(numbers, message):
     with pytest.raises(ValueError, match=message):
-        FilterSettings(*numbers)
+        SkipRule(*numbers)
 
 
 # Sessions
@@ -176,13 +174,13 @@ def test_what_cannot_repeat_says_so():
 def test_equal_frames_are_skipped_whatever_they_show(size, brightness):
     """Latents that are all 0, too, which have no direction to compare."""
     picture = torch.rand(*size, 3) if brightness is None else torch.full((*size, 3), brightness)
-    similar = SimilarFrameFilter(7, FilterSettings(0.9999, 1000))
+    similar = SimilarFrameFilter(7, SkipRule(0.9999, 1000))
     similar.translated(picture)
     assert all(similar.skips(frame, picture.clone()) for frame in range(20))
 
 
 def test_zero_and_another_picture_are_unlike():
-    similar = SimilarFrameFilter(7, FilterSettings(0.0, 1000))
+    similar = SimilarFrameFilter(7, SkipRule(0.0, 1000))
     similar.translated(torch.zeros(8, 8, 3))
     assert not any(similar.skips(frame, torch.rand(8, 8, 3)) for frame in range(20))
 
@@ -193,7 +191,7 @@ def test_large_frames_are_compared_as_exactly_as_small_ones():
     other = first + 0.02 * torch.randn(first.shape, generator=torch.Generator().manual_seed(1))
     a, b = first.double().flatten(), other.double().flatten()
     chance = 1 - (1 - (a @ b / a.norm() / b.norm()).item()) / (1 - 0.999)
-    similar = SimilarFrameFilter(7, FilterSettings(0.999, 10_000))
+    similar = SimilarFrameFilter(7, SkipRule(0.999, 10_000))
     similar.translated(first)
     skipped = sum(similar.skips(frame, other) for frame in range(40)) / 40
     assert abs(skipped - chance) < 0.15

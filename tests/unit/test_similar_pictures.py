@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from still_clips import ALWAYS, CONFIGS, SEED, every_config, noisy, opened, still
 
 from live2diff_core.run.translator import FrameTranslator
-from live2diff_core.stream.similar_frames import FilterSettings
+from live2diff_core.stream.similar_frames import SkipRule
 
 
 class Coder:
@@ -76,10 +76,10 @@ def test_skipped_frames_cost_nothing(config):
 
 
 @every_config
-@pytest.mark.parametrize("options", [None, FilterSettings(1.0)])
+@pytest.mark.parametrize("options", [None, SkipRule(1.0)])
 def test_without_skipping_it_is_the_plain_stream(config, options):
     images = still(9)
-    made, plain = (translated(images, config, o) for o in (options, FilterSettings(0.5, 0)))
+    made, plain = (translated(images, config, o) for o in (options, SkipRule(0.5, 0)))
     assert len({picture.numpy().tobytes() for picture in made}) == 9
     assert all(torch.equal(*pair) for pair in zip(made, plain, strict=True))
 
@@ -89,7 +89,7 @@ def test_without_skipping_it_is_the_plain_stream(config, options):
 @settings(deadline=None, max_examples=12)
 def test_saved_and_loaded_anywhere_is_uninterrupted(config, data):
     count, steps = data.draw(st.integers(1, 18)), data.draw(st.integers(1, 3))
-    options = FilterSettings(0.98, data.draw(st.integers(0, 4)))
+    options = SkipRule(0.98, data.draw(st.integers(0, 4)))
     images, saves = noisy(count, 0.05), data.draw(st.sets(st.integers(0, 18)))
     made, found = translator(config, options, steps, depth=Depth()), []
     for frame, image in enumerate(images):
@@ -112,7 +112,7 @@ def test_saved_and_loaded_anywhere_is_uninterrupted(config, data):
 @pytest.mark.parametrize("call", [1, 2, 3, 4, 6])
 def test_a_failed_decode_loses_nothing(config, call):
     """The frame is in; what could not be decoded comes with the next frames, in order."""
-    images, options = still(16, (4, 5, 9, 10, 11)), FilterSettings(0.9, 2)
+    images, options = still(16, (4, 5, 9, 10, 11)), SkipRule(0.9, 2)
     coder, found, failures = Coder(), [], 0
     coder.fail_at = (call, call + 1)
     made = translator(config, options, 2, coder, Depth())
@@ -151,7 +151,7 @@ def test_pictures_that_could_not_be_decoded_are_saved():
 
 @pytest.mark.parametrize("stage", ["encode", "model"])
 def test_a_frame_that_failed_before_the_model_can_be_pushed_again(stage, monkeypatch):
-    images, made, found = noisy(14, 0.05), translator(None, FilterSettings(0.98, 3)), []
+    images, made, found = noisy(14, 0.05), translator(None, SkipRule(0.98, 3)), []
     model, encode = made.session.pipeline.model, made._vae.encode
 
     def fail_once(*_):
@@ -168,7 +168,7 @@ def test_a_frame_that_failed_before_the_model_can_be_pushed_again(stage, monkeyp
         except InterruptedError:
             found += made.push(image)
     found += made.drain()
-    plain = translator(None, FilterSettings(0.98, 3))
+    plain = translator(None, SkipRule(0.98, 3))
     expected = [p for image in images for p in plain.push(image)]
     expected += plain.drain()
     assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))

@@ -10,7 +10,7 @@ import pytest
 from live2diff_core.video.reader import open_video
 from live2diff_core.video.writer import (
     DiskFullError,
-    EncoderSettings,
+    Encoding,
     SegmentWriter,
     VideoError,
     assemble,
@@ -20,8 +20,8 @@ from live2diff_core.video.writer import (
 # FFmpeg 7 reads the last frame of an MP4 track that starts late as shorter than it is, and then
 # drops it from every copy.
 COPIES_LATE_TRACKS = av.library_versions["libavformat"][0] >= 62
-FAST = EncoderSettings(preset="ultrafast")
-LOSSLESS = EncoderSettings(codec="lossless", preset="ultrafast")
+FAST = Encoding(preset="ultrafast")
+LOSSLESS = Encoding(codec="lossless", preset="ultrafast")
 
 
 def decoded(path, *args):

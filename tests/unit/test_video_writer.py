@@ -13,15 +13,15 @@ import pytest
 from live2diff_core.video.reader import open_video
 from live2diff_core.video.writer import (
     DiskFullError,
-    EncoderSettings,
+    Encoding,
     SegmentWriter,
     VideoError,
     assemble,
     list_segments,
 )
 
-FAST = EncoderSettings(preset="ultrafast")
-LOSSLESS = EncoderSettings(codec="lossless", preset="ultrafast")
+FAST = Encoding(preset="ultrafast")
+LOSSLESS = Encoding(codec="lossless", preset="ultrafast")
 FRAME = Fraction(1, 25)
 
 
@@ -86,7 +86,7 @@ def test_colours_survive(tmp_path):
     colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (250, 250, 250), (5, 5, 5), (200, 120, 30)]
     images = np.empty((6, 48, 64, 3), np.uint8)
     images[:] = np.array(colors, np.uint8)[:, None, None]
-    segment = write(tmp_path, images, settings=EncoderSettings(crf=1))[0]
+    segment = write(tmp_path, images, settings=Encoding(crf=1))[0]
     for frame, color in zip(decoded(segment.path), colors, strict=True):
         assert abs(frame.image.astype(int) - color).max() <= 3
     # The luma of pure red is BT.709's, by the formula.
@@ -109,7 +109,7 @@ def test_a_segment_says_what_it_holds(tmp_path):
         assert len(frames) == segment.frames and frames[0].time == 0
 
 
-@pytest.mark.parametrize("settings", [FAST, LOSSLESS, EncoderSettings()])
+@pytest.mark.parametrize("settings", [FAST, LOSSLESS, Encoding()])
 @pytest.mark.parametrize("crash_at", [4, 10, 17])
 def test_resumed_equals_uninterrupted(tmp_path, settings, crash_at):
     images = np.stack([clips.picture(number) for number in range(25)]) + noise(25) // 16
@@ -128,9 +128,9 @@ from fractions import Fraction
 from pathlib import Path
 import numpy as np
 sys.path.insert(0, sys.argv[1])
-from live2diff_core.video.writer import DiskFullError, EncoderSettings, SegmentWriter
+from live2diff_core.video.writer import DiskFullError, Encoding, SegmentWriter
 
-settings = EncoderSettings(codec=sys.argv[3], preset="ultrafast")
+settings = Encoding(codec=sys.argv[3], preset="ultrafast")
 writer = SegmentWriter(Path(sys.argv[2]), settings, 64, 48, Fraction(1, 25))
 
 def write(frames, commit_at):
@@ -236,7 +236,7 @@ def test_wrong_frames_are_refused(tmp_path):
 )
 def test_settings_are_checked(wrong):
     with pytest.raises(VideoError):
-        EncoderSettings(**wrong)
+        Encoding(**wrong)
 
 
 @pytest.mark.parametrize("room", [0, 150_000, 210_000, 239_000])
