@@ -65,23 +65,19 @@ class Turn:
 
     def __init__(self, engine: SimpleNamespace, model: Any, size: int, steps: int) -> None:
         """Start a stream of `size` x `size` at T = `steps`."""
-        self.engine, self.model, self.latent = engine, model, (size // 8, size // 8)
-        self.schedule = engine.sd15_model.host_schedule(model, 4, steps / 4)
-        self.guidance = engine.guidance.Guidance()
-        self.session = engine.start.start_session(model, self.schedule, 0, self.guidance)
-        self.prompt = [[torch.randn(1, 77, 768), {}]]
+        self.latent, prompt = (size // 8, size // 8), [[torch.randn(1, 77, 768), {}]]
+        schedule = engine.sd15_model.host_schedule(model, 4, steps / 4)
+        guidance = engine.guidance.Guidance()
+        self.spec = engine.spec.StreamSpec(model, prompt, prompt, schedule, guidance, seed=0)
+        self.session = self.spec.start()
         self.seconds: list[float] = []
 
     def run(self, frames: int) -> float:
         """Push frames; seconds per frame, without the opening."""
-        host = self.engine.host_model.HostModel(
-            self.model, self.prompt, self.prompt, self.guidance, self.schedule, self.latent, None
-        )
-        with host:
-            self.session.attach(host, None)
+        with self.spec.open(self.latent, None).denoiser as host:
             start = time.perf_counter()
             for _ in range(frames):
-                self.session.push(torch.randn(4, *self.latent, device=host.device))
+                self.session.push(host, torch.randn(4, *self.latent, device=host.device))
             if host.device.type == "cuda":
                 torch.cuda.synchronize()
             return (time.perf_counter() - start) / frames

@@ -32,7 +32,7 @@ MODULES = {
     "schedule": "stream.schedule",
     "sd15_model": "host.sd15",
     "session": "stream.session",
-    "start": "run.start",
+    "spec": "run.spec",
     "call_plan": "stream.call_plan",
     "window": "live2diff.window",
 }
@@ -87,6 +87,10 @@ class Recorder:
         self.model, self.schedule = model, schedule
         self.eps: dict[tuple[int, int], Any] = {}
 
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else a session asks of its model."""
+        return getattr(self.model, name)
+
     def __call__(self, x: Any, plan: Any) -> Any:
         """Run the model: [N, C, h, w] to x0, noting eps = (x - sqrt_alpha * x0) / sqrt_beta."""
         denoised = self.model(x, plan)
@@ -116,28 +120,20 @@ def run_live2diff(engine: SimpleNamespace, model: Any, trace: dict[str, Any], de
         recorder = Recorder(host, schedule)
         steps = {"positive": len(schedule)}
         memory = engine.memory_set.MemorySet({applied.name: applied.start(steps, seed=0)})
-        session = engine.session.StreamSession(
-            schedule, recorder, noise, memory, host.encode_depth if depth else None
-        )
-        x0 = torch.cat(
-            [session.push_all(frames, trace["depth"] if depth else None), session.flush()]
-        )
-    return _named(schedule, recorder.eps, x0, warmup)
+        session = engine.session.StreamSession(schedule, noise, memory)
+        finished = []
+        for frame, hint in zip(frames, trace["depth"], strict=True):
+            finished += session.push(recorder, frame, hint if depth else None)
+        finished += session.drain(recorder)
+    return _named(schedule, recorder.eps, torch.stack(finished), warmup)
 
 
 def _opened(
     engine: SimpleNamespace, model: Any, trace: dict[str, Any], schedule: Any, frames: Any
 ) -> Any:
     prompt = [[trace["prompt"], {}]]
-    return engine.host_model.HostModel(
-        model,
-        prompt,
-        prompt,
-        engine.guidance.Guidance(),
-        schedule,
-        tuple(frames.shape[-2:]),
-        len(frames),
-    )
+    spec = engine.spec.StreamSpec(model, prompt, prompt, schedule, engine.guidance.Guidance(), 0)
+    return spec.open(tuple(frames.shape[-2:]), len(frames)).denoiser
 
 
 def run_streamv2v(engine: SimpleNamespace, plain: Any, trace: dict[str, Any], config: Any) -> dict:

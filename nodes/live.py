@@ -4,11 +4,10 @@ import comfy.model_management
 import torch
 from comfy_api.latest import io
 
-from ..live2diff_core.host.checks import check_depth
-from ..live2diff_core.host.sd15 import host_schedule
-from ..live2diff_core.run.start import StreamOptions
+from ..live2diff_core.run.live_prompt import LivePrompt
+from ..live2diff_core.run.registry import STREAMS
+from ..live2diff_core.run.spec import StreamOptions, StreamSpec
 from ..live2diff_core.stream.similar_frames import SkipRule
-from .live_step import StepRequest, run_step
 from .live_streams import always, stream_name, stream_text
 from .node_text import show_text
 from .stream_inputs import (
@@ -178,29 +177,32 @@ class Live2DiffStreamStep(io.ComfyNode):
         frame_filter: SkipRule | None = None,
     ) -> io.NodeOutput:
         """Check everything, then push."""
-        if depth_model is not None:
-            check_depth(model)
-        name, options = stream_name(stream), options or StreamOptions()
-        request = StepRequest(
-            name=name,
-            model=model,
-            vae=vae,
-            positive=positive,
-            negative=negative,
+        name = stream_name(stream)
+        spec = StreamSpec.from_inputs(
+            model,
+            positive,
+            negative,
+            seed,
+            steps,
+            denoise,
+            cfg,
+            sigmas,
+            options,
+            frame_filter,
+            vae,
+            depth_model,
+        )
+        prompt = LivePrompt(
+            name,
+            spec,
             images=live_frames(image),
-            schedule=host_schedule(model, steps, denoise, sigmas, options.step_rule),
-            seed=seed,
-            guidance=options.guidance(cfg),
-            shared_noise=options.shared_noise,
-            frame_filter=frame_filter,
-            depth_model=depth_model,
             hold=during_warmup == HOLD_LAST,
             keep_cache=on_prompt_change == KEEP_CACHE,
             finish=finish,
             max_idle_seconds=max_idle_minutes * 60.0,
             max_bytes=int(max_total_gb * 1e9),
         )
-        output = run_step(request)
+        output = prompt.run(STREAMS)
         show_text(cls.hidden.unique_id, stream_text(name))
         pictures = output.pictures.to(comfy.model_management.intermediate_device())
         return io.NodeOutput(pictures, output.frame_index, output.warming_up)

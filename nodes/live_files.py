@@ -6,7 +6,7 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
-from ..live2diff_core.run.live import SavedStream, file_identity
+from ..live2diff_core.run.live import SavedStream, file_version
 from ..live2diff_core.run.registry import STREAMS
 from ..live2diff_core.stream.byte_size import format_bytes
 from .live_streams import always, passed, passing, stream_list, stream_name
@@ -170,7 +170,7 @@ class Live2DiffLoadStream(io.ComfyNode):
         if path is None:
             raise ValueError(f"There is no saved stream {file!r}.")
         living = STREAMS.get(name)
-        if when == EVERY_RUN or living is None or living.source != file_identity(path):
+        if when == EVERY_RUN or living is None or living.source != file_version(path):
             STREAMS.put(SavedStream.read(name, path), MAX_IDLE)
         show_text(cls.hidden.unique_id, stream_list())
         return io.NodeOutput(after)

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..live2diff_core.run.start import StreamOptions
+from ..live2diff_core.run.spec import StreamOptions
 from ..live2diff_core.stream.guidance import GuidanceMode
 from ..live2diff_core.stream.schedule import StepRule
 from ..live2diff_core.stream.similar_frames import SkipRule

@@ -1,20 +1,15 @@
 """The Stream Sampler: LATENT frames in, as many LATENT frames out."""
 
-from collections.abc import Iterator
-
 import comfy.model_management
 import latent_preview
 import torch
 from comfy_api.latest import io
 
 from ..live2diff_core.host.checks import check_depth
-from ..live2diff_core.host.model import HostModel
-from ..live2diff_core.host.sd15 import host_schedule
-from ..live2diff_core.run.latents import frame_latents, matching_depth
-from ..live2diff_core.run.start import StreamOptions, start_session
+from ..live2diff_core.run.clip import frame_latents, matching_depth, translate_clip
+from ..live2diff_core.run.spec import StreamOptions, StreamSpec
 from ..live2diff_core.stream.byte_size import format_bytes
-from ..live2diff_core.stream.session import StreamSession
-from ..live2diff_core.stream.similar_frames import SimilarFrameFilter, SkipRule
+from ..live2diff_core.stream.similar_frames import SkipRule
 from .node_text import show_text
 from .stream_inputs import (
     model_input,
@@ -84,41 +79,17 @@ class Live2DiffStreamSampler(io.ComfyNode):
         depth_latents = None if depth is None else matching_depth(depth, latents)
         if depth is not None:
             check_depth(model)
-        options = options or StreamOptions()
-        schedule = host_schedule(model, steps, denoise, sigmas, options.step_rule)
-        guidance = options.guidance(cfg)
-        size, count = tuple(latents.shape[2:]), len(latents)
-        host = HostModel(model, positive, negative, guidance, schedule, size, count)
-        show_text(cls.hidden.unique_id, f"Memory: {format_bytes(host.memory_bytes)}")
-        session = start_session(model, schedule, seed, guidance, options.shared_noise)
+        spec = StreamSpec.from_inputs(
+            model, positive, negative, seed, steps, denoise, cfg, sigmas, options, frame_filter
+        )
+        count = len(latents)
+        denoiser = spec.open(tuple(latents.shape[2:]), count).denoiser
+        show_text(cls.hidden.unique_id, f"Memory: {format_bytes(denoiser.memory_bytes)}")
         output = torch.empty_like(latents, device=comfy.model_management.intermediate_device())
         preview = latent_preview.prepare_callback(model, count)
-        with host:
-            encoder = None if depth is None else host.encode_depth
-            session.attach(host, encoder, host.timelines)
-            similar = SimilarFrameFilter(seed, frame_filter)
-            finished = _stream(session, host, latents, depth_latents, similar)
+        with denoiser:
+            finished = translate_clip(spec, denoiser, latents, depth_latents)
             for index, x0 in enumerate(finished):
                 preview(index, x0.unsqueeze(0), x0.unsqueeze(0), count)
-                output[index] = host.to_latent(x0)
+                output[index] = denoiser.to_latent(x0)
         return io.NodeOutput({**frames, "samples": output})
-
-
-def _stream(
-    session: StreamSession,
-    host: HostModel,
-    latents: torch.Tensor,
-    depth: torch.Tensor | None,
-    similar: SimilarFrameFilter,
-) -> Iterator[torch.Tensor]:
-    """Feed all frames and yield each finished one, [4, h, w]."""
-    for index, latent in enumerate(latents):
-        if session.can_repeat and similar.skips(index, latent):
-            similar.skipped()
-            yield from session.repeat()
-            continue
-        hint = None if depth is None else host.from_latent(depth[index])
-        yield from session.push(host.from_latent(latent), hint)
-        similar.translated(latent)
-    yield from session.drain()
-    session.warn_of_unreached_prompts()

@@ -1,14 +1,20 @@
 """Stream Video: a video of any length in, the translated video out, frame by frame."""
 
+import uuid
+from pathlib import Path
+
+import folder_paths
 from comfy_api.latest import InputImpl, io
 
-from ..live2diff_core.host.sd15 import host_schedule
-from ..live2diff_core.run.start import StreamOptions
+from ..live2diff_core.host.identity import graph_identity
+from ..live2diff_core.run.file import VideoRun
+from ..live2diff_core.run.spec import StreamOptions, StreamSpec
 from ..live2diff_core.stream.similar_frames import SkipRule
+from ..live2diff_core.video.frame_size import plan_frame_size
 from ..live2diff_core.video.reader import open_video
 from ..live2diff_core.video.writer import Encoding
-from .graph_identity import upstream_identity
 from .picture_video import stream_source
+from .progress import RunProgress
 from .stream_inputs import (
     model_input,
     option_inputs,
@@ -17,7 +23,6 @@ from .stream_inputs import (
     sigmas_input,
 )
 from .types import CATEGORY, DepthModelType
-from .video_job import VideoInputs, VideoJob
 
 
 class Live2DiffStreamVideo(io.ComfyNode):
@@ -66,29 +71,49 @@ class Live2DiffStreamVideo(io.ComfyNode):
         frame_filter: SkipRule | None = None,
     ) -> io.NodeOutput:
         """Open the video, then translate it."""
-        options = options or StreamOptions()
-        inputs = VideoInputs(
-            model=model,
-            vae=vae,
-            positive=positive,
-            negative=negative,
-            depth_model=depth_model,
-            schedule=host_schedule(model, steps, denoise, sigmas, options.step_rule),
-            seed=seed,
-            guidance=options.guidance(cfg),
-            shared_noise=options.shared_noise,
-            frame_filter=frame_filter,
-            size=(size, width, height),
-            encoder=Encoding(codec, crf),
-            checkpoint_every=checkpoint_every,
+        spec = StreamSpec.from_inputs(
+            model,
+            positive,
+            negative,
+            seed,
+            steps,
+            denoise,
+            cfg,
+            sigmas,
+            options,
+            frame_filter,
+            vae,
+            depth_model,
         )
         source, picture_rate = stream_source(video)
-        start, duration = trim_window(video)
-        with open_video(source, start, duration, frame_rate=picture_rate) as reader:
-            job = VideoJob(reader, inputs, cls.hidden.unique_id)
-            upstream = upstream_identity(cls.hidden.prompt, cls.hidden.unique_id, ("video",))
-            result = job.run(source, start, duration, upstream)
+        trim = trim_window(video)
+        with open_video(source, *trim, frame_rate=picture_rate) as reader:
+            info = reader.info
+            run = VideoRun(
+                spec,
+                reader,
+                source,
+                trim,
+                size=plan_frame_size(info.width, info.height, size, width, height),
+                encoding=Encoding(codec, crf),
+                checkpoint_every=checkpoint_every,
+                made_from=graph_identity(cls.hidden.prompt, cls.hidden.unique_id, ("video",)),
+            )
+            progress = RunProgress(cls.hidden.unique_id, info.frame_count)
+            result = run.run(output_folder(), result_path(), progress)
         return io.NodeOutput(InputImpl.VideoFromFile(str(result)))
+
+
+def output_folder() -> Path:
+    """ComfyUI's folder of results, where partial ones stay, too."""
+    return Path(folder_paths.get_output_directory())
+
+
+def result_path() -> Path:
+    """A new file in ComfyUI's temporary folder, without a suffix."""
+    folder = Path(folder_paths.get_temp_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"live2diff_{uuid.uuid4().hex[:12]}"
 
 
 def _stream_inputs() -> list:

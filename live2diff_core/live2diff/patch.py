@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from ..host.call_context import CACHE_NAMES, call_context
+from ..host.identity import weights_identity
 from ..host.sd15 import (
     LinearBetaSampling,
     UnsupportedModelError,
     linear_beta_sampling,
     sd15_unet,
 )
-from ..host.weights import sample_weights
 from ..stream.memory import StreamShape, add_memory, applied_memories
 from .layout import MotionLayout
 from .memory import MotionMemory
@@ -155,7 +155,7 @@ class AppliedMotion:
     def fingerprint(self) -> dict[str, str]:
         """Name the motion module by content, and the window."""
         return {
-            "motion module": sample_weights(self.motion.model, "", self.motion.patcher.backup),
+            "motion module": weights_identity(self.motion.model, "", self.motion.patcher.backup),
             "window size": str(self.window.window_size),
             "warm-up frames": str(self.window.warmup_frames),
             "attention mode": self.window.attention_mode.value,

@@ -1,186 +1,193 @@
-"""Translates a video while it is decoded and encoded, frame by frame, and remembers how far it got.
-
-Decoding, translating and encoding run side by side in three threads with bounded queues between
-them. Every so many frames a checkpoint is made: first the encoder closes a segment, then the state
-of the stream is saved. A run that finds a checkpoint goes on from it and gives the same frames.
-"""
+"""One run of Stream Video: a file in, a file out, and how a run that was stopped goes on."""
 
 from __future__ import annotations
 
 import logging
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from fractions import Fraction
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
 from typing import Any, Protocol
 
-import numpy
-import torch
 from torch import Tensor
 
-from .background import BackgroundCalls, Prefetch
-from .translator import FrameTranslator, frame_tensor
+from ..host.identity import file_identity, json_digest
+from ..video.frame_size import FrameSizePlan
+from ..video.reader import VideoReader
+from ..video.writer import Encoding, SegmentWriter, VideoError, assemble, container_for
+from .spec import StreamSpec
+from .stages import VideoTranslation
+from .state_file import StateFileError, load_state, normalised, read_identity, save_state
 
-FRAMES_AHEAD = 4
-Image = numpy.ndarray
-
-
-class Frame(Protocol):
-    """A decoded frame (see `video_reader`)."""
-
-    index: int
-    time: Fraction
-    duration: Fraction
-    image: Image
+PARTIAL_FOLDER = "live2diff_partial"
+STATE_FILE = "stream.safetensors"
+FRAMES_PER_SKIP = 100
 
 
-class SegmentSink(Protocol):
-    """Where finished frames go (see `video_writer`)."""
+class Progress(Protocol):
+    """Where a run reports to. Both calls may raise to stop it."""
 
-    def write(self, image: Image, time: Fraction, duration: Fraction) -> None:
-        """Encode a frame, uint8 [H, W, 3]."""
-        ...
+    def __call__(self, done: int, picture: Tensor) -> None:
+        """Report that `done` frames are finished, the last one being `picture` [H, W, 3]."""
 
-    def commit(self) -> None:
-        """Close the segment durably."""
-        ...
+    def finding(self, frame: int, reached: int) -> None:
+        """Report that frame `frame` is looked for, and how many have been read."""
 
 
 @dataclass(frozen=True)
-class Shown:
-    """When a frame is shown: seconds from the beginning, and for how long."""
-
-    time: Fraction
-    duration: Fraction
-
-
-@dataclass
-class StageTimes:
-    """Seconds each stage was at work; stages run side by side, so they may add up to more.
+class VideoRun:
+    """What Stream Video translates, and how.
 
     Attributes:
-        frames: finished frames.
-        stages: seconds by name, in the order in which frames pass them.
-        total: seconds by the clock.
+        spec: what the stream is made of.
+        reader: the opened video.
+        source: the video itself, for its name and its sound.
+        trim: seconds that it begins with, and lasts; 0 and 0 are all of it.
+        size: how frames get the stream's size.
+        encoding: how frames are encoded.
+        checkpoint_every: frames between two saved states; 0 saves none.
+        made_from: name of the graph above the node, see `graph_identity`.
     """
 
-    frames: int = 0
-    stages: dict[str, float] = field(default_factory=dict)
-    total: float = 0.0
+    spec: StreamSpec
+    reader: VideoReader
+    source: str | BytesIO
+    trim: tuple[float, float]
+    size: FrameSizePlan
+    encoding: Encoding
+    checkpoint_every: int
+    made_from: str
 
-    def table(self) -> str:
-        """Write the times for the log, in milliseconds per frame."""
-        frames = max(self.frames, 1)
-        rows = [
-            f"  {name:<12}{seconds:9.1f} s {seconds / frames * 1e3:9.1f} ms"
-            for name, seconds in {**self.stages, "total": self.total}.items()
-        ]
-        rate = self.frames / self.total if self.total else 0.0
-        return "\n".join(
-            [f"{self.frames} frames, {rate:.2f} per second; each stage at work:", *rows]
-        )
-
-
-@dataclass
-class VideoTranslation:
-    """One run over a video.
-
-    Attributes:
-        frames: the video's frames, already moved to where the translation goes on.
-        prepare: brings a decoded picture to the translator's size.
-        translator: the stream of pictures.
-        sink: encodes finished frames; already holding those of earlier runs.
-        checkpoint_every: input frames between two checkpoints; 0 makes none.
-        save: called with the state after each checkpoint's segment is safe.
-        on_frame: called with (finished frames so far, the last picture [H, W, 3] in 0..1).
-    """
-
-    frames: Iterator[Frame]
-    prepare: Callable[[Image], Image]
-    translator: FrameTranslator
-    sink: SegmentSink
-    checkpoint_every: int = 0
-    save: Callable[[dict[str, Tensor]], None] | None = None
-    on_frame: Callable[[int, Tensor], None] | None = None
-    times: StageTimes = field(default_factory=StageTimes)
-    _inside: deque[Shown] = field(default_factory=deque)
-
-    def run(self) -> int:
-        """Translate to the end; returns the number of frames written in all, earlier runs' too.
-
-        Whatever is raised, finished frames are encoded and their segment is closed first.
-        """
-        start = time.perf_counter()
-        decoded = ((frame, self.prepare(frame.image)) for frame in self.frames)
-        try:
-            with (
-                BackgroundCalls(FRAMES_AHEAD) as encoder,
-                Prefetch(decoded, FRAMES_AHEAD) as ahead,
-            ):
-                self._translate(ahead, encoder)
-        finally:
-            self.sink.commit()
-        self.times.stages = {
-            "decode": ahead.busy_seconds,
-            **self.translator.seconds,
-            "encode": encoder.busy_seconds,
+    def identity(self) -> dict[str, Any]:
+        """Name everything that decides the result: JSON values by title."""
+        return {
+            **self.spec.identity(),
+            **self.spec.content_identity(),
+            "checkpoint every": self.checkpoint_every,
+            "made from": self.made_from,
+            "video": file_identity(self.source),
+            "trim": list(self.trim),
+            "clock": str(self.reader.info.time_base),
+            "size": str(self.size),
+            "encoder": self.encoding.key,
         }
-        self.times.total = time.perf_counter() - start
-        logging.info("Live2Diff: %s", self.times.table())
-        return self.translator.session.frames_out
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """What a later run needs to go on from here."""
-        shown = [
-            [s.time.numerator, s.time.denominator, s.duration.numerator, s.duration.denominator]
-            for s in self._inside
-        ]
-        state = {f"translator/{k}": v for k, v in self.translator.state_dict().items()}
-        return {**state, "inside": torch.tensor(shown, dtype=torch.int64).view(-1, 4)}
+    def run(self, output_folder: Path, result: Path, progress: Progress) -> Path:
+        """Translate, join the segments with the sound, and delete the partial folder.
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on where `state_dict` was taken."""
-        prefix = "translator/"
-        self.translator.load_state_dict(
-            {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        Args:
+            output_folder: partial results lie in a folder of it.
+            result: path of the video to write, without a suffix.
+            progress: told about every frame.
+
+        Returns:
+            The path written.
+        """
+        logging.info("Live2Diff: video of %s", self.size)
+        identity = self.identity()
+        folder = partial_folder(output_folder / PARTIAL_FOLDER, identity)
+        folder.mkdir(parents=True, exist_ok=True)
+        info = self.reader.info
+        with SegmentWriter(
+            folder,
+            self.encoding,
+            *self.size.size,
+            info.time_base,
+            frame_rate=info.frame_rate,
+            sample_aspect_ratio=info.sample_aspect_ratio,
+        ) as writer:
+            try:
+                self._translate(writer, folder / STATE_FILE, identity, progress)
+            except BaseException:
+                self._keep_partial(writer, folder)
+                raise
+        result = result.with_suffix(container_for(self.source))
+        self._assemble(writer, result)
+        # What cannot be removed now (a virus scanner has it open, say) does no harm.
+        shutil.rmtree(folder, ignore_errors=True)
+        return result
+
+    def _translate(
+        self, writer: SegmentWriter, state: Path, identity: dict[str, Any], progress: Progress
+    ) -> None:
+        width, height = self.size.size
+        translator = self.spec.start_translator()
+        with self.spec.open((height // 8, width // 8), frames=None) as opened:
+            translation = VideoTranslation(
+                self.reader,
+                self.size.apply,
+                translator,
+                opened,
+                writer,
+                self.checkpoint_every,
+                lambda tensors: save_state(state, tensors, identity),
+                progress,
+            )
+            self._resume(translation, state, identity, progress)
+            translation.run()
+
+    def _resume(
+        self,
+        translation: VideoTranslation,
+        state: Path,
+        identity: dict[str, Any],
+        progress: Progress,
+    ) -> None:
+        """Go on from the last checkpoint, if there is one and its frames are there."""
+        session, writer = translation.translator.session, translation.writer
+        if state.is_file():
+            try:
+                translation.load_state_dict(load_state(state, identity))
+            except StateFileError as error:
+                logging.warning("Live2Diff: starting over, %s", error)
+        if writer.keep_until(session.frames_out) != session.frames_out:
+            logging.warning("Live2Diff: starting over, frames of the last run are missing.")
+            writer.keep_until(0)
+            translation.restart()
+        if session.frames_in:
+            logging.info("Live2Diff: going on at frame %d.", session.frames_in)
+            # That may take minutes, so it can be watched and stopped.
+            for reached in range(0, session.frames_in, FRAMES_PER_SKIP):
+                progress.finding(session.frames_in, reached)
+                self.reader.skip(reached)
+            self.reader.skip(session.frames_in)
+
+    def _keep_partial(self, writer: SegmentWriter, folder: Path) -> None:
+        """Leave what is done as one playable file, and log where."""
+        if not writer.segments:
+            return
+        partial = folder / f"partial{container_for(self.source)}"
+        try:
+            self._assemble(writer, partial, complete=False)
+        except (VideoError, OSError) as error:
+            partial = folder
+            logging.warning("Live2Diff: the parts could not be joined: %s", error)
+        logging.warning(
+            "Live2Diff: stopped after %d frames, which are in %s. Queue the same inputs again to "
+            "go on.",
+            writer.frames_safe,
+            partial,
         )
-        self._inside = deque(
-            Shown(Fraction(a, b), Fraction(c, d)) for a, b, c, d in state["inside"].tolist()
+
+    def _assemble(self, writer: SegmentWriter, path: Path, complete: bool = True) -> None:
+        start, duration = self.trim
+        assemble(
+            writer.segments,
+            path,
+            audio_from=self.source,
+            start=start,
+            duration=duration,
+            complete=complete,
         )
 
-    def restart(self) -> None:
-        """Forget what `load_state_dict` took up."""
-        self.translator.reset()
-        self._inside.clear()
 
-    def _translate(self, ahead: Prefetch[Any], encoder: BackgroundCalls) -> None:
-        for frame, image in ahead:
-            self._inside.append(Shown(frame.time, frame.duration))
-            for picture in self.translator.push(frame_tensor(image)):
-                self._encode(picture, encoder)
-            if self.checkpoint_every and (frame.index + 1) % self.checkpoint_every == 0:
-                self._checkpoint(encoder)
-        for picture in self.translator.drain():
-            self._encode(picture, encoder)
-        self.translator.session.warn_of_unreached_prompts()
-
-    def _encode(self, picture: Tensor, encoder: BackgroundCalls) -> None:
-        shown = self._inside.popleft()
-        self.times.frames += 1
-        encoder.submit(lambda: self.sink.write(_to_uint8(picture), shown.time, shown.duration))
-        if self.on_frame is not None:
-            done = self.translator.session.frames_in - len(self._inside)
-            self.on_frame(done, picture)
-
-    def _checkpoint(self, encoder: BackgroundCalls) -> None:
-        """Make sure of the frames first: a state ahead of its segments could not be resumed."""
-        encoder.submit(self.sink.commit)
-        encoder.wait()
-        if self.save is not None:
-            self.save(self.state_dict())
-
-
-def _to_uint8(picture: Tensor) -> Image:
-    """Turn [H, W, 3] in 0..1 into bytes, rounded to the nearest."""
-    return picture.mul(255.0).round().clamp(0, 255).to(torch.uint8).numpy()
+def partial_folder(root: Path, identity: Mapping[str, Any]) -> Path:
+    """Find the folder of a stopped run of this identity, or name that of a new one."""
+    for state in sorted(root.glob(f"*/{STATE_FILE}")):
+        try:
+            if read_identity(state, identity) == normalised(identity):
+                return state.parent
+        except StateFileError:
+            continue  # It is in the way of none but its own run, which says so.
+    return root / json_digest(identity)

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..host.control_hints import FrameImages
+from ..stream.state import State, in_order, join, numbered, part
 from .state_file import read_state, save_state
 from .translator import FrameTranslator
 
+if TYPE_CHECKING:
+    from .opened import OpenStream
+
 _PICTURE = "picture"
-_WAITING = "undelivered/"
-_HINTS = "hints/"
 
 
-class SettingsError(ValueError):
+class OtherStreamError(ValueError):
     """A saved stream that the graph's settings do not fit; the message names those that differ."""
 
 
@@ -46,19 +47,19 @@ class LiveStream:
 
     Attributes:
         name: its key in the registry.
-        settings: what it is made with; JSON values by name.
+        identity: what it is made of, see `StreamSpec.identity`.
         prompt: name of the prompts of the last frame.
-        translator: its state; models are attached only while a prompt runs.
+        translator: its state; models come with every prompt.
         place: device and type that the model last ran in.
         picture: [H, W, 3] the last finished frame, of this stream or the one that it replaced.
         hints: ControlNet images of the frames inside, by frame.
         undelivered: finished frames of a prompt that failed before it could give them out.
-        source: the file it was loaded from, see `file_identity`.
+        source: the file it was loaded from, see `file_version`.
         note: why it started over, for as long as it is warming up.
     """
 
     name: str
-    settings: dict[str, Any]
+    identity: dict[str, Any]
     prompt: str
     translator: FrameTranslator
     place: str = ""
@@ -78,10 +79,10 @@ class LiveStream:
         """Bytes held."""
         return sum(tensor.nbytes for tensor in self.state_dict().values())
 
-    def move(self, place: str) -> None:
-        """Follow the model to another device or type; models must be attached."""
+    def move(self, place: str, device: torch.device) -> None:
+        """Follow the model to another device or type."""
         if self.place not in ("", place):
-            self.translator.load_state_dict(self.translator.state_dict())
+            self.translator.load_state_dict(self.translator.state_dict(), device)
         self.place = place
 
     def follow_prompt(self, prompt: str) -> None:
@@ -91,13 +92,16 @@ class LiveStream:
             self.translator.similar.reset()
         self.prompt = prompt
 
-    def push(self, images: Tensor, hold: bool, finish: bool = False) -> LiveOutput:
+    def push(
+        self, opened: OpenStream, images: Tensor, hold: bool, finish: bool = False
+    ) -> LiveOutput:
         """Push frames and take what is finished.
 
         If anything raises, the frames that went in before stay in, and those that came out are
         given out by the next call.
 
         Args:
+            opened: the stream's models.
             images: [F, H, W, 3] in 0..1.
             hold: what to give while warming up: the last picture of all, or the frames themselves.
             finish: end the stream, and take what is still inside.
@@ -105,43 +109,41 @@ class LiveStream:
         session = self.translator.session
         if not session.ended:
             for image in images:
-                self._finished(self.translator.push(image))
+                self._finished(self.translator.push(opened, image))
         if finish:
-            for picture in self.translator.drain():
+            for picture in self.translator.drain(opened):
                 self._finished([picture])
         pictures, self.undelivered = self.undelivered, []
         if not pictures:
             return LiveOutput(self._placeholder(images, hold), -1, self.warming_up)
         return LiveOutput(torch.stack(pictures), session.frames_out - len(pictures), False)
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self) -> State:
         """Everything that decides how the stream goes on, by name; tensors are not copied."""
-        state = {f"translator/{k}": v for k, v in self.translator.state_dict().items()}
-        state |= {f"{_WAITING}{i}": picture for i, picture in enumerate(self.undelivered)}
-        for frame, images in self.hints.items():
-            state |= {f"{_HINTS}{frame}/{place}": image for place, image in enumerate(images)}
+        hints = {str(frame): numbered(images) for frame, images in self.hints.items()}
+        state = join(
+            translator=self.translator.state_dict(),
+            undelivered=numbered(self.undelivered),
+            hints=join(**hints),
+        )
         return state if self.picture is None else {**state, _PICTURE: self.picture}
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on where `state_dict` was taken; models should be attached."""
-        prefix = "translator/"
-        self.translator.load_state_dict(
-            {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        )
-        waiting = sum(name.startswith(_WAITING) for name in state)
-        self.undelivered = [state[f"{_WAITING}{index}"] for index in range(waiting)]
+    def load_state_dict(
+        self, state: Mapping[str, Tensor], device: torch.device | None = None
+    ) -> None:
+        """Go on where `state_dict` was taken, with models on `device`."""
+        self.translator.load_state_dict(part(state, "translator"), device)
+        self.undelivered = in_order(part(state, "undelivered"))
         self.picture = state.get(_PICTURE)
-        self.hints = {}
-        for name in sorted(name for name in state if name.startswith(_HINTS)):
-            frame = int(name.removeprefix(_HINTS).split("/")[0])
-            images = self.hints.setdefault(frame, [])
-            images.append(state[f"{_HINTS}{frame}/{len(images)}"])
+        hints = part(state, "hints")
+        frames = sorted({int(name.split("/")[0]) for name in hints})
+        self.hints = {frame: in_order(part(hints, str(frame))) for frame in frames}
 
     def save(self, path: Path) -> None:
         """Write the stream to a file."""
-        SavedStream(self.name, self.settings, self.prompt, self.state_dict(), "").save(path)
+        SavedStream(self.name, self.identity, self.prompt, self.state_dict(), "").save(path)
         if self.source.startswith(f"{path}|"):
-            self.source = file_identity(path)
+            self.source = file_version(path)
 
     def _finished(self, pictures: list[Tensor]) -> None:
         if pictures:
@@ -169,13 +171,13 @@ class SavedStream:
 
     Attributes:
         name: its key in the registry.
-        settings, prompt: see `LiveStream`.
+        identity, prompt: see `LiveStream`.
         state: tensors by name, on the CPU.
-        source: the file, see `file_identity`.
+        source: the file, see `file_version`.
     """
 
     name: str
-    settings: dict[str, Any]
+    identity: dict[str, Any]
     prompt: str
     state: dict[str, Tensor]
     source: str
@@ -186,19 +188,19 @@ class SavedStream:
 
         Raises:
             StateFileError: missing, damaged or another kind of file.
-            SettingsError: the state of another node.
+            OtherStreamError: the state of another node.
         """
-        source = file_identity(path)
+        source = file_version(path)
         state, made_with = read_state(path)
         if "stream" not in made_with:
-            raise SettingsError(
+            raise OtherStreamError(
                 f"{path.name} is the checkpoint of a video, not a live stream from 'Save Stream'."
             )
         return cls(name, made_with["stream"], made_with["prompt"], state, source)
 
     def save(self, path: Path) -> None:
         """Write it to a file, whole or not at all."""
-        save_state(path, self.state, {"stream": self.settings, "prompt": self.prompt})
+        save_state(path, self.state, {"stream": self.identity, "prompt": self.prompt})
 
     @property
     def file_name(self) -> str:
@@ -210,32 +212,27 @@ class SavedStream:
         """Bytes held."""
         return sum(tensor.nbytes for tensor in self.state.values())
 
-    def check(self, settings: Mapping[str, Any]) -> None:
+    def check(self, identity: Mapping[str, Any]) -> None:
         """Refuse to go on with other settings.
 
         Raises:
-            SettingsError: names those that differ.
+            OtherStreamError: names those that differ.
         """
-        if differing := settings_differences(self.settings, settings):
-            raise SettingsError(
+        if differing := differences(self.identity, identity):
+            raise OtherStreamError(
                 f"The stream '{self.name}' was loaded from {self.file_name}, which was made with "
                 f"other settings: {differing}. Set them back; or bypass 'Load Stream' and let the "
                 "stream go with 'Reset Stream'."
             )
 
 
-def normalised(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as a file gives them back, so that both compare."""
-    return dict(json.loads(json.dumps(dict(settings), default=str)))
-
-
-def settings_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Name the settings that differ, for people: 'seed 7 -> 8, size 64x64 -> 128x64'."""
     differing = [k for k in {**before, **now} if before.get(k) != now.get(k)]
     return ", ".join(f"{k} {before.get(k, 'none')} -> {now.get(k, 'none')}" for k in differing)
 
 
-def file_identity(path: Path) -> str:
+def file_version(path: Path) -> str:
     """Name a version of a file; empty when there is none."""
     try:
         found = path.stat()

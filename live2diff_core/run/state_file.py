@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,30 +20,20 @@ class StateFileError(ValueError):
     """A state that cannot be taken up; the message says why."""
 
 
-def fingerprint(settings: Mapping[str, Any]) -> str:
-    """Name a set of settings: 16 hex digits that change when any of them does.
-
-    Args:
-        settings: what JSON can hold; order does not matter.
-    """
-    text = json.dumps(settings, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def save_state(path: Path, state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:
+def save_state(path: Path, state: Mapping[str, Tensor], identity: Mapping[str, Any]) -> None:
     """Write a state so that a crash leaves either the old file or the new one, never half.
 
     Args:
         path: the file, in a folder that exists.
         state: tensors by name; they may lie on any device.
-        settings: what the stream was made with; `load_state` refuses another's.
+        identity: what the stream is made of; `load_state` refuses another's.
 
     Raises:
         StateFileError: it cannot be written; what was there before is still there.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     tensors = _on_their_own(tensors)
-    metadata = {"format": FORMAT, "settings": json.dumps(settings, sort_keys=True, default=str)}
+    metadata = {"format": FORMAT, "settings": json.dumps(identity, sort_keys=True, default=str)}
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         save_file(tensors, str(temporary), metadata)
@@ -71,37 +61,81 @@ def _on_their_own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a state and the settings it was made with.
+    """Read a state and the identity of its stream.
 
     Raises:
         StateFileError: missing, damaged, or another kind of file.
     """
-    if not path.is_file():
-        raise StateFileError(f"There is no saved stream {path.name}.")
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise StateFileError(f"{path.name} is damaged and cannot be read ({error}).") from error
-    if metadata.get("format") != FORMAT:
-        raise StateFileError(
-            f"{path.name} is not a saved stream (expected {FORMAT!r}, found "
-            f"{metadata.get('format')!r})."
-        )
-    return tensors, json.loads(metadata["settings"])
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, _identity(file)  # noqa: SIM118
 
 
-def load_state(path: Path, settings: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Read the state of a stream made with `settings`.
+def read_identity(path: Path, now: Mapping[str, Any]) -> dict[str, Any]:
+    """Read whose state a video's file holds, and nothing else of it.
+
+    Args:
+        path: the file.
+        now: identity of the stream that asks; what earlier versions did not write is its own.
 
     Raises:
-        StateFileError: from `read_state`, or made with other settings; names those that differ.
+        StateFileError: as `read_state`.
+    """
+    with _opened(path) as file:
+        return upgraded(_identity(file), now)
+
+
+def load_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Read the state of a video's stream.
+
+    Raises:
+        StateFileError: from `read_state`, or it is another stream's; names what differs.
     """
     tensors, saved = read_state(path)
-    now = json.loads(json.dumps(settings, sort_keys=True, default=str))
+    saved, now = upgraded(saved, identity), normalised(identity)
     differing = sorted(k for k in {*saved, *now} if saved.get(k) != now.get(k))
     if differing:
         changes = ", ".join(f"{k} {saved.get(k)!r} -> {now.get(k)!r}" for k in differing)
         raise StateFileError(f"{path.name} belongs to a stream with other settings: {changes}.")
     return tensors
+
+
+def normalised(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Give an identity as a file gives it back, so that both compare."""
+    return dict(json.loads(json.dumps(dict(identity), default=str)))
+
+
+def upgraded(saved: dict[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the identity of a video that version 0.1.0 saved under today's titles."""
+    if "shared noise" not in saved:
+        return saved
+    old = dict(saved)
+    shared, depth, rule = (old.pop(k) for k in ("shared noise", "depth model", "frame filter"))
+    return {
+        **old,
+        "timesteps": " ".join(f"{step:g}" for step in old["timesteps"]),
+        "noise levels": " ".join(f"{sigma:.4g}" for sigma in old["sigmas"]),
+        "noise": "same for all frames" if shared else "fresh per frame",
+        "few-step model": now.get("few-step model"),
+        "depth": "no" if depth == "none" else f"yes {depth}",
+        "skipped frames": rule.replace("FilterSettings", "SkipRule"),
+    }
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    if not path.is_file():
+        raise StateFileError(f"There is no saved stream {path.name}.")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise StateFileError(f"{path.name} is damaged and cannot be read ({error}).") from error
+
+
+def _identity(file: Any) -> dict[str, Any]:
+    metadata = file.metadata() or {}
+    if metadata.get("format") != FORMAT:
+        raise StateFileError(
+            f"this is not a saved stream (expected {FORMAT!r}, found {metadata.get('format')!r})."
+        )
+    return dict(json.loads(metadata["settings"]))

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from .prompt_timeline import PromptTimeline
+
 
 class FeatureSizeError(ValueError):
     """Something resizes the UNet's features while a stream runs."""
@@ -71,6 +73,15 @@ class DenoiseModel(Protocol):
 
     def negative(self, x: Tensor, plan: CallPlan) -> Tensor:
         """Predict x0 for the negative prompt; asked for by the guidance `initialize` only."""
+        ...
+
+    def encode_depth(self, depth: Tensor) -> Tensor:
+        """Map depth latents [F, C, h, w] to features [F, C0, h, w] for the UNet's first layer."""
+        ...
+
+    @property
+    def timelines(self) -> Sequence[PromptTimeline]:
+        """When the prompts change; where one says so, the memory starts over."""
         ...
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .call_plan import TemporalMemory
+from .state import join, part
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,7 @@ class MemorySet:
 
     def state_dict(self) -> dict[str, Tensor]:
         """What all remember: `memory/name`."""
-        return {
-            f"{name}/{key}": tensor
-            for name, memory in self._memories.items()
-            for key, tensor in memory.state_dict().items()
-        }
+        return join(**{name: memory.state_dict() for name, memory in self._memories.items()})
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take up what `state_dict` gave.
@@ -81,17 +78,14 @@ class MemorySet:
         Raises:
             ValueError: the saved stream has other memories, or one of other settings.
         """
-        parts: dict[str, dict[str, Tensor]] = {}
-        for key, tensor in state.items():
-            name, rest = key.split("/", 1)
-            parts.setdefault(name, {})[rest] = tensor
-        if parts.keys() != self._memories.keys():
+        saved = {key.split("/", 1)[0] for key in state}
+        if saved != self._memories.keys():
             raise ValueError(
-                f"the saved stream remembers by {' and '.join(sorted(parts))}, this MODEL by "
+                f"the saved stream remembers by {' and '.join(sorted(saved))}, this MODEL by "
                 f"{' and '.join(sorted(self._memories))}."
             )
         for name, memory in self._memories.items():
-            memory.load_state_dict(parts[name])
+            memory.load_state_dict(part(state, name))
 
     @property
     def nbytes(self) -> int:

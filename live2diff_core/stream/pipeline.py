@@ -62,7 +62,6 @@ class PipelinedDenoiser:
     def __init__(
         self,
         schedule: ConsistencySchedule,
-        model: DenoiseModel,
         noise: NoiseFn,
         memory: TemporalMemory | None = None,
         guidance: Guidance | None = None,
@@ -71,13 +70,11 @@ class PipelinedDenoiser:
 
         Args:
             schedule: the T noise levels.
-            model: predicts x0 of every row.
             noise: (frame, step, shape) to noise.
             memory: temporal memory; None denoises every frame by itself.
             guidance: None without; `full` guidance is the model's own.
         """
         self.schedule = schedule
-        self.model = model
         self.noise = noise
         self.memory = memory
         self.guidance = guidance or Guidance()
@@ -92,7 +89,7 @@ class PipelinedDenoiser:
         residual = noise if self.guidance.virtual else None
         return FrameInFlight(frame, memory_index, 0, latent, depth, residual)
 
-    def denoise_group(self, group: Sequence[FrameInFlight]) -> Tensor:
+    def denoise_group(self, model: DenoiseModel, group: Sequence[FrameInFlight]) -> Tensor:
         """Take the frames of one group through all steps together (the warm-up stage).
 
         Returns:
@@ -101,10 +98,10 @@ class PipelinedDenoiser:
         frames = list(group)
         with self._committed():
             for _ in range(len(self.schedule)):
-                frames = self._call([frames])
+                frames = self._call(model, [frames])
         return torch.stack([frame.latent for frame in frames])
 
-    def advance(self, entering: FrameInFlight | None) -> Tensor | None:
+    def advance(self, model: DenoiseModel, entering: FrameInFlight | None) -> Tensor | None:
         """Take every frame in flight one step further, with a new one in row 0 if there is one.
 
         Returns:
@@ -112,7 +109,7 @@ class PipelinedDenoiser:
         """
         rows = ([entering] if entering else []) + self.in_flight
         with self._committed():
-            moved = self._call([[row] for row in rows])
+            moved = self._call(model, [[row] for row in rows])
         done = moved.pop() if moved[-1].step == len(self.schedule) else None
         self.in_flight = moved
         return done.latent if done else None
@@ -133,14 +130,16 @@ class PipelinedDenoiser:
         if self.memory is not None:
             self.memory.commit()
 
-    def _call(self, groups: list[list[FrameInFlight]]) -> list[FrameInFlight]:
+    def _call(
+        self, model: DenoiseModel, groups: list[list[FrameInFlight]]
+    ) -> list[FrameInFlight]:
         """Run the model once, group r at the r-th of consecutive steps; return all, moved on."""
         rows = [frame for group in groups for frame in group]
         x = torch.stack([row.latent for row in rows])
         plan = self._plan(groups, rows, x.device)
-        denoised = self.model(x, plan)
+        denoised = model(x, plan)
         if self.guidance.active is GuidanceMode.INITIALIZE:
-            rows = self._with_real_negative(rows, x, plan)
+            rows = self._with_real_negative(model, rows, x, plan)
         return [self._next(row, x0) for row, x0 in zip(rows, denoised, strict=True)]
 
     def _plan(
@@ -157,13 +156,13 @@ class PipelinedDenoiser:
         )
 
     def _with_real_negative(
-        self, rows: list[FrameInFlight], x: Tensor, plan: CallPlan
+        self, model: DenoiseModel, rows: list[FrameInFlight], x: Tensor, plan: CallPlan
     ) -> list[FrameInFlight]:
         """Replace the residual noise of frames at their first step by the negative prediction."""
         (first, part), *_ = plan.by_step()
         if part.rows[0].step != 0:
             return rows
-        negatives = self.model.negative(x[first], part)
+        negatives = model.negative(x[first], part)
         return [
             replace(row, residual=residual_of(row.latent, negative, self.schedule, 0))
             for row, negative in zip(rows[first], negatives, strict=True)

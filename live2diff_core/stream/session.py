@@ -3,67 +3,51 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import count, takewhile
 
 import torch
 from torch import Tensor
 
-from .call_plan import CallPlan, DenoiseModel, TemporalMemory
+from .call_plan import DenoiseModel, TemporalMemory
 from .guidance import Guidance
 from .output_queue import OutputQueue
 from .pipeline import FrameInFlight, NoiseFn, PipelinedDenoiser
-from .prompt_timeline import PromptTimeline
 from .schedule import ConsistencySchedule
-
-
-class NoModel:
-    """Stands where a model will be attached."""
-
-    def __call__(self, x: Tensor, plan: CallPlan) -> Tensor:
-        """Refuse."""
-        raise RuntimeError("this stream has no model now; attach one before feeding it.")
-
-    negative = __call__
+from .state import join, part
 
 
 class StreamSession:
     """Translates a stream of latents, frame by frame, in constant memory.
 
     Frames come out in order, as many as went in: the output lags by the warm-up and by T-1 frames,
-    and `flush` brings out the rest. How the stream is cut into calls changes nothing.
+    and `drain` yields the rest. How the stream is cut into calls changes nothing.
+
+    A session is state alone: the opened model comes with every call, so that a live stream can
+    outlast many openings of it.
 
     Attributes:
         frames_in: how many frames have entered so far.
-        ended: whether the stream has been flushed.
-        timelines: when prompts change; where one says so, the memory starts over.
+        ended: whether the stream has been drained.
     """
 
     def __init__(
         self,
         schedule: ConsistencySchedule,
-        model: DenoiseModel,
         noise: NoiseFn,
         memory: TemporalMemory | None = None,
-        depth_encoder: Callable[[Tensor], Tensor] | None = None,
         guidance: Guidance | None = None,
-        timelines: Sequence[PromptTimeline] = (),
     ) -> None:
-        """Open a stream.
+        """Start a stream.
 
         Args:
             schedule: the T noise levels.
-            model: predicts x0 of every row of a call.
             noise: (frame, step, shape) to noise; see `FrameNoise`.
             memory: temporal memory, owned by this session; None denoises each frame by itself.
-            depth_encoder: [1, C, h, w] depth latent to [1, C0, h, w] feature, run once per frame.
             guidance: None without; `full` guidance is the model's own.
-            timelines: see the attribute.
         """
-        self.pipeline = PipelinedDenoiser(schedule, model, noise, memory, guidance)
+        self.pipeline = PipelinedDenoiser(schedule, noise, memory, guidance)
         self.memory = memory
-        self.depth_encoder = depth_encoder
-        self.timelines = tuple(timelines)
         self.reset()
 
     def reset(self) -> None:
@@ -84,12 +68,15 @@ class StreamSession:
         """How many frames have left so far."""
         return self._output.frames_out
 
-    def push(self, latent: Tensor, depth: Tensor | None = None) -> list[Tensor]:
+    def push(
+        self, model: DenoiseModel, latent: Tensor, depth: Tensor | None = None
+    ) -> list[Tensor]:
         """Feed one frame and take what is finished.
 
         If the model raises (an interrupt, say), the stream is as it was before: push again.
 
         Args:
+            model: predicts x0 of every row of a call.
             latent: [C, h, w] clean, scaled latent of the next frame.
             depth: [C, h, w] latent of its depth image; None streams without depth.
 
@@ -99,16 +86,15 @@ class StreamSession:
         Raises:
             ValueError: another size than the frames before, depth that cannot be used, or depth
                 with some frames and not with others.
-            RuntimeError: the stream has been flushed.
+            RuntimeError: the stream has been drained.
         """
         self._check(latent, depth)
-        if any(timeline.restarts(self.frames_in) for timeline in self.timelines):
-            self._start_over()
-        feature = None
-        if depth is not None and self.depth_encoder is not None:
-            feature = self.depth_encoder(depth.unsqueeze(0)).squeeze(0)
+        if any(timeline.restarts(self.frames_in) for timeline in model.timelines):
+            self._start_over(model)
+        # Once per frame: it does not depend on the denoising step.
+        feature = None if depth is None else model.encode_depth(depth.unsqueeze(0)).squeeze(0)
         entering = self.pipeline.enter(self.frames_in, self._shown, latent.float(), feature)
-        finished = self._advance(entering)
+        finished = self._advance(model, entering)
         self._shape = latent.shape
         self._with_depth = depth is not None
         self._shown += 1
@@ -117,18 +103,17 @@ class StreamSession:
         self._output.leave(finished)
         return self._output.take()
 
-    @property
-    def can_repeat(self) -> bool:
+    def can_repeat(self, model: DenoiseModel) -> bool:
         """Whether the next frame may be a repeat.
 
         Not the first one, none of a group that is denoised together (the warm-up), none with
         another prompt than the one before.
         """
         alone = self.memory is None or len(self.memory.group(self._shown)) == 1
-        changes = any(timeline.changes_at(self.frames_in) for timeline in self.timelines)
+        changes = any(timeline.changes_at(self.frames_in) for timeline in model.timelines)
         return self._shown > 0 and alone and not changes and not self.ended
 
-    def repeat(self) -> list[Tensor]:
+    def repeat(self, model: DenoiseModel) -> list[Tensor]:
         """Count a frame that looks like the one before it: it gets the same x0, without the model.
 
         Returns:
@@ -137,24 +122,24 @@ class StreamSession:
         Raises:
             RuntimeError: not now, see `can_repeat`.
         """
-        if not self.can_repeat:
+        if not self.can_repeat(model):
             raise RuntimeError(f"frame {self.frames_in} cannot repeat the one before it.")
         self.frames_in += 1
         self._output.repeat()
         return self._output.take()
 
-    def drain(self) -> Iterator[Tensor]:
+    def drain(self, model: DenoiseModel) -> Iterator[Tensor]:
         """End the stream and yield x0 of the frames still inside, [C, h, w] each, in order."""
         self.ended = True
         while self._output or self._inside():
             if self._output:
                 yield self._output.take_one()
             else:
-                self._finish_some()
+                self._finish_some(model)
 
-    def warn_of_unreached_prompts(self) -> None:
+    def warn_of_unreached_prompts(self, model: DenoiseModel) -> None:
         """Log where the stream, now at its end, was too short for a Prompt Schedule."""
-        for timeline in self.timelines:
+        for timeline in model.timelines:
             for start in timeline.unreached(self.frames_in):
                 logging.warning(
                     "Live2Diff: the prompt that starts at frame %d was never shown: there are "
@@ -164,23 +149,23 @@ class StreamSession:
                     self.frames_in - 1,
                 )
 
-    def _advance(self, entering: FrameInFlight) -> list[Tensor]:
+    def _advance(self, model: DenoiseModel, entering: FrameInFlight) -> list[Tensor]:
         """Let a frame in, and run the model if that is due; x0 of the frames that finished."""
         group = self.memory.group(entering.memory_index) if self.memory else range(1)
         if len(group) == 1:
-            done = self.pipeline.advance(entering)
+            done = self.pipeline.advance(model, entering)
             return [] if done is None else [done]
         if entering.memory_index < group[-1]:
             self._waiting = [*self._waiting, entering]
             return []
-        finished = list(self.pipeline.denoise_group([*self._waiting, entering]))
+        finished = list(self.pipeline.denoise_group(model, [*self._waiting, entering]))
         self._waiting = []
         return finished
 
-    def _start_over(self) -> None:
+    def _start_over(self, model: DenoiseModel) -> None:
         """Finish the frames inside with what is remembered, then forget it."""
         while self._inside():
-            self._finish_some()
+            self._finish_some(model)
         if self.memory is not None:
             self.memory.reset()
         self._shown = 0
@@ -188,46 +173,15 @@ class StreamSession:
     def _inside(self) -> bool:
         return bool(self._waiting or self.pipeline.in_flight)
 
-    def _finish_some(self) -> None:
+    def _finish_some(self, model: DenoiseModel) -> None:
         """Run the model once for the frames inside, or for a group that is cut short."""
         if self._waiting:
-            finished = list(self.pipeline.denoise_group(self._waiting))
+            finished = list(self.pipeline.denoise_group(model, self._waiting))
             self._waiting = []
         else:
-            done = self.pipeline.advance(None)
+            done = self.pipeline.advance(model, None)
             finished = [] if done is None else [done]
         self._output.leave(finished)
-
-    def push_all(self, latents: Tensor, depth: Tensor | None = None) -> Tensor:
-        """Push F latents [F, C, h, w] and stack what is finished: [F', C, h, w].
-
-        If the model raises, what finished in this call is lost; `push` gives it out frame by frame.
-        """
-        if depth is not None and len(depth) != len(latents):
-            raise ValueError(f"{len(latents)} frames came with {len(depth)} depth images.")
-        finished = []
-        for index, latent in enumerate(latents):
-            finished += self.push(latent, None if depth is None else depth[index])
-        return self._stack(finished)
-
-    def flush(self) -> Tensor:
-        """End the stream and stack the frames still inside: [F', C, h, w].
-
-        If the model raises, what finished in this call is lost; `drain` gives it out one by one,
-        and may be called again.
-        """
-        return self._stack(list(self.drain()))
-
-    def attach(
-        self,
-        model: DenoiseModel,
-        depth_encoder: Callable[[Tensor], Tensor] | None,
-        timelines: Sequence[PromptTimeline] = (),
-    ) -> None:
-        """Go on with another opening of the same model, as live streams do for every prompt."""
-        self.pipeline.model = model
-        self.depth_encoder = depth_encoder
-        self.timelines = tuple(timelines)
 
     @property
     def frames_inside(self) -> list[int]:
@@ -238,14 +192,14 @@ class StreamSession:
         """Everything that decides how the stream goes on, by name; tensors are not copied."""
         counters = [self.frames_in, self._shown, int(self.ended)]
         state = {"counters": torch.tensor(counters), "timesteps": self._timesteps()}
-        state |= {f"output/{k}": v for k, v in self._output.state_dict().items()}
+        state |= join(output=self._output.state_dict())
         if self._shape is not None:
             state["shape"] = torch.tensor([*self._shape, int(bool(self._with_depth))])
         for place, frames in (("waiting", self._waiting), ("flight", self.pipeline.in_flight)):
             for index, frame in enumerate(frames):
                 state |= {f"{place}.{index}.{k}": v for k, v in frame.state_dict().items()}
         if self.memory is not None:
-            state |= {f"memory/{k}": v for k, v in self.memory.state_dict().items()}
+            state |= join(memory=self.memory.state_dict())
         return state
 
     def load_state_dict(
@@ -267,7 +221,7 @@ class StreamSession:
                 f"the saved stream has {len(saved)} denoising steps, at timesteps {saved}; this "
                 f"one has {len(own)}, at {own}."
             )
-        memory = _part(state, "memory/")
+        memory = part(state, "memory")
         if bool(memory) != (self.memory is not None):
             some, none = ("saved stream", "MODEL") if memory else ("MODEL", "saved stream")
             raise ValueError(f"the {some} has a temporal memory, the {none} has none.")
@@ -276,7 +230,7 @@ class StreamSession:
             self.memory.load_state_dict(memory)
         self.frames_in, self._shown, ended = state["counters"].tolist()
         self.ended = bool(ended)
-        self._output = OutputQueue.from_state_dict(_part(state, "output/"), device)
+        self._output = OutputQueue.from_state_dict(part(state, "output"), device)
         if "shape" in state:
             *shape, with_depth = state["shape"].tolist()
             self._shape, self._with_depth = torch.Size(shape), bool(with_depth)
@@ -298,8 +252,6 @@ class StreamSession:
             )
         if self._with_depth not in (None, depth is not None):
             raise ValueError("depth must come with every frame of a stream or with none.")
-        if depth is not None and self.depth_encoder is None:
-            raise ValueError("depth came, but this stream has no depth encoder.")
         if depth is not None and depth.shape != latent.shape:
             raise ValueError(
                 f"frame latent is {tuple(latent.shape)} but its depth latent is "
@@ -309,13 +261,6 @@ class StreamSession:
     def _timesteps(self) -> Tensor:
         return torch.tensor(self.pipeline.schedule.timesteps, dtype=torch.float64)
 
-    def _stack(self, frames: list[Tensor]) -> Tensor:
-        return torch.stack(frames) if frames else torch.empty(0, *(self._shape or (0, 0, 0)))
-
-
-def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-
 
 def _frames(
     state: Mapping[str, Tensor], place: str, device: torch.device | None
@@ -323,6 +268,8 @@ def _frames(
     """Read the frames that were saved as `place`.0, `place`.1 and so on."""
     indices = takewhile(lambda index: f"{place}.{index}.where" in state, count())
     return [
-        FrameInFlight.from_state_dict(_part(state, f"{place}.{index}."), device)
-        for index in indices
+        FrameInFlight.from_state_dict(
+            {k.removeprefix(at): v for k, v in state.items() if k.startswith(at)}, device
+        )
+        for at in (f"{place}.{index}." for index in indices)
     ]

@@ -43,14 +43,14 @@ class SimilarFrameFilter:
     changes add up until they count.
     """
 
-    def __init__(self, seed: int, settings: SkipRule | None = None) -> None:
+    def __init__(self, seed: int, rule: SkipRule | None = None) -> None:
         """Start a stream.
 
         Args:
             seed: the stream's.
-            settings: which frames are skipped; None skips none.
+            rule: which frames are skipped; None skips none.
         """
-        self.settings = settings
+        self.rule = rule
         self._seed = seed
         self.reset()
 
@@ -64,13 +64,13 @@ class SimilarFrameFilter:
 
         Args:
             frame: index in the stream.
-            picture: of any one shape: pixels, or a latent.
+            picture: of any one shape: pixels, uint8, or a latent.
         """
-        if self.settings is None or self._last is None:
+        if self.rule is None or self._last is None:
             return False
-        if self._skipped >= self.settings.most_skipped:
+        if self._skipped >= self.rule.most_skipped:
             return False
-        threshold = self.settings.threshold
+        threshold = self.rule.threshold
         if threshold == 1:
             return False
         chance = 1 - (1 - _similarity(self._last, picture)) / (1 - threshold)
@@ -82,7 +82,7 @@ class SimilarFrameFilter:
 
     def translated(self, picture: Tensor) -> None:
         """Remember a frame that was not skipped."""
-        self._last, self._skipped = picture if self.settings else None, 0
+        self._last, self._skipped = picture if self.rule else None, 0
 
     def state_dict(self) -> dict[str, Tensor]:
         """What is remembered; not copied."""
@@ -101,8 +101,15 @@ def _similarity(one: Tensor, other: Tensor) -> float:
     torch's own is off by 2e-4 on a large picture, which is more than a high threshold leaves;
     `sum` adds in pairs.
     """
-    a, b = one.to(other).float(), other.float()
+    a, b = _centred(one).to(other.device), _centred(other)
     mixed, first, second = ((x * y).sum().item() for x, y in ((a, b), (a, a), (b, b)))
     if not first and not second:
         return 1.0
     return mixed / max((first * second) ** 0.5, 1e-30)
+
+
+def _centred(picture: Tensor) -> Tensor:
+    """Pixels in -1..1, as the VAE takes them: in 0..255 all pictures point in one direction."""
+    if picture.dtype == torch.uint8:
+        return picture.float() / 127.5 - 1.0
+    return picture.float()

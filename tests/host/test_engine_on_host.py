@@ -110,7 +110,7 @@ def test_rows_only_share_a_batch(sd15, motion):
             calls.append(len(plan.rows))
             return torch.cat([host(x[rows], part) for rows, part in plan.by_step()])
 
-        stream.session.pipeline.model = one_by_one
+        stream.session.model = one_by_one
         assert relative_error(stream.run(latents), whole) < LIMIT
     assert max(calls[3:]) == 3
 

@@ -220,7 +220,7 @@ def test_the_memory_estimate_is_twice_what_is_held(sd15, steps, cfg, kind):
             most = max(most, session.nbytes)
             return out
 
-        session.pipeline.model = note
+        session.model = note
         session.push_all(frames(6, size))
         assert session.nbytes * 2 == host.memory_bytes == most
         held = session.nbytes

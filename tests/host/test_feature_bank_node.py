@@ -92,7 +92,7 @@ def test_other_models_are_refused(sd15, kind):
 
 
 def test_every_setting_makes_another_fingerprint(sd15):
-    fingerprint = core("host.model_fingerprint").fingerprint_model
+    fingerprint = core("host.identity").model_identity
     changes = [
         {},
         {"bank": "queue"},

@@ -131,7 +131,7 @@ def test_every_row_is_shown_its_own_frame(model, cfg):
             asked.append([row.frame + 1 for row in plan.rows] * (1 if cfg == 1 else 2))
             return host(x, plan)
 
-        stream.session.pipeline.model = note
+        stream.session.model = note
         stream.run(frames(COUNT))
     assert control.control_model.seen == asked
     assert [6, 5, 4] == asked[-3][:3]

@@ -223,7 +223,7 @@ def test_streams_stopped_and_resumed_around_each_other(sd15, motion):
                 if start == 0:
                     sessions.append(stream.session)
                 session = sessions[which]
-                session.pipeline.model = stream.host
+                session.model = stream.host
                 found[which].append(session.push_all(clip[start : start + 2]))
                 if start == 4:
                     found[which].append(session.flush())

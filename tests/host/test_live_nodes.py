@@ -279,7 +279,7 @@ def lora(model, seed=0, strength=1.0):
 
 
 def test_loras_are_told_apart_by_content_and_strength(model):
-    fingerprint = core("host.model_fingerprint").fingerprint_model
+    fingerprint = core("host.identity").model_identity
     plain = fingerprint(model)
     same = [fingerprint(each) for each in (model.clone(), lora(model), lora(model))]
     assert same[0] == plain and same[1] == same[2] != plain
@@ -290,7 +290,7 @@ def test_loras_are_told_apart_by_content_and_strength(model):
 
 def test_a_patched_model_in_memory_has_the_weights_it_had(golden, golden_folder, motion):
     """The host writes LoRAs into the weights when it loads a model."""
-    fingerprint = core("host.model_fingerprint").fingerprint_model
+    fingerprint = core("host.identity").model_identity
     models = [golden[0].build_sd15(golden_folder / "unet.safetensors") for _ in range(2)]
     loaded = lora(models[0])
     comfy.model_management.load_models_gpu([loaded])
@@ -299,12 +299,12 @@ def test_a_patched_model_in_memory_has_the_weights_it_had(golden, golden_folder,
 
 
 def test_recognising_costs_little(model, benchmark_seconds):
-    fingerprint = core("host.model_fingerprint")
+    fingerprint = core("host.identity").model_identity
     changed = lora(model)
-    fingerprint.fingerprint_model(changed)
+    fingerprint(changed)
     conds = [[torch.zeros(1, 77, 768), {}]]
-    assert benchmark_seconds(lambda: fingerprint.fingerprint_model(changed)) < 2e-3
-    name_prompt = core("host.conditioning_fingerprint").fingerprint_prompt
+    assert benchmark_seconds(lambda: fingerprint(changed)) < 2e-3
+    name_prompt = core("host.identity").prompt_identity
     assert benchmark_seconds(lambda: name_prompt(conds)) < 2e-3
 
 

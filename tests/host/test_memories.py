@@ -180,7 +180,7 @@ def test_it_is_counted_and_told_what_it_needs(sd15, motion, names):
         session.reset()
         assert session.nbytes == 0
     assert applied[NAME].started == [({"positive": 3, "negative": 3}, 11)]
-    assert core("host.model_fingerprint").fingerprint_model(model)["average"] == "1/2"
+    assert core("host.identity").model_identity(model)["average"] == "1/2"
 
 
 def test_a_bank_sees_the_same_frames_whatever_groups_are_denoised(sd15):
@@ -206,7 +206,7 @@ def test_a_bank_sees_the_same_frames_whatever_groups_are_denoised(sd15):
             rows.append([row.frame for row in plan.rows])
             return host(x, plan)
 
-        stream.session.pipeline.model = note
+        stream.session.model = note
         found = stream.run(frames(7))
     assert rows == 3 * [[0, 1, 2]] + 3 * [[3, 4, 5]] + 3 * [[6]]
     assert relative_error(found, alone) < ROUNDING

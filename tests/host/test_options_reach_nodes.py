@@ -3,6 +3,7 @@
 import folder_paths
 import pytest
 import torch
+from fed_session import FedSession
 from host_stream import core, node, patched, prompt
 from live_stream_inputs import TinyVAE, pictures, sampled, step, stream
 from stream_video import block_clip, translated
@@ -51,12 +52,12 @@ def by_the_engine(images, model, choice):
     levels = core("host.sd15").host_schedule(model, 4, DENOISE, None, rule)
     vae = core("host.vae").FrameVAE(TinyVAE())
     size = (images.shape[1] // 8, images.shape[2] // 8)
-    host = core("host.model").HostModel(
-        model, prompt(), prompt(1), guidance, levels, size, len(images)
+    spec = core("run.spec").StreamSpec(
+        model, prompt(), prompt(1), levels, guidance, 3, shared_noise=noise == SAME
     )
-    session = core("run.start").start_session(model, levels, 3, guidance, noise == SAME)
+    host = spec.open(size, len(images)).denoiser
     with host:
-        session.attach(host, None)
+        session = FedSession(spec.start(), host)
         latents = torch.cat([host.from_latent(vae.encode(image[None])) for image in images])
         finished = torch.cat([session.push_all(latents), session.flush()])
         return torch.cat([vae.decode(host.to_latent(x0)[None]) for x0 in finished])

@@ -79,7 +79,7 @@ def test_every_row_is_at_the_prompt_of_its_frame(shown, model, start, blend, cfg
             asked.append([row.frame for row in plan.rows])
             return opened.host(x, plan)
 
-        opened.session.pipeline.model = note
+        opened.session.model = note
         opened.run(frames(COUNT))
     assert len(shown) == len(asked) and [5, 4, 3] in asked
     for rows, numbers in zip(shown, asked, strict=True):
@@ -182,7 +182,7 @@ def test_one_frame_a_run_equals_the_stream_sampler(model, streams, memory):
 
 
 def test_a_stream_is_told_apart_by_its_schedule(streams):
-    name = core("host.conditioning_fingerprint").fingerprint_prompt
+    name = core("host.identity").prompt_identity
     plain, usual = prompt(0), follow(prompt(0), prompt(5), 4)
     assert name(usual) == name(follow(prompt(0), prompt(5), 4))
     others = [

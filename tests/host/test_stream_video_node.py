@@ -9,7 +9,7 @@ import pytest
 import torch
 from clips import make_clip, sound_of
 from host_bank import banked
-from host_stream import core, node, patched, prompt
+from host_stream import PACK, core, node, patched, prompt
 from safetensors import SafetensorError
 from stream_video import (
     Calls,
@@ -163,7 +163,7 @@ def test_a_full_disk_at_a_checkpoint_says_so_and_is_gone_on_from(
 
 def test_going_on_is_shown_and_can_be_stopped(calls, sd15, folders, monkeypatch):
     """Frames before the place are decoded again, which may take minutes."""
-    clip, job = block_clip(folders, range(12)), import_module("comfyui_live2diff.nodes.video_job")
+    clip, progress = block_clip(folders, range(12)), import_module(f"{PACK}.nodes.progress")
     whole = translated(clip, sd15)
     with calls.stopping_at(11), pytest.raises(StoppedError):
         translate_video(clip, sd15)
@@ -174,9 +174,9 @@ def test_going_on_is_shown_and_can_be_stopped(calls, sd15, folders, monkeypatch)
         if len(shown) == 2:
             comfy.model_management.interrupt_current_processing()
 
-    monkeypatch.setattr(job, "FRAMES_PER_SKIP", 2)
+    monkeypatch.setattr(core("run.file"), "FRAMES_PER_SKIP", 2)
     with monkeypatch.context() as patch:
-        patch.setattr(job, "show_text", stop_at_second)
+        patch.setattr(progress, "show_text", stop_at_second)
         with pytest.raises(comfy.model_management.InterruptProcessingException):
             translate_video(clip, sd15)
     assert shown == [f"Going on at frame 9: finding it, {read} read" for read in (0, 2)]

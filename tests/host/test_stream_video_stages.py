@@ -1,7 +1,6 @@
 """Stream Video at work: models loaded once, and decoding, model and encoding side by side."""
 
 import threading
-from importlib import import_module
 
 import comfy.model_management
 import folder_paths
@@ -87,8 +86,7 @@ def stages(sd15, monkeypatch):
 
         return call
 
-    job = import_module("comfyui_live2diff.nodes.video_job")
-    plan, writer = core("video.frame_size").FrameSizePlan, job.SegmentWriter
+    plan, writer = core("video.frame_size").FrameSizePlan, core("video.writer").SegmentWriter
     monkeypatch.setattr(plan, "apply", counted("decode", plan.apply))
     monkeypatch.setattr(writer, "write", counted("encode", writer.write))
     Calls(sd15).then = counted("model", lambda number: None)
@@ -103,7 +101,7 @@ def test_three_frames_are_at_work_at_one_time(sd15, folders, stages):
     def meet(at):
         def wait(number):
             if number == at:
-                threads.add(threading.current_thread().name)
+                threads.add(threading.current_thread().name.removesuffix("_0"))
                 meeting.wait()
 
         return wait

@@ -1,7 +1,5 @@
 """What Stream Video resumes by: every input that decides the result has a part in its name."""
 
-from importlib import import_module
-
 import pytest
 import torch
 from host_stream import core, node, prompt, random
@@ -9,17 +7,25 @@ from live_stream_inputs import TinyVAE
 from tiny_control import TinyControl, controlled, numbered
 
 
-def run_settings(inputs):
-    return import_module("comfyui_live2diff.nodes.video_identity").run_settings(inputs)
+class Reader:
+    """What a run names of an opened video."""
+
+    class info:  # noqa: N801
+        time_base = "1/24"
+
+
+def run_settings(run):
+    """All that a run is recognised by."""
+    return run.identity()
 
 
 @pytest.fixture
-def inputs(sd15):
-    """Make VideoInputs: the usual ones, with some changed."""
-    job = import_module("comfyui_live2diff.nodes.video_job")
-    encoder = core("video.writer").Encoding
+def inputs(sd15, tmp_path):
+    """Make a VideoRun: the usual one, with some inputs changed."""
+    clip = tmp_path / "clip"
+    clip.write_bytes(b"frames")
 
-    def make(**changes):
+    def make(checkpoint_every=5, **changes):
         model = changes.get("model", sd15)
         usual = {
             "model": model,
@@ -31,12 +37,23 @@ def inputs(sd15):
             "seed": 3,
             "guidance": guidance(),
             "shared_noise": False,
-            "frame_filter": None,
-            "size": ("keep", 64, 64),
-            "encoder": encoder("lossless", 18),
-            "checkpoint_every": 5,
+            "skip_rule": None,
         }
-        return job.VideoInputs(**{**usual, **changes})
+        values = {**usual, **changes}
+        depth = values.pop("depth_model")
+        spec = core("run.spec").StreamSpec(**values)
+        # A plain MODEL reads no depth, but it is named all the same.
+        object.__setattr__(spec, "depth_model", depth)
+        return core("run.file").VideoRun(
+            spec,
+            Reader(),
+            str(clip),
+            (0.0, 0.0),
+            "64x64",
+            core("video.writer").Encoding("lossless", 18),
+            checkpoint_every,
+            "unknown",
+        )
 
     return make
 
@@ -194,9 +211,9 @@ SETTINGS = {
     "depth": lambda model: {"depth_model": Depth()},
     "depth weights": lambda model: {"depth_model": Depth(2.0)},
     "VAE": lambda model: {"vae": vae(2.0)},
-    "filter": lambda model: {"frame_filter": skip()},
-    "filter's threshold": lambda model: {"frame_filter": skip(0.95)},
-    "filter's most": lambda model: {"frame_filter": skip(0.9, 9)},
+    "filter": lambda model: {"skip_rule": skip()},
+    "filter's threshold": lambda model: {"skip_rule": skip(0.95)},
+    "filter's most": lambda model: {"skip_rule": skip(0.9, 9)},
     "checkpoint_every": lambda model: {"checkpoint_every": 6},
 }
 

@@ -36,7 +36,7 @@ def core_patch(module, name, *settings):
 
 def unlike(models):
     """Names of models that another one shares its fingerprint with."""
-    fingerprint = core("host.model_fingerprint").fingerprint_model
+    fingerprint = core("host.identity").model_identity
     named = {what: fingerprint(model) for what, model in models.items()}
     return {what for what in named if [*named.values()].count(named[what]) > 1}
 
@@ -68,7 +68,7 @@ def test_every_setting_of_a_model_counts(sd15, motion):
 
 def test_what_makes_no_difference_does_not_count(sd15):
     """A merging bank has no queue, and levels are a set."""
-    fingerprint = core("host.model_fingerprint").fingerprint_model
+    fingerprint = core("host.identity").model_identity
     pairs = [
         (banked(sd15), banked(sd15, queue_frames=5)),
         (banked(sd15, fuse=("middle", "up 2")), banked(sd15, fuse=("up 2", "middle"))),
@@ -80,7 +80,7 @@ def test_what_makes_no_difference_does_not_count(sd15):
 
 def test_other_weights_count_and_reloaded_ones_do_not(golden, golden_folder, motion):
     module, engine = golden
-    fingerprint = core("host.model_fingerprint").fingerprint_model
+    fingerprint = core("host.identity").model_identity
     path = golden_folder / "live2diff.ckpt"
 
     def build(change=lambda sd15, motion: None):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,6 @@ FLAGS = (
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
 )
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # The page's own: optional files (user.css, ...) that are not there, and the sizes of models that
 # the page's default workflow names, which it looks up elsewhere.
 UNRELATED = ("Failed to load resource", "Content Security Policy")
@@ -84,15 +81,6 @@ PLACE = """([scale, x, y]) => {
   app.canvas.setDirty(true, true);
 }"""
 VIDEOS_READY = "() => Array.from(document.querySelectorAll('video')).every(v => v.readyState >= 2)"
-
-
-def find_chromium() -> str | None:
-    """The browser: the one that the variable CHROMIUM names, else the first on the PATH."""
-    named = os.environ.get("CHROMIUM")
-    if named:
-        return named if Path(named).is_file() else None
-    found = (path for path in map(shutil.which, BROWSERS) if path)
-    return next(found, None)
 
 
 @dataclass(frozen=True)

@@ -24,13 +24,6 @@ CLIP = "clip.mov"
 SAVED_AFTER, FRAMES = 7, 11
 
 
-class FrozenDepth(TinyDepth):
-    """What Stream Video needs beside."""
-
-    def load(self):
-        """Nothing has to be loaded."""
-
-
 def frozen_model(sd15, motion):
     """Both memories, with a window that is small on the disk."""
     return banked(patched(sd15, motion, 3, 1), kind="merge", extend=("middle", "up 2"))
@@ -56,7 +49,7 @@ def live_frames():
 
 def live_settings():
     """Everything that a live stream can have."""
-    return {**options(), "depth_model": FrozenDepth(), "positive": prompt(4)}
+    return {**options(), "depth_model": TinyDepth(), "positive": prompt(4)}
 
 
 def go_on_live(model, vae):
@@ -79,7 +72,7 @@ def video_settings():
     return {
         **options(),
         "positive": positive,
-        "depth_model": FrozenDepth(),
+        "depth_model": TinyDepth(),
         "graph": (graph, "stream"),
     }
 

@@ -22,7 +22,7 @@ def one_row_per_call(model, latents, size=SIZE, **settings):
     """The same stream, without rows that share a batch."""
     with Stream(model, size, len(latents), **settings) as stream:
         host = stream.host
-        stream.session.pipeline.model = lambda x, plan: torch.cat(
+        stream.session.model = lambda x, plan: torch.cat(
             [host(x[rows], part) for rows, part in plan.by_step()]
         )
         return stream.run(latents)

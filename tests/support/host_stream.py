@@ -4,6 +4,7 @@ import importlib
 
 import figure1
 import torch
+from fed_session import FedSession
 
 PACK = "comfyui_live2diff"
 PROMPT_WIDTH = 32
@@ -64,23 +65,19 @@ class Stream:
         """Open for `count` frames of latents `size`, at T = `steps` of LCM's 4 (8 above that)."""
         positive = prompt() if positive is None else positive
         negative = prompt(1) if negative is None else negative
-        host_model = core("host.model")
         total = 4 if steps <= 4 else 8
         self.schedule = core("host.sd15").host_schedule(model, total, steps / total)
         self.guidance = core("stream.guidance").Guidance(cfg, guidance, delta)
-        self.host = host_model.HostModel(
-            model, positive, negative, self.guidance, self.schedule, size, count
+        self.spec = core("run.spec").StreamSpec(
+            model, positive, negative, self.schedule, self.guidance, seed
         )
-        self.model, self.seed, self.depth = model, seed, depth
+        self.host = self.spec.open(size, count).denoiser
+        self.seed, self.depth = seed, depth
 
     def __enter__(self):
         self.host.__enter__()
         self.noise = core("stream.noise").FrameNoise(self.seed)
-        self.session = core("run.start").start_session(
-            self.model, self.schedule, self.seed, self.guidance
-        )
-        encoder = self.host.encode_depth if self.depth else None
-        self.session.attach(self.host, encoder, self.host.timelines)
+        self.session = FedSession(self.spec.start(), self.host)
         return self
 
     def __exit__(self, *error):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import toy_stream as toy
+from fed_session import FedSession
 
 from live2diff_core.live2diff.memory import MotionMemory
 from live2diff_core.live2diff.window import AttentionMode, AttentionWindow
@@ -31,7 +32,8 @@ def still(count, change_at=(), seed=0):
 def opened(config, steps, noise=None, timelines=()):
     memory = config and MotionMemory(config, {"positive": steps})
     noise = noise or FrameNoise(SEED)
-    return StreamSession(toy.schedule(steps), toy.ToyModel(), noise, memory, timelines=timelines)
+    model = toy.ToyModel(timelines=timelines)
+    return FedSession(StreamSession(toy.schedule(steps), noise, memory), model)
 
 
 def noisy(count, amount, seed=0):

@@ -1,8 +1,10 @@
 """A toy model with one temporal attention, and what a stream of it must come to."""
 
 import torch
+from fed_session import FedSession
 from figure1 import direct_attention, translate
 
+from live2diff_core.depth.ranges import normalise_running
 from live2diff_core.live2diff.attention import PositionTables, windowed_attention
 from live2diff_core.live2diff.memory import MotionMemory
 from live2diff_core.stream.noise import FrameNoise
@@ -26,13 +28,13 @@ def frames(count, seed=0):
 class ToyModel:
     """x0 = 0.5 x + 0.5 attention(x + depth). Keeps the plans it saw; fails on demand.
 
-    Also what a FrameTranslator asks of an opened HostModel.
+    Depth latents are depth features here.
     """
 
-    timelines = ()
-    from_latent = to_latent = staticmethod(lambda latent: latent)
+    encode_depth = staticmethod(lambda depth: depth)
 
-    def __init__(self, seed=0):
+    def __init__(self, seed=0, timelines=()):
+        self.timelines = tuple(timelines)
         generator = torch.Generator().manual_seed(seed)
 
         def weights(*shape):
@@ -93,13 +95,44 @@ def expected(model, latents, depth, steps, config, seed=7):
     )
 
 
-def session(model, steps, config, seed=7, depth_encoder=None):
+def session(model, steps, config, seed=7):
     """Open a stream of `model`; config None streams without memory."""
     memory = None if config is None else MotionMemory(config, {"positive": steps})
-    return StreamSession(schedule(steps), model, FrameNoise(seed), memory, depth_encoder)
+    return FedSession(StreamSession(schedule(steps), FrameNoise(seed), memory), model)
 
 
 def stream(model, latents, depth, steps, config, seed=7):
     """Push a clip frame by frame, flush, and stack: [F, C, h, w]."""
-    opened = session(model, steps, config, seed, lambda d: d)
+    opened = session(model, steps, config, seed)
     return torch.cat([opened.push_all(latents, depth), opened.flush()])
+
+
+class OpenToy:
+    """What a FrameTranslator asks of an OpenStream, around a toy model.
+
+    Args:
+        denoiser: a ToyModel.
+        coder: with `encode` and `decode`, batches of pictures to latents and back.
+        depth: with `infer`, or None.
+        skip_rule: which frames are skipped.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, denoiser, coder, depth=None, skip_rule=None):
+        self.denoiser, self.skip_rule = denoiser, skip_rule
+        self.coder, self.depth = coder, depth
+
+    @property
+    def reads_depth(self):
+        return self.depth is not None
+
+    def encode(self, picture):
+        return self.coder.encode(picture[None])[0]
+
+    def decode(self, x0):
+        return self.coder.decode(x0[None])[0]
+
+    def depth_picture(self, picture, depth_range):
+        raw, depth_range = normalise_running(self.depth.infer(picture[None]), depth_range)
+        return raw[0, ..., None].repeat(1, 1, 3), depth_range

@@ -4,6 +4,7 @@ import pytest
 import torch
 import toy_stream as toy
 from bank_by_hand import SequentialBank
+from fed_session import FedSession
 from figure1 import translate
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -80,7 +81,8 @@ def session(model, steps, config, warmup=0):
     memories = {NAME: BankMemory(config, permutation)}
     if warmup:
         memories["motion"] = MotionMemory(AttentionWindow(warmup + 2, warmup), {"positive": steps})
-    return StreamSession(toy.schedule(steps), model, FrameNoise(SEED), MemorySet(memories))
+    stream = StreamSession(toy.schedule(steps), FrameNoise(SEED), MemorySet(memories))
+    return FedSession(stream, model)
 
 
 def stream(latents, steps, config, **more):
@@ -151,7 +153,7 @@ def test_frames_denoised_together_are_frames_one_by_one(config, steps, warmup, c
     latents = toy.frames(count)
     opened = session(BankedModel(), steps, config, warmup)
     found = torch.cat([opened.push_all(latents), opened.flush()])
-    assert len(opened.pipeline.model.plans[0].rows) == min(warmup, count)
+    assert len(opened.model.plans[0].rows) == min(warmup, count)
     close(found, one_by_one(BankedModel(), latents, steps, config))
 
 
@@ -159,7 +161,7 @@ def test_frames_denoised_together_are_frames_one_by_one(config, steps, warmup, c
 def test_a_call_may_be_split_by_steps(config):
     latents, model = toy.frames(9), BankedModel()
     opened = session(model, 3, config)
-    opened.pipeline.model = lambda x, plan: torch.cat(
+    opened.model = lambda x, plan: torch.cat(
         [model(x[rows], part) for rows, part in plan.by_step()]
     )
     close(torch.cat([opened.push_all(latents), opened.flush()]), stream(latents, 3, config))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import toy_stream as toy
+from fed_session import FedSession
 
 from live2diff_core.run.live import LiveStream
 from live2diff_core.run.state_file import read_state, save_state
@@ -23,19 +24,19 @@ class Coder:
 
 
 def live_stream(model):
-    session = StreamSession(toy.schedule(1), model, FrameNoise(7))
-    translator = FrameTranslator(session, 7)
-    translator.attach(model, Coder(), similar=SkipRule(0.9, 10))
-    return LiveStream("live", {}, "", translator)
+    session = StreamSession(toy.schedule(1), FrameNoise(7))
+    opened = toy.OpenToy(model, Coder(), skip_rule=SkipRule(0.9, 10))
+    return LiveStream("live", {}, "", FrameTranslator(session, 7)), opened
 
 
 def test_a_stream_that_failed_to_decode_can_be_saved(tmp_path):
     """Its last latent is also one that waits for the VAE; repeats wait as often as they are due."""
-    live, image = live_stream(toy.ToyModel()), torch.rand(1, *toy.SIZE, 3)
-    live.push(image, hold=False)
-    live.translator._vae.decode = None
+    live, opened = live_stream(toy.ToyModel())
+    image = torch.rand(1, *toy.SIZE, 3)
+    live.push(opened, image, hold=False)
+    opened.coder.decode = None
     with pytest.raises(TypeError):
-        live.push(image + torch.randn(1, *toy.SIZE, 3) * 5, hold=False)
+        live.push(opened, image + torch.randn(1, *toy.SIZE, 3) * 5, hold=False)
     live.save(tmp_path / "s")
     state, _ = read_state(tmp_path / "s")
     last = state["translator/session/output/last"]
@@ -45,8 +46,8 @@ def test_a_stream_that_failed_to_decode_can_be_saved(tmp_path):
 def test_a_stream_that_failed_after_its_memory_was_reset_can_be_saved(tmp_path):
     """What was inside is finished then, and its last frame may be repeated."""
     timeline = PromptTimeline((PromptChange(2, restart=True),))
-    model = toy.ToyModel()
-    session = StreamSession(toy.schedule(2), model, FrameNoise(7), timelines=(timeline,))
+    model = toy.ToyModel(timelines=[timeline])
+    session = FedSession(StreamSession(toy.schedule(2), FrameNoise(7)), model)
     session.push_all(toy.frames(2))
     model.fail_at = len(model.plans) + 2
     with pytest.raises(InterruptedError):

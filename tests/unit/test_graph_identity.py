@@ -1,22 +1,15 @@
 """What a video is made from, named by the graph: any setting above counts, numbers do not."""
 
 import copy
-import importlib.util
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from live2diff_core.host.identity import graph_identity
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def name():
-    """`upstream_identity`, by file location: the package around it needs ComfyUI."""
-    path = ROOT / "nodes" / "graph_identity.py"
-    spec = importlib.util.spec_from_file_location("graph_identity_alone", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.upstream_identity
+    return graph_identity
 
 
 def node(class_type, **inputs):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import toy_stream as toy
+from fed_session import FedSession
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -70,9 +71,8 @@ class GuidedModel:
 def opened(guidance, steps, config):
     memory = config and MotionMemory(config, guidance.steps(steps))
     model = GuidedModel(guidance)
-    return StreamSession(
-        toy.schedule(steps), model, FrameNoise(SEED), memory, lambda d: d, guidance
-    )
+    session = StreamSession(toy.schedule(steps), FrameNoise(SEED), memory, guidance)
+    return FedSession(session, model)
 
 
 def clip(count=COUNT):
@@ -156,7 +156,7 @@ def test_rows_per_frame(mode, steps, config, scale):
     session = opened(guidance, steps, config)
     session.push_all(*clip(20))
     session.flush()
-    assert session.pipeline.model.rows == 20 * rows
+    assert session.model.rows == 20 * rows
 
 
 def test_the_mode_goes_by_its_name():
@@ -198,7 +198,7 @@ def test_a_failed_call_can_be_repeated(mode, config, prompt, call):
     """Either pass fails after it has written its caches; the frame is pushed again."""
     guidance, (latents, depth) = Guidance(1.7, mode, 0.8), clip()
     session, found, failures = opened(guidance, 3, config), [], 0
-    failing = getattr(session.pipeline.model, prompt)
+    failing = getattr(session.model, prompt)
     failing.fail_at = call
     for frame in zip(latents, depth, strict=True):
         try:

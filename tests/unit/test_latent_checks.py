@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from live2diff_core.run.latents import LatentError, frame_latents, matching_depth
+from live2diff_core.run.clip import LatentError, frame_latents, matching_depth
 
 
 def latent(*shape):

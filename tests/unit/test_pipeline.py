@@ -64,11 +64,11 @@ def test_noise_is_asked_for_once_per_frame_and_step():
         asked.append((frame, step))
         return FrameNoise(0)(frame, step, shape)
 
-    denoiser = PipelinedDenoiser(toy.schedule(3), toy.ToyModel(), noise)
+    model, denoiser = toy.ToyModel(), PipelinedDenoiser(toy.schedule(3), noise)
     for frame, latent in enumerate(toy.frames(5)):
-        denoiser.advance(denoiser.enter(frame, frame, latent, None))
+        denoiser.advance(model, denoiser.enter(frame, frame, latent, None))
     while denoiser.in_flight:
-        denoiser.advance(None)
+        denoiser.advance(model, None)
     assert sorted(asked) == [(frame, step) for frame in range(5) for step in range(3)]
 
 

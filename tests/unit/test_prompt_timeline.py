@@ -3,6 +3,7 @@
 import pytest
 import torch
 import toy_stream as toy
+from fed_session import FedSession
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -97,13 +98,11 @@ def opened(config, steps, changes=(), first=0):
     """A session whose frames are counted from `first` for the noise."""
     memory = config and MotionMemory(config, {"positive": steps})
     noise = FrameNoise(SEED)
-    return StreamSession(
-        toy.schedule(steps),
-        toy.ToyModel(),
-        lambda frame, step, shape: noise(first + frame, step, shape),
-        memory,
-        timelines=(PromptTimeline(tuple(PromptChange(*change) for change in changes)),),
+    session = StreamSession(
+        toy.schedule(steps), lambda frame, step, shape: noise(first + frame, step, shape), memory
     )
+    timeline = PromptTimeline(tuple(PromptChange(*change) for change in changes))
+    return FedSession(session, toy.ToyModel(timelines=[timeline]))
 
 
 def stream(latents, config, steps, changes=(), first=0):
@@ -148,13 +147,13 @@ def test_restarts_with_cuts_saves_and_failures(config, data):
             state = {name: tensor.clone() for name, tensor in session.state_dict().items()}
             session = opened(config, steps, changes)
             session.load_state_dict(state)
-            session.pipeline.model.fail_at = fail_at
+            session.model.fail_at = fail_at
         try:
             found += session.push(latent)
         except InterruptedError:
             found += session.push(latent)
         assert session.frames_out == len(found) <= session.frames_in
-    session.pipeline.model.fail_at = None
+    session.model.fail_at = None
     found += session.drain()
     assert torch.equal(torch.stack(found), stream(latents, config, steps, changes))
 
@@ -164,5 +163,5 @@ def test_frames_of_one_prompt_do_not_wait_for_those_of_the_next():
     session = opened(AttentionWindow(6, 3), 3, [(7, 0, True)])
     session.push_all(toy.frames(14))
     session.flush()
-    calls = [{row.frame >= 7 for row in plan.rows} for plan in session.pipeline.model.plans]
+    calls = [{row.frame >= 7 for row in plan.rows} for plan in session.model.plans]
     assert all(len(sides) == 1 for sides in calls)

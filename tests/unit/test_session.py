@@ -54,7 +54,7 @@ def test_chunks_change_nothing(config, data):
     count, steps = data.draw(st.integers(1, 25)), data.draw(st.integers(1, 5))
     latents, depth = toy.frames(count), toy.frames(count, seed=1)
     cuts = sorted(data.draw(st.sets(st.integers(1, count), max_size=6)))
-    session = toy.session(toy.ToyModel(), steps, config, depth_encoder=lambda d: d)
+    session = toy.session(toy.ToyModel(), steps, config)
     parts = [
         session.push_all(latents[start:stop], depth[start:stop])
         for start, stop in zip([0, *cuts], [*cuts, count], strict=True)
@@ -175,7 +175,9 @@ def test_depth_is_encoded_once_per_frame(config):
         seen.append(depth[0, 0, 0, 0].item())
         return depth
 
-    session = toy.session(toy.ToyModel(), 4, config, depth_encoder=encode)
+    model = toy.ToyModel()
+    model.encode_depth = encode
+    session = toy.session(model, 4, config)
     latents = toy.frames(9)
     session.push_all(latents, torch.arange(9.0).view(9, 1, 1, 1).expand_as(latents))
     session.flush()
@@ -204,23 +206,18 @@ def test_frame_size_cannot_change():
 
 
 def test_depth_that_cannot_be_used():
-    session = toy.session(toy.ToyModel(), 2, None)
     frame = toy.frames(1)[0]
-    with pytest.raises(ValueError, match="no depth encoder"):
-        session.push(frame, frame)
-    session = toy.session(toy.ToyModel(), 2, None, depth_encoder=lambda d: d)
+    session = toy.session(toy.ToyModel(), 2, None)
     with pytest.raises(
         ValueError, match=r"latent is \(4, 2, 3\) but its depth latent is \(4, 2, 2\)"
     ):
         session.push(frame, frame[:, :, :2])
-    with pytest.raises(ValueError, match="2 frames came with 3 depth images"):
-        session.push_all(toy.frames(2), toy.frames(3))
     assert session.frames_in == 0
 
 
 @pytest.mark.parametrize("first", [True, False])
 def test_depth_comes_with_every_frame_or_none(first):
-    session = toy.session(toy.ToyModel(), 3, None, depth_encoder=lambda d: d)
+    session = toy.session(toy.ToyModel(), 3, None)
     frame = toy.frames(1)[0]
     session.push(frame, frame if first else None)
     with pytest.raises(ValueError, match="every frame of a stream or with none"):

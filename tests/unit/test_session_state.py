@@ -6,15 +6,16 @@ import toy_stream as toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from live2diff_core.host.identity import json_digest
 from live2diff_core.live2diff.window import AttentionMode, AttentionWindow
-from live2diff_core.run.state_file import StateFileError, fingerprint, load_state, save_state
+from live2diff_core.run.state_file import StateFileError, load_state, save_state
 
 CONFIGS = [None, *(AttentionWindow(6, 3, mode) for mode in AttentionMode)]
 SETTINGS = {"seed": 7, "steps": 2}
 
 
 def opened(config, steps=2):
-    return toy.session(toy.ToyModel(), steps, config, depth_encoder=lambda d: d)
+    return toy.session(toy.ToyModel(), steps, config)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.attention_mode.value if c else "none")
@@ -98,8 +99,8 @@ def test_other_settings_are_named(tmp_path):
     save_state(tmp_path / "s", {"counters": torch.tensor([0])}, SETTINGS)
     with pytest.raises(StateFileError, match="seed 7 -> 8"):
         load_state(tmp_path / "s", {**SETTINGS, "seed": 8})
-    assert fingerprint(SETTINGS) == fingerprint(dict(reversed(SETTINGS.items())))
-    assert fingerprint(SETTINGS) != fingerprint({**SETTINGS, "seed": 8})
+    assert json_digest(SETTINGS) == json_digest(dict(reversed(SETTINGS.items())))
+    assert json_digest(SETTINGS) != json_digest({**SETTINGS, "seed": 8})
 
 
 def test_files_that_are_no_states(tmp_path):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import toy_stream as toy
+from fed_session import FedSession
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,7 +27,7 @@ def test_steps_and_seeds_share_no_noise():
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_still_picture_stays_still_by_shared_noise(shared):
     latents = toy.frames(1).expand(6, -1, -1, -1)
-    session = StreamSession(toy.schedule(3), toy.ToyModel(), FrameNoise(7, shared))
+    session = FedSession(StreamSession(toy.schedule(3), FrameNoise(7, shared)), toy.ToyModel())
     out = torch.cat([session.push_all(latents), session.flush()])
     moved = (out[1:] - out[:-1]).abs().amax((1, 2, 3))
     assert (moved < 1e-6).all() if shared else (moved > 0.1).all()

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import toy_stream as toy
+from fed_session import FedTranslator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from still_clips import ALWAYS, CONFIGS, SEED, every_config, noisy, opened, still
@@ -41,17 +42,10 @@ class Depth:
         return images.mean(dim=3) * 7 + 1
 
 
-class Model(toy.ToyModel):
-    """What a translator asks of an opened model with depth."""
-
-    encode_depth = staticmethod(lambda depth: depth)
-
-
 def translator(config, options, steps=2, coder=None, depth=None):
-    made = FrameTranslator(opened(config, steps), SEED)
-    resize = lambda depth, height, width: depth  # noqa: E731
-    made.attach(Model(), coder or Coder(), depth, resize, options)
-    return made
+    session = opened(config, steps)
+    models = toy.OpenToy(session.model, coder or Coder(), depth, options)
+    return FedTranslator(FrameTranslator(session.session, SEED), models)
 
 
 def translated(images, config, options, steps=2):
@@ -69,7 +63,7 @@ def test_skipped_frames_cost_nothing(config):
     kept = 5 if config is CONFIGS["warm-up"] else 3
     # Every picture and its depth go through the VAE.
     assert (coder.encoded, depth.seen, coder.decoded) == (2 * kept, kept, kept)
-    rows = sum(len(plan.rows) for plan in made.session.pipeline.model.plans)
+    rows = sum(len(plan.rows) for plan in made.opened.denoiser.plans)
     assert len(found) == 20 and rows == 2 * kept
     changes = [f for f in range(1, 20) if found[f] is not found[f - 1]]
     assert changes == ([1, 2, 8, 15] if kept == 5 else [8, 15])
@@ -152,17 +146,18 @@ def test_pictures_that_could_not_be_decoded_are_saved():
 @pytest.mark.parametrize("stage", ["encode", "model"])
 def test_a_frame_that_failed_before_the_model_can_be_pushed_again(stage, monkeypatch):
     images, made, found = noisy(14, 0.05), translator(None, SkipRule(0.98, 3)), []
-    model, encode = made.session.pipeline.model, made._vae.encode
+    model, coder = made.opened.denoiser, made.opened.coder
+    encode = coder.encode
 
     def fail_once(*_):
-        made._vae.encode = encode
+        coder.encode = encode
         raise InterruptedError("stopped while encoding")
 
     for frame, image in enumerate(images):
         if stage == "model":
             model.fail_at = 5
         elif frame == 6:
-            made._vae.encode = fail_once
+            coder.encode = fail_once
         try:
             found += made.push(image)
         except InterruptedError:

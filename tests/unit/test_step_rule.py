@@ -4,6 +4,7 @@ import numpy
 import pytest
 import torch
 import toy_stream as toy
+from fed_session import FedSession
 
 from live2diff_core.live2diff.memory import MotionMemory
 from live2diff_core.live2diff.window import AttentionWindow
@@ -73,6 +74,6 @@ def test_streamed_is_a_plain_loop(config, steps):
         fresh = torch.stack([noise(f, step, x0.shape[1:]) for f in range(len(x0))])
         x0 = toy.ToyModel().whole_sequence(alpha * x0 + beta * fresh, None, config)
     memory = config and MotionMemory(config, {"positive": steps})
-    session = StreamSession(levels, toy.ToyModel(), noise, memory)
+    session = FedSession(StreamSession(levels, noise, memory), toy.ToyModel())
     found = torch.cat([session.push_all(latents), session.flush()])
     torch.testing.assert_close(found, x0, rtol=1e-5, atol=1e-5)

@@ -9,7 +9,7 @@ import torch
 import toy_stream as toy
 
 from live2diff_core.live2diff.window import AttentionWindow
-from live2diff_core.run.file import VideoTranslation
+from live2diff_core.run.stages import VideoTranslation
 from live2diff_core.run.translator import FrameTranslator
 
 HEIGHT, WIDTH = toy.SIZE
@@ -68,9 +68,9 @@ def clip(count, start=0):
 
 def translation(frames, sink, model=None, **options):
     model = model or toy.ToyModel()
-    translator = FrameTranslator(toy.session(model, 2, CONFIG))
-    translator.attach(model, Coder())
-    return VideoTranslation(frames, lambda image: image, translator, sink, **options)
+    translator = FrameTranslator(toy.session(model, 2, CONFIG).session)
+    opened = toy.OpenToy(model, Coder())
+    return VideoTranslation(frames, lambda image: image, translator, opened, sink, **options)
 
 
 def whole(count):

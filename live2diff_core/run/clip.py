@@ -1,0 +1,94 @@
+"""A clip of latents as a stream: all frames are there, and as many come out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..stream.similar_frames import SimilarFrameFilter
+
+if TYPE_CHECKING:
+    from ..host.model import HostModel
+    from .spec import StreamSpec
+
+
+class LatentError(ValueError):
+    """Latents a stream cannot take; the message says what was expected and what came."""
+
+
+def frame_latents(latent: Mapping[str, Any], name: str = "frames") -> Tensor:
+    """Take the samples of a ComfyUI LATENT: [F, 4, h, w], finite, F at least 1.
+
+    Raises:
+        LatentError: anything else.
+    """
+    samples = latent["samples"]
+    if getattr(samples, "is_nested", False) or samples.ndim != 4 or samples.shape[1] != 4:
+        raise LatentError(
+            f"{name}: expected SD1.5 latents [frames, 4, height/8, width/8], got "
+            f"{list(samples.shape)}. Encode the frames with an SD1.5 VAE (or TAESD)."
+        )
+    if samples.numel() == 0:
+        raise LatentError(f"{name}: there are no frames ({list(samples.shape)}).")
+    bad = [i for i, frame in enumerate(samples) if not torch.isfinite(frame).all()]
+    if bad:
+        raise LatentError(
+            f"{name}: frame {bad[0]} (of {len(bad)} such frames) holds NaN or infinite values. "
+            "A VAE that overflows in float16 does this: start ComfyUI with --fp32-vae, or look at "
+            "the node that made these latents."
+        )
+    if "noise_mask" in latent:
+        raise LatentError(f"{name}: these latents carry a noise mask; streams do not inpaint.")
+    return samples
+
+
+def matching_depth(depth: Mapping[str, Any], frames: Tensor) -> Tensor:
+    """Take the samples of a depth LATENT that must match `frames`, one to one.
+
+    Raises:
+        LatentError: not latents, or another number or size than the frames.
+    """
+    samples = frame_latents(depth, "depth")
+    if len(samples) != len(frames):
+        raise LatentError(
+            f"depth: {len(samples)} depth latents came for {len(frames)} frames. Estimate depth "
+            "from the same images that are encoded as frames."
+        )
+    if samples.shape != frames.shape:
+        raise LatentError(
+            f"depth: the depth latents are {_pixels(samples)} pixels, the frames "
+            f"{_pixels(frames)}. Resize both alike before encoding."
+        )
+    return samples
+
+
+def _pixels(samples: Tensor) -> str:
+    return f"{samples.shape[3] * 8} x {samples.shape[2] * 8}"
+
+
+def translate_clip(
+    spec: StreamSpec, denoiser: HostModel, latents: Tensor, depth: Tensor | None
+) -> Iterator[Tensor]:
+    """Stream a clip and yield each finished frame, [4, h, w], in order.
+
+    Args:
+        spec: what the stream is made of.
+        denoiser: its opened model.
+        latents, depth: [F, 4, h, w] as the VAE makes them; depth may be None.
+    """
+    # There are no pictures to compare: similar frames are found by their latents.
+    session, similar = spec.start(), SimilarFrameFilter(spec.seed, spec.skip_rule)
+    for index, latent in enumerate(latents):
+        if session.can_repeat(denoiser) and similar.skips(index, latent):
+            similar.skipped()
+            yield from session.repeat(denoiser)
+            continue
+        hint = None if depth is None else denoiser.from_latent(depth[index])
+        finished = session.push(denoiser, denoiser.from_latent(latent), hint)
+        similar.translated(latent)
+        yield from finished
+    yield from session.drain(denoiser)
+    session.warn_of_unreached_prompts(denoiser)

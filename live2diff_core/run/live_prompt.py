@@ -1,0 +1,137 @@
+"""One prompt of a live stream: what Stream Step does, in order."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ..host.control_hints import ControlHintError, HintFrames
+from ..host.frame_conditions import FrameConditionError
+from ..host.identity import prompt_identity
+from .live import LiveOutput, LiveStream, SavedStream, differences
+from .opened import OpenStream
+from .registry import StreamRegistry
+from .spec import StreamSpec
+from .state_file import normalised
+
+
+@dataclass(frozen=True)
+class LivePrompt:
+    """The inputs of one prompt, checked.
+
+    Attributes:
+        name: of the stream.
+        spec: what the stream is made of.
+        images: [F, H, W, 3] in 0..1, the next frames.
+        hold: see `LiveStream.push`.
+        keep_cache: whether the stream goes on when its prompts change.
+        finish: whether it ends with these frames.
+        max_idle_seconds: how long it may be idle; 0 is without limit.
+        max_bytes: what all live streams may hold; 0 is without limit.
+    """
+
+    name: str
+    spec: StreamSpec
+    images: Tensor
+    hold: bool
+    keep_cache: bool
+    finish: bool
+    max_idle_seconds: float
+    max_bytes: int
+
+    def identity(self) -> dict[str, Any]:
+        """Name what the stream cannot change without starting over."""
+        height, width = self.images.shape[1:3]
+        own = self.spec.identity()
+        return normalised({"size": f"{width}x{height}", **own, **self.spec.layout_identity()})
+
+    def prompt_identity(self) -> str:
+        """Name the texts."""
+        return prompt_identity([cond for conds in self.spec.prompts.values() for cond in conds])
+
+    def run(self, streams: StreamRegistry) -> LiveOutput:
+        """Push the frames into their stream; see `LiveStream.push`.
+
+        Raises:
+            ValueError: inputs that no stream, or not this one, can take.
+        """
+        streams.drop_idle()
+        prompt = self.prompt_identity()
+        live, saved = self._find(streams, prompt)
+        opened = self._open(live)
+        needed = max(live.nbytes, opened.denoiser.memory_bytes)
+        streams.make_room(self.name, needed, self.max_bytes)
+        with streams.working_on(self.name), opened:
+            if saved is not None:
+                live.load_state_dict(saved.state, opened.device)
+            live.follow_prompt(prompt)
+            live.move(f"{opened.device} {self.spec.computes_in}", opened.device)
+            # Not before: a saved stream stays until its state has been loaded.
+            streams.put(live, self.max_idle_seconds)
+            output = self._push(live, opened)
+        if self.finish:
+            streams.remove(self.name)
+        return output
+
+    def _push(self, live: LiveStream, opened: OpenStream) -> LiveOutput:
+        """Push the frames; each keeps its control images until it is finished."""
+        session, denoiser = live.translator.session, opened.denoiser
+        denoiser.place_hints(session.frames_in, live.hints)
+        try:
+            return live.push(opened, self.images, self.hold, self.finish)
+        finally:
+            live.hints = denoiser.hints_of(session.frames_inside)
+
+    def _find(self, streams: StreamRegistry, prompt: str) -> tuple[LiveStream, SavedStream | None]:
+        """Find the stream to go on with, or start one, and the saved one that it goes on from."""
+        identity, found = self.identity(), streams.get(self.name)
+        if isinstance(found, SavedStream):
+            found.check(identity)
+            kept = self.keep_cache or found.prompt == prompt
+            note = f"goes on from {found.file_name}" if kept else "the prompt changed"
+            live = self._start(identity, found.prompt if kept else prompt, note)
+            live.source = found.source
+            return live, found if kept else None
+        if found is None:
+            return self._start(identity, prompt, ""), None
+        assert isinstance(found, LiveStream)
+        reason = self._reason_to_start_over(found, identity, prompt)
+        if not reason:
+            return found, None
+        logging.info("Live2Diff: the stream '%s' starts over: %s.", self.name, reason)
+        # Its caches go before those of the new stream come.
+        streams.remove(self.name)
+        live = self._start(identity, prompt, f"started over: {reason}")
+        live.picture, live.source = found.picture, found.source
+        return live, None
+
+    def _start(self, identity: dict[str, Any], prompt: str, note: str) -> LiveStream:
+        return LiveStream(self.name, identity, prompt, self.spec.start_translator(), note=note)
+
+    def _reason_to_start_over(self, live: LiveStream, identity: dict[str, Any], prompt: str) -> str:
+        if differing := differences(live.identity, identity):
+            return differing
+        if live.translator.session.ended and not self.finish:
+            return "it had been finished"
+        if live.prompt != prompt and not self.keep_cache:
+            return "the prompt changed"
+        return ""
+
+    def _open(self, live: LiveStream) -> OpenStream:
+        height, width = self.images.shape[1:3]
+        try:
+            return self.spec.open(
+                (height // 8, width // 8),
+                frames=1,
+                hints=HintFrames(count=len(self.images), follow=True),
+                held_bytes=live.translator.session.nbytes,
+            )
+        except (ControlHintError, FrameConditionError) as error:
+            raise ValueError(
+                "Stream Step: a ControlNet takes one image for each of this run's frames, or one "
+                "for all of them; a mask and a prompt hold for the whole stream, so each must be "
+                f"a single one. {error}"
+            ) from error

@@ -1,0 +1,87 @@
+"""A stream's models, loaded for one run: pictures in, pictures out."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor
+
+from ..depth.model import DepthModel, resize_depth
+from ..depth.ranges import RunningRange, normalise_running
+from ..host.model import HostModel
+from ..host.vae import FrameVAE
+from ..stream.similar_frames import SkipRule
+
+
+class OpenStream:
+    """A `StreamSpec`, opened: a context manager that loads its models once.
+
+    Attributes:
+        denoiser: ComfyUI's MODEL with its memories and prompts.
+        skip_rule: which frames are skipped; None skips none.
+    """
+
+    def __init__(
+        self,
+        denoiser: HostModel,
+        vae: FrameVAE | None,
+        depth: DepthModel | None,
+        skip_rule: SkipRule | None,
+    ) -> None:
+        """Keep the models; nothing is loaded yet."""
+        self.denoiser, self.skip_rule = denoiser, skip_rule
+        self._vae, self._depth = vae, depth
+        self._stack = ExitStack()
+
+    def __enter__(self) -> OpenStream:
+        """Load all models."""
+        with ExitStack() as stack:
+            stack.enter_context(self.denoiser)
+            if self._depth is not None:
+                # Its layers cannot be streamed in piece by piece, as the host's own can.
+                self._depth.load()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give everything back."""
+        self._stack.close()
+
+    @property
+    def device(self) -> torch.device:
+        """Where latents live."""
+        return self.denoiser.device
+
+    @property
+    def reads_depth(self) -> bool:
+        """Whether every frame comes with its depth."""
+        return self._depth is not None
+
+    def encode(self, picture: Tensor) -> Tensor:
+        """Encode a picture [H, W, 3] in 0..1 to the model's latent [4, h, w]."""
+        assert self._vae is not None, "this stream has no VAE"
+        return self.denoiser.from_latent(self._vae.encode(picture.unsqueeze(0)))[0]
+
+    def decode(self, x0: Tensor) -> Tensor:
+        """Decode the model's latent [4, h, w] to a picture [H, W, 3] in 0..1, on the CPU."""
+        assert self._vae is not None, "this stream has no VAE"
+        return self._vae.decode(self.denoiser.to_latent(x0).unsqueeze(0))[0].to("cpu")
+
+    def depth_picture(
+        self, picture: Tensor, depth_range: RunningRange
+    ) -> tuple[Tensor, RunningRange]:
+        """Estimate depth as 'Estimate Depth' does with a running range.
+
+        Args:
+            picture: [H, W, 3] in 0..1.
+            depth_range: range of the depths so far.
+
+        Returns:
+            The depth in grey, [H, W, 3] in 0..1, and the range with this frame in it.
+        """
+        assert self._depth is not None, "this stream has no depth model"
+        raw = self._depth.infer(picture.unsqueeze(0))
+        depth, depth_range = normalise_running(raw, depth_range)
+        depth = resize_depth(depth, picture.shape[0], picture.shape[1])
+        return depth[0, ..., None].repeat(1, 1, 3), depth_range

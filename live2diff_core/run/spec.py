@@ -1,0 +1,213 @@
+"""One description of a stream, for every node that runs one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ..depth.model import DepthModel
+from ..host.checks import check_depth
+from ..host.control_hints import HintFrames
+from ..host.identity import model_identity, prompt_identity, prompt_layout, weights_identity
+from ..host.model import HostModel
+from ..host.sd15 import host_schedule
+from ..host.vae import FrameVAE
+from ..stream.guidance import Guidance, GuidanceMode
+from ..stream.memory import start_memories
+from ..stream.noise import FrameNoise
+from ..stream.schedule import ConsistencySchedule, StepRule
+from ..stream.session import StreamSession
+from ..stream.similar_frames import SkipRule
+from .opened import OpenStream
+from .translator import FrameTranslator
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """How a stream is denoised, beside its noise levels.
+
+    Attributes:
+        guidance_mode, delta: see `Guidance`.
+        shared_noise: see `FrameNoise`.
+        step_rule: see `StepRule`.
+    """
+
+    guidance_mode: GuidanceMode = GuidanceMode.FULL
+    delta: float = 1.0
+    shared_noise: bool = False
+    step_rule: StepRule = StepRule.LCM
+
+
+@dataclass(frozen=True)
+class StreamSpec:
+    """What a stream is made of.
+
+    Attributes:
+        model: ComfyUI's ModelPatcher, SD1.5, with its memories.
+        positive, negative: ComfyUI conditionings.
+        schedule: the T noise levels.
+        guidance: scale and mode.
+        seed: of noise and random decisions.
+        shared_noise: one noise for all frames.
+        skip_rule: which similar frames are skipped; None skips none.
+        vae: ComfyUI's VAE; None where latents come and go.
+        depth_model: None streams without depth, or with depth latents.
+
+    Raises:
+        UnsupportedModelError: depth, and a MODEL that cannot read it; a VAE that is not SD1.5's.
+    """
+
+    model: Any
+    positive: Any
+    negative: Any
+    schedule: ConsistencySchedule
+    guidance: Guidance
+    seed: int
+    shared_noise: bool = False
+    skip_rule: SkipRule | None = None
+    vae: Any = None
+    depth_model: DepthModel | None = None
+
+    def __post_init__(self) -> None:
+        """Check what can be checked before models are loaded."""
+        if self.depth_model is not None:
+            check_depth(self.model)
+        if self.vae is not None:
+            FrameVAE(self.vae)
+
+    @classmethod
+    def from_inputs(
+        cls,
+        model: Any,
+        positive: Any,
+        negative: Any,
+        seed: int,
+        steps: int,
+        denoise: float,
+        cfg: float,
+        sigmas: Tensor | None = None,
+        options: StreamOptions | None = None,
+        frame_filter: SkipRule | None = None,
+        vae: Any = None,
+        depth_model: DepthModel | None = None,
+    ) -> StreamSpec:
+        """Make the description from the inputs that all stream nodes have.
+
+        Raises:
+            ValueError: from `host_schedule`; UnsupportedModelError as above.
+        """
+        options = options or StreamOptions()
+        return cls(
+            model,
+            positive,
+            negative,
+            schedule=host_schedule(model, steps, denoise, sigmas, options.step_rule),
+            guidance=Guidance(cfg, options.guidance_mode, options.delta),
+            seed=seed,
+            shared_noise=options.shared_noise,
+            skip_rule=frame_filter,
+            vae=vae,
+            depth_model=depth_model,
+        )
+
+    def open(
+        self,
+        latent_size: tuple[int, int],
+        frames: int | None,
+        hints: HintFrames | None = None,
+        held_bytes: int = 0,
+    ) -> OpenStream:
+        """Get the models, to be loaded by `with`.
+
+        Args:
+            latent_size: (h, w).
+            frames: in the stream, which batches of masks and prompts must match; None if unknown.
+            hints: which frames the ControlNets' images belong to; by default the stream's.
+            held_bytes: bytes that the stream's memories hold already.
+
+        Raises:
+            ValueError: what a stream cannot run, see `HostModel`.
+        """
+        companions, working = [], [0]
+        vae = None if self.vae is None else FrameVAE(self.vae)
+        if vae is not None:
+            companions.append(vae.patcher)
+            working.append(vae.working_bytes(latent_size[0] * 8, latent_size[1] * 8))
+        if self.depth_model is not None:
+            companions.append(self.depth_model.patcher)
+            working.append(self.depth_model.working_bytes)
+        denoiser = HostModel(
+            self.model,
+            self.positive,
+            self.negative,
+            self.guidance,
+            self.schedule,
+            latent_size,
+            frames,
+            companions=companions,
+            # They work one after another.
+            companion_bytes=max(working),
+            held_bytes=held_bytes,
+            hints=hints,
+        )
+        return OpenStream(denoiser, vae, self.depth_model, self.skip_rule)
+
+    def start(self) -> StreamSession:
+        """Start a stream of latents."""
+        steps = self.guidance.steps(len(self.schedule))
+        return StreamSession(
+            self.schedule,
+            FrameNoise(self.seed, self.shared_noise),
+            start_memories(self.model, steps, self.seed),
+            self.guidance,
+        )
+
+    def start_translator(self) -> FrameTranslator:
+        """Start a stream of pictures."""
+        return FrameTranslator(self.start(), self.seed)
+
+    @property
+    def computes_in(self) -> str:
+        """Type that the UNet computes in."""
+        base = self.model.model
+        return str(base.manual_cast_dtype or base.get_dtype())
+
+    def identity(self) -> dict[str, Any]:
+        """Name what a stream cannot change without starting over: JSON values by title."""
+        depth = "no"
+        if self.depth_model is not None:
+            depth = f"yes {weights_identity(self.depth_model.patcher.model)}"
+        return {
+            **model_identity(self.model),
+            "timesteps": " ".join(f"{step:g}" for step in self.schedule.timesteps),
+            "noise levels": " ".join(f"{sigma:.4g}" for sigma in self.schedule.sigmas.tolist()),
+            "seed": self.seed,
+            "guidance": str(self.guidance),
+            "noise": "same for all frames" if self.shared_noise else "fresh per frame",
+            "few-step model": "lcm" if self.schedule.c_skip.any() else "x0",
+            "depth": depth,
+        }
+
+    def layout_identity(self) -> dict[str, str]:
+        """Describe where the prompts apply: the caches are laid out by it."""
+        titles = {"positive": "areas of the prompt", "negative": "areas of the negative prompt"}
+        return {titles[kind]: prompt_layout(conds) for kind, conds in self.prompts.items()}
+
+    def content_identity(self) -> dict[str, Any]:
+        """Name what else decides every number of the result, for videos that are resumed."""
+        return {
+            "computes in": self.computes_in,
+            **{kind: prompt_identity(c, control=True) for kind, c in self.prompts.items()},
+            "vae": weights_identity(self.vae.first_stage_model),
+            "sigmas": [round(sigma, 6) for sigma in self.schedule.sigmas.tolist()],
+            "step scalings": [round(scaling, 6) for scaling in self.schedule.c_skip.tolist()],
+            "skipped frames": str(self.skip_rule),
+        }
+
+    @property
+    def prompts(self) -> dict[str, Any]:
+        """The conditionings that guidance reads, by kind."""
+        read = {"positive": self.positive}
+        return {**read, "negative": self.negative} if self.guidance.uses_negative else read

@@ -1,0 +1,58 @@
+"""Progress of Stream Video, on the node and in the page's bar."""
+
+import time
+
+import comfy.model_management
+import comfy.utils
+from PIL import Image
+from torch import Tensor
+
+from ..live2diff_core.run.translator import to_uint8
+from .node_text import show_text
+
+PREVIEW_SECONDS, PREVIEW_PIXELS = 0.5, 512
+
+
+class RunProgress:
+    """Progress bar, time left and a picture of the current frame."""
+
+    def __init__(self, node_id: str | None, frames: int | None) -> None:
+        """Start a bar of `frames`, which is an estimate; None if it is not known."""
+        self._node_id, self._frames = node_id, frames
+        self._bar = comfy.utils.ProgressBar(frames or 1)
+        self._first: int | None = None
+        self._start = self._shown = 0.0
+
+    def finding(self, frame: int, reached: int) -> None:
+        """Show that a video is read up to `frame`, where it goes on; may be interrupted."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        show_text(self._node_id, f"Going on at frame {frame}: finding it, {reached} read")
+
+    def __call__(self, done: int, picture: Tensor) -> None:
+        """Show that `done` frames are finished, the last one being `picture` [H, W, 3]."""
+        now = time.monotonic()
+        if self._first is None:
+            # The warm-up's frames come all at once; only after them is there a rate to tell.
+            self._first, self._start, self._shown = done, now, now
+        total = max(self._frames or 0, done)
+        preview = None
+        if now - self._shown >= PREVIEW_SECONDS or done == self._frames:
+            self._shown = now
+            image = Image.fromarray(to_uint8(picture).numpy())
+            preview = ("JPEG", image, min(PREVIEW_PIXELS, max(image.size)))
+            show_text(self._node_id, self._text(done, total, now - self._start))
+        self._bar.update_absolute(done, total, preview)
+
+    def _text(self, done: int, total: int, seconds: float) -> str:
+        text = f"Frame {done} of {self._frames or 'an unknown number'}"
+        if done == self._first:
+            return text
+        rate = (done - (self._first or 0)) / max(seconds, 1e-6)
+        left = "" if self._frames is None else f", {_clock((total - done) / rate)} left"
+        return f"{text}, {rate:.2f} fps{left}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
