@@ -1,144 +1,97 @@
-"""Stages of a stream side by side: threads with bounded queues, so that none runs away."""
+"""Threads that work beside a stream, at most a few calls ahead of it or behind it."""
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from types import TracebackType
-from typing import Generic, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Generic, TypeVar
 
 import torch
 
 Item = TypeVar("Item")
-_POLL_SECONDS = 0.1
+Worker = TypeVar("Worker", bound="_Worker")
+_END: Any = object()
 
 
-class _End:
-    """Marks the end of a queue, with the error that caused it, if any."""
+class _Worker:
+    """A thread that runs calls in order."""
 
-    def __init__(self, error: BaseException | None = None) -> None:
-        self.error = error
+    def __init__(self, name: str, ahead: int) -> None:
+        self._executor = ThreadPoolExecutor(
+            max_workers=1, initializer=lambda: setattr(threading.current_thread(), "name", name)
+        )
+        self._pending: deque[Future[Any]] = deque()
+        self._ahead, self.busy_seconds = ahead, 0.0
+
+    def __enter__(self: Worker) -> Worker:
+        return self
+
+    def _append(self, call: Callable[[], object]) -> None:
+        previous = self._pending[-1] if self._pending else None
+        self._pending.append(self._executor.submit(self._run, call, previous))
+
+    def _run(self, call: Callable[[], object], previous: Future[Any] | None) -> object:
+        if previous is not None:
+            previous.result()  # If it failed, this call fails with the same error.
+        start = time.perf_counter()
+        try:
+            # Inference mode is per thread; without it, this one cannot use the nodes' tensors.
+            with torch.inference_mode():
+                return call()
+        finally:
+            self.busy_seconds += time.perf_counter() - start
 
 
-class Prefetch(Generic[Item]):
-    """Runs an iterator in a thread, a few items ahead of the one who takes them.
+class Prefetch(_Worker, Generic[Item]):
+    """Runs the iterator `source` in a thread, with up to `ahead` (at least 1) items waiting.
 
-    Use as a context manager: leaving it stops the thread. An error of the iterator is raised where
-    the item it kept back would have come.
-
-    Args:
-        source: the iterator; the thread is the only one to touch it.
-        ahead: items that may wait.
+    A context manager: leaving it stops the thread after the item in progress. An error of the
+    iterator is raised in place of the item that it prevented.
     """
 
     def __init__(self, source: Iterator[Item], ahead: int) -> None:
         """Start at once."""
-        self._source = source
-        self._queue: queue.Queue[Item | _End] = queue.Queue(ahead)
-        self._stop = threading.Event()
-        self.busy_seconds = 0.0
-        self._thread = threading.Thread(target=self._run, name="live2diff-decode", daemon=True)
-        self._thread.start()
-
-    def __enter__(self) -> Prefetch[Item]:
-        return self
+        super().__init__("live2diff-decode", ahead)
+        self._next = lambda: next(source, _END)
+        for _ in range(ahead):
+            self._append(self._next)
 
     def __exit__(self, *_: object) -> None:
-        """Stop the thread and wait for it."""
-        self._stop.set()
-        self._thread.join()
+        self._executor.shutdown(cancel_futures=True)
 
     def __iter__(self) -> Iterator[Item]:
-        """Yield the items in order."""
-        while True:
-            item = self._queue.get()
-            if isinstance(item, _End):
-                if item.error is not None:
-                    raise item.error
-                return
+        while (item := self._pending.popleft().result()) is not _END:
+            self._append(self._next)
             yield item
 
-    def _run(self) -> None:
-        # Inference mode belongs to the thread: without it the nodes' tensors cannot be mixed.
-        with torch.inference_mode():
-            try:
-                while not self._stop.is_set():
-                    start = time.perf_counter()
-                    item = next(self._source, None)
-                    self.busy_seconds += time.perf_counter() - start
-                    if item is None:
-                        break
-                    self._put(item)
-                self._put(_End())
-            except BaseException as error:  # noqa: BLE001 (handed to the one who reads)
-                self._put(_End(error))
 
-    def _put(self, item: Item | _End) -> None:
-        while not self._stop.is_set():
-            with suppress(queue.Full):
-                self._queue.put(item, timeout=_POLL_SECONDS)
-                return
+class BackgroundCalls(_Worker):
+    """Runs calls in a thread, with up to `ahead` of them waiting; `submit` blocks beyond that.
 
-
-class BackgroundCalls:
-    """Runs calls one after another in a thread, with a few waiting at most.
-
-    Use as a context manager: leaving it runs what waits, unless an error is already on its way.
-    After a call has failed, none runs any more, and its error is raised by the next `submit` or
-    `wait`.
-
-    Args:
-        ahead: calls that may wait; `submit` blocks beyond that.
+    A context manager: leaving it runs the calls that wait, and raises their error unless the block
+    raised one. After a call has failed, none runs, and every `submit` and `wait` raises its error.
     """
 
     def __init__(self, ahead: int) -> None:
-        """Start the thread."""
-        self._queue: queue.Queue[Callable[[], object] | _End] = queue.Queue(ahead)
-        self._error: BaseException | None = None
-        self.busy_seconds = 0.0
-        self._thread = threading.Thread(target=self._run, name="live2diff-encode", daemon=True)
-        self._thread.start()
+        """Start without calls."""
+        super().__init__("live2diff-encode", ahead)
 
-    def __enter__(self) -> BackgroundCalls:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._queue.put(_End())
-        self._thread.join()
-        if error is None:
-            self._raise()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._executor.shutdown()
+        if kind is None:
+            self.wait()
 
     def submit(self, call: Callable[[], object]) -> None:
-        """Have `call` run after those before it; blocks while too many wait."""
-        self._raise()
-        self._queue.put(call)
+        """Run `call` after those before it."""
+        self.wait(self._ahead)
+        self._append(call)
 
-    def wait(self) -> None:
-        """Return when all calls have run."""
-        self._queue.join()
-        self._raise()
-
-    def _raise(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-    def _run(self) -> None:
-        with torch.inference_mode():
-            while not isinstance(call := self._queue.get(), _End):
-                start = time.perf_counter()
-                try:
-                    if self._error is None:
-                        call()
-                except BaseException as error:  # noqa: BLE001 (raised by submit or wait)
-                    self._error = error
-                finally:
-                    self.busy_seconds += time.perf_counter() - start
-                    self._queue.task_done()
+    def wait(self, remaining: int = 0) -> None:
+        """Return when at most `remaining` calls have not run."""
+        while self._pending and (len(self._pending) > remaining or self._pending[0].done()):
+            # A call that failed stays in front: its error is raised every time.
+            self._pending[0].result()
+            self._pending.popleft()
