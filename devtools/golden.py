@@ -28,7 +28,6 @@ MODULES = {
     "host_model": "host.model",
     "live2diff_patch": "live2diff.patch",
     "memory": "stream.memory",
-    "memory_set": "stream.memory_set",
     "schedule": "stream.schedule",
     "sd15_model": "host.sd15",
     "session": "stream.session",
@@ -119,7 +118,7 @@ def run_live2diff(engine: SimpleNamespace, model: Any, trace: dict[str, Any], de
     with _opened(engine, model, trace, schedule, frames) as host:
         recorder = Recorder(host, schedule)
         steps = {"positive": len(schedule)}
-        memory = engine.memory_set.MemorySet({applied.name: applied.start(steps, seed=0)})
+        memory = engine.memory.MemorySet({applied.name: applied.start(steps, seed=0)})
         session = engine.session.StreamSession(schedule, noise, memory)
         finished = []
         for frame, hint in zip(frames, trace["depth"], strict=True):
@@ -145,7 +144,7 @@ def run_streamv2v(engine: SimpleNamespace, plain: Any, trace: dict[str, Any], co
     schedule = engine.schedule.ConsistencySchedule.from_alphas(1 / (sigmas**2 + 1), timesteps)
     banked = engine.feature_bank_patch.apply_feature_bank(plain, config)
     memory = engine.bank_memory.BankMemory(config, recorded_order(engine, plain, trace, config))
-    together = engine.memory_set.MemorySet({engine.feature_bank_patch.NAME: memory})
+    together = engine.memory.MemorySet({engine.feature_bank_patch.NAME: memory})
     results = {}
     for name, model, remembers in (("eps_no_bank", plain, None), ("eps", banked, together)):
         with _opened(engine, model, trace, schedule, trace["x"]) as host:

@@ -59,7 +59,7 @@ class Live2DiffLoadDepthModel(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, depth_model: str | None = None) -> bool | str:
-        """Say before the run which file is missing; replaces the host's "value not in list"."""
+        """Report a missing file before the run, in place of the host's "value not in list"."""
         try:
             _depth_file(depth_model)
         except FileNotFoundError as error:
@@ -141,7 +141,7 @@ class Live2DiffEstimateDepth(io.ComfyNode):
 
 
 def _depth_file(name: str | None) -> str:
-    """Full path of a file in models/midas."""
+    """Return the full path of a file in models/midas."""
     path = folder_paths.get_full_path(DEPTH_FOLDER, name) if name else None
     if path is not None:
         return path
@@ -183,5 +183,5 @@ def _check_frames(images: Tensor) -> None:
 
 
 def _lower(side: int) -> int:
-    """Next lower multiple of 8, and 8 at least."""
+    """Round down to a multiple of 8, but not below 8."""
     return max(side - side % _MULTIPLE, _MULTIPLE)

@@ -22,7 +22,7 @@ def levels(names: str) -> tuple[str, ...]:
 
 
 def check_levels(fuse: tuple[str, ...], extend: tuple[str, ...]) -> None:
-    """Refuse levels that no bank can be made of.
+    """Reject levels that the UNet does not have.
 
     Raises:
         ValueError: from `BankConfig`, or there is none at all.
@@ -36,7 +36,7 @@ def check_levels(fuse: tuple[str, ...], extend: tuple[str, ...]) -> None:
 
 
 class Live2DiffApplyFeatureBank(io.ComfyNode):
-    """Patches a MODEL."""
+    """Puts a feature bank on a MODEL."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -67,7 +67,7 @@ class Live2DiffApplyFeatureBank(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, fuse: str | None = None, extend: str | None = None) -> bool | str:
-        """Say before the run which level there is not; linked inputs are not known yet."""
+        """Report an unknown level before the run; values of linked inputs are not available yet."""
         try:
             default = BankConfig()
             check_levels(
@@ -90,7 +90,7 @@ class Live2DiffApplyFeatureBank(io.ComfyNode):
         fuse: str,
         extend: str,
     ) -> io.NodeOutput:
-        """Patch a clone."""
+        """Return a patched clone of the MODEL."""
         check_levels(levels(fuse), levels(extend))
         config = BankConfig(
             kind=BankKind(bank),

@@ -1,13 +1,14 @@
 """Stream Step: one frame, or a few, of a live stream per run of the graph."""
 
+from typing import Any
+
 import comfy.model_management
 import torch
 from comfy_api.latest import io
 
 from ..live2diff_core.run.live_prompt import LivePrompt
 from ..live2diff_core.run.registry import STREAMS
-from ..live2diff_core.run.spec import StreamOptions, StreamSpec
-from ..live2diff_core.stream.similar_frames import SkipRule
+from ..live2diff_core.run.spec import StreamSpec
 from .live_streams import always, stream_name, stream_text
 from .node_text import show_text
 from .stream_inputs import (
@@ -26,7 +27,7 @@ MULTIPLE = 8
 
 
 def live_frames(image: torch.Tensor) -> torch.Tensor:
-    """Take the frames of one run, [F, H, W, 3], F at least 1.
+    """Check the frames of one run: [F, H, W, 3], F at least 1.
 
     Raises:
         ValueError: no pictures or none at all, sides that are no multiple of 8, NaN or infinity.
@@ -156,45 +157,20 @@ class Live2DiffStreamStep(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model,
-        vae,
-        positive,
-        negative,
         image: torch.Tensor,
         stream: str,
-        seed: int,
-        steps: int,
-        denoise: float,
-        cfg: float,
         during_warmup: str,
         on_prompt_change: str,
         finish: bool,
         max_idle_minutes: int,
         max_total_gb: float,
-        depth_model=None,
-        sigmas: torch.Tensor | None = None,
-        options: StreamOptions | None = None,
-        frame_filter: SkipRule | None = None,
+        **inputs: Any,
     ) -> io.NodeOutput:
         """Check everything, then push."""
         name = stream_name(stream)
-        spec = StreamSpec.from_inputs(
-            model,
-            positive,
-            negative,
-            seed,
-            steps,
-            denoise,
-            cfg,
-            sigmas,
-            options,
-            frame_filter,
-            vae,
-            depth_model,
-        )
         prompt = LivePrompt(
             name,
-            spec,
+            StreamSpec.from_inputs(**inputs),
             images=live_frames(image),
             hold=during_warmup == HOLD_LAST,
             keep_cache=on_prompt_change == KEEP_CACHE,

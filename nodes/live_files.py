@@ -22,7 +22,7 @@ MAX_IDLE = 30 * 60.0
 
 
 def checked_name(name: str) -> str:
-    """Check the name of a file to be: no folders, nothing that means another place.
+    """Check a file name: it must not lead into another folder.
 
     Raises:
         ValueError: characters that are not allowed.
@@ -37,7 +37,7 @@ def checked_name(name: str) -> str:
 
 
 def saved_streams() -> dict[str, Path]:
-    """Map the names shown to files: those of 'Save Stream', and those put into input/."""
+    """Map displayed names to files, from output/live2diff and from input/."""
     folders = {
         "output": Path(folder_paths.get_output_directory(), FOLDER),
         "input": Path(folder_paths.get_input_directory()),
@@ -146,12 +146,12 @@ class Live2DiffLoadStream(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **_: object) -> float:
-        """Run every time: whether to load depends on which streams live."""
+        """Run every time: whether to load depends on the live streams."""
         return always()
 
     @classmethod
     def validate_inputs(cls, file: str) -> bool | str:
-        """Take files that were saved after the page was loaded, and say what is there."""
+        """Accept files that were saved after the page was loaded; list the files if it is none."""
         files = saved_streams()
         if file in files:
             return True

@@ -32,7 +32,7 @@ def stream_name(name: str) -> str:
 
 
 def passing(what: str) -> list:
-    """Make the input that goes through a node unchanged, to put it into an order."""
+    """Make an input that is passed through, so that the node can be put into an order."""
     return [
         io.AnyType.Input(
             "after",
@@ -44,7 +44,7 @@ def passing(what: str) -> list:
 
 
 def passed() -> list:
-    """Make the output of what went through."""
+    """Make the output that returns the passed value."""
     return [
         io.AnyType.Output(
             id="passed",
@@ -55,7 +55,7 @@ def passed() -> list:
 
 
 class Live2DiffResetStream(io.ComfyNode):
-    """Lets live streams go."""
+    """Releases live streams."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -91,7 +91,7 @@ class Live2DiffResetStream(io.ComfyNode):
 
     @classmethod
     def execute(cls, stream: str, reset: bool, after=None) -> io.NodeOutput:
-        """Let go; a stream that is not there is no error."""
+        """Release the stream; it is no error if there is none."""
         if reset and stream.strip() == ALL_STREAMS:
             STREAMS.clear()
         elif reset:
@@ -101,7 +101,7 @@ class Live2DiffResetStream(io.ComfyNode):
 
 
 def stream_text(name: str) -> str:
-    """Say how a stream is doing, and list all of them."""
+    """Describe the state of a stream, and list all streams."""
     live = STREAMS.get(name)
     if not isinstance(live, LiveStream):
         return f"{name}: finished\n{stream_list()}"

@@ -21,7 +21,7 @@ DOWNLOAD_HINT = (
 
 
 def motion_module_files() -> dict[str, str]:
-    """Map the names shown to full paths; the first folder wins where both have a name."""
+    """Map displayed names to full paths; the first folder wins if both have a file."""
     files: dict[str, str] = {}
     for folder in FOLDERS:
         for name in folder_paths.get_filename_list(folder):
@@ -60,7 +60,7 @@ class Live2DiffLoadMotionModule(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, motion_module: str) -> bool | str:
-        """Say what to download rather than that a value is not in an empty list."""
+        """Report what to download, in place of the host's "value not in list"."""
         files = motion_module_files()
         if motion_module in files:
             return True
@@ -142,7 +142,7 @@ def memory_table(window: AttentionWindow) -> str:
 
 
 class Live2DiffApply(io.ComfyNode):
-    """Patches a MODEL."""
+    """Puts a motion module on a MODEL."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -177,5 +177,5 @@ class Live2DiffApply(io.ComfyNode):
     def execute(
         cls, model, motion_module, settings: AttentionWindow | None = None
     ) -> io.NodeOutput:
-        """Patch a clone."""
+        """Return a patched clone of the MODEL."""
         return io.NodeOutput(apply_live2diff(model, motion_module, settings or AttentionWindow()))

@@ -68,7 +68,7 @@ class Live2DiffStreamOptions(io.ComfyNode):
 
     @classmethod
     def execute(cls, guidance: str, delta: float, noise: str, few_step_model: str) -> io.NodeOutput:
-        """Put them together."""
+        """Combine the inputs."""
         return io.NodeOutput(
             StreamOptions(
                 guidance_mode=GuidanceMode(guidance),
@@ -80,7 +80,7 @@ class Live2DiffStreamOptions(io.ComfyNode):
 
 
 class Live2DiffSimilarFrameFilter(io.ComfyNode):
-    """Makes SkipRule."""
+    """Makes a SkipRule."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -122,5 +122,5 @@ class Live2DiffSimilarFrameFilter(io.ComfyNode):
 
     @classmethod
     def execute(cls, threshold: float, most_skipped: int) -> io.NodeOutput:
-        """Check the numbers."""
+        """Check the numbers and return the rule."""
         return io.NodeOutput(SkipRule(threshold, most_skipped))

@@ -29,7 +29,7 @@ class PictureVideo(Input.Video):
     def __init__(
         self, folder: str, frame_rate: float, start: float = 0.0, duration: float = 0.0
     ) -> None:
-        """Remember where the pictures are."""
+        """Store the place of the pictures; nothing is read yet."""
         self.folder, self.frame_rate = folder, frame_rate
         self._start, self._duration = start, duration
 
@@ -58,7 +58,7 @@ class PictureVideo(Input.Video):
         duration: float | None = None,
         strict_duration: bool = False,
     ) -> PictureVideo | None:
-        """A part of this video; a negative start counts from the end.
+        """Return a part of this video; a negative start counts from the end.
 
         Returns:
             None if nothing is left, or less than `duration` where that is strict.
@@ -75,7 +75,7 @@ class PictureVideo(Input.Video):
         return PictureVideo(self.folder, self.frame_rate, float(begin), float(wanted))
 
     def get_active_trim_window(self) -> tuple[float, float]:
-        """Start and duration in seconds; a duration of 0 is to the end."""
+        """Return start and duration in seconds; a duration of 0 extends to the end."""
         return self._start, self._duration
 
     def get_dimensions(self) -> tuple[int, int]:

@@ -10,7 +10,7 @@ KEEP, RESET = "keep", "reset"
 
 
 class Live2DiffPromptSchedule(io.ComfyNode):
-    """Lets one prompt follow another."""
+    """Makes one prompt follow another."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -19,7 +19,7 @@ class Live2DiffPromptSchedule(io.ComfyNode):
             node_id="Live2DiffPromptSchedule",
             display_name="Prompt Schedule",
             category=CATEGORY,
-            description="Changes the prompt at a frame, at once or by and by. Chain several for "
+            description="Changes the prompt at a frame, at once or gradually. Chain several for "
             "more prompts. Each frame is shown its own prompt at all of its denoising steps.",
             search_aliases=["prompt travel", "prompt blend", "keyframes"],
             inputs=[
@@ -62,6 +62,6 @@ class Live2DiffPromptSchedule(io.ComfyNode):
     def execute(
         cls, prompt, next_prompt, start_frame: int, blend_frames: int, memory: str
     ) -> io.NodeOutput:
-        """Add the change."""
+        """Return the conditioning with the change."""
         change = PromptChange(start_frame, blend_frames, memory == RESET)
         return io.NodeOutput(follow(prompt, next_prompt, change))

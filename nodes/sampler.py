@@ -1,5 +1,7 @@
 """The Stream Sampler: LATENT frames in, as many LATENT frames out."""
 
+from typing import Any
+
 import comfy.model_management
 import latent_preview
 import torch
@@ -7,9 +9,8 @@ from comfy_api.latest import io
 
 from ..live2diff_core.host.checks import check_depth
 from ..live2diff_core.run.clip import frame_latents, matching_depth, translate_clip
-from ..live2diff_core.run.spec import StreamOptions, StreamSpec
+from ..live2diff_core.run.spec import StreamSpec
 from ..live2diff_core.stream.byte_size import format_bytes
-from ..live2diff_core.stream.similar_frames import SkipRule
 from .node_text import show_text
 from .stream_inputs import (
     model_input,
@@ -59,34 +60,18 @@ class Live2DiffStreamSampler(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        model,
-        positive,
-        negative,
-        frames: dict,
-        seed: int,
-        steps: int,
-        denoise: float,
-        cfg: float,
-        depth: dict | None = None,
-        sigmas: torch.Tensor | None = None,
-        options: StreamOptions | None = None,
-        frame_filter: SkipRule | None = None,
-    ) -> io.NodeOutput:
+    def execute(cls, frames: dict, depth: dict | None = None, **stream: Any) -> io.NodeOutput:
         """Check everything, then stream."""
         latents = frame_latents(frames)
         depth_latents = None if depth is None else matching_depth(depth, latents)
+        spec = StreamSpec.from_inputs(**stream)
         if depth is not None:
-            check_depth(model)
-        spec = StreamSpec.from_inputs(
-            model, positive, negative, seed, steps, denoise, cfg, sigmas, options, frame_filter
-        )
+            check_depth(spec.model)
         count = len(latents)
         denoiser = spec.open(tuple(latents.shape[2:]), count).denoiser
         show_text(cls.hidden.unique_id, f"Memory: {format_bytes(denoiser.memory_bytes)}")
         output = torch.empty_like(latents, device=comfy.model_management.intermediate_device())
-        preview = latent_preview.prepare_callback(model, count)
+        preview = latent_preview.prepare_callback(spec.model, count)
         with denoiser:
             finished = translate_clip(spec, denoiser, latents, depth_latents)
             for index, x0 in enumerate(finished):

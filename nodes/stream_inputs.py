@@ -8,7 +8,7 @@ MAX_SEED = 0xFFFFFFFFFFFFFFFF
 
 
 def model_input() -> io.Model.Input:
-    """Ask for the MODEL."""
+    """Make the input of the MODEL."""
     return io.Model.Input(
         "model",
         tooltip="From 'Apply Live2Diff', 'Apply Feature Bank' or both, or a plain SD1.5 MODEL.",
@@ -16,7 +16,7 @@ def model_input() -> io.Model.Input:
 
 
 def prompt_inputs() -> list:
-    """Ask for the prompts."""
+    """Make the inputs of the prompts."""
     return [
         io.Conditioning.Input("positive", tooltip="What the video should become."),
         io.Conditioning.Input(
@@ -28,7 +28,7 @@ def prompt_inputs() -> list:
 
 
 def sampling_inputs(fixed_seed: bool = False) -> list:
-    """Ask for seed, steps, denoise and cfg.
+    """Make the inputs of seed, steps, denoise and cfg.
 
     Args:
         fixed_seed: without the choice of changing it after each run, for streams that go on.
@@ -73,7 +73,7 @@ def sampling_inputs(fixed_seed: bool = False) -> list:
 
 
 def sigmas_input() -> io.Sigmas.Input:
-    """Offer noise levels in place of steps and denoise."""
+    """Make the optional input of noise levels, which replace steps and denoise."""
     return io.Sigmas.Input(
         "sigmas",
         optional=True,
@@ -83,7 +83,7 @@ def sigmas_input() -> io.Sigmas.Input:
 
 
 def option_inputs() -> list:
-    """Offer what is rarely needed, from nodes of its own."""
+    """Make the optional inputs that come from nodes of their own."""
     return [
         OptionsType.Input(
             "options",

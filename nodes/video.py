@@ -2,14 +2,14 @@
 
 import uuid
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 from comfy_api.latest import InputImpl, io
 
 from ..live2diff_core.host.identity import graph_identity
 from ..live2diff_core.run.file import VideoRun
-from ..live2diff_core.run.spec import StreamOptions, StreamSpec
-from ..live2diff_core.stream.similar_frames import SkipRule
+from ..live2diff_core.run.spec import StreamSpec
 from ..live2diff_core.video.frame_size import plan_frame_size
 from ..live2diff_core.video.reader import open_video
 from ..live2diff_core.video.writer import Encoding
@@ -50,41 +50,17 @@ class Live2DiffStreamVideo(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model,
-        vae,
-        positive,
-        negative,
         video,
-        seed: int,
-        steps: int,
-        denoise: float,
-        cfg: float,
         size: str,
         width: int,
         height: int,
         codec: str,
         crf: int,
         checkpoint_every: int,
-        depth_model=None,
-        sigmas=None,
-        options: StreamOptions | None = None,
-        frame_filter: SkipRule | None = None,
+        **stream: Any,
     ) -> io.NodeOutput:
         """Open the video, then translate it."""
-        spec = StreamSpec.from_inputs(
-            model,
-            positive,
-            negative,
-            seed,
-            steps,
-            denoise,
-            cfg,
-            sigmas,
-            options,
-            frame_filter,
-            vae,
-            depth_model,
-        )
+        spec = StreamSpec.from_inputs(**stream)
         source, picture_rate = stream_source(video)
         trim = trim_window(video)
         with open_video(source, *trim, frame_rate=picture_rate) as reader:
@@ -105,12 +81,12 @@ class Live2DiffStreamVideo(io.ComfyNode):
 
 
 def output_folder() -> Path:
-    """ComfyUI's folder of results, where partial ones stay, too."""
+    """Return ComfyUI's folder of results, where partial results lie, too."""
     return Path(folder_paths.get_output_directory())
 
 
 def result_path() -> Path:
-    """A new file in ComfyUI's temporary folder, without a suffix."""
+    """Return a new path in ComfyUI's temporary folder, without a suffix."""
     folder = Path(folder_paths.get_temp_directory())
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"live2diff_{uuid.uuid4().hex[:12]}"
@@ -173,7 +149,7 @@ def _output_inputs() -> list:
 
 
 def trim_window(video) -> tuple[float, float]:
-    """Start and duration in seconds that a VIDEO is trimmed to; (0, 0) is all of it."""
+    """Return start and duration in seconds that a VIDEO is trimmed to; (0, 0) is all of it."""
     if hasattr(video, "get_active_trim_window"):
         return video.get_active_trim_window()
     # Hosts before 0.24 trim too, but say so nowhere else.

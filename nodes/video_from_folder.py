@@ -28,7 +28,7 @@ LARGEST_INDEX = 999_999
 
 
 class Live2DiffVideoFromFolder(io.ComfyNode):
-    """Gives the videos of a folder, the next one at every run."""
+    """Outputs the videos of a folder, the next one at every run."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -61,7 +61,7 @@ class Live2DiffVideoFromFolder(io.ComfyNode):
         recursive: bool | None = False,
         frame_rate: float | None = PICTURE_RATE,
     ) -> bool | str:
-        """Say before the run what is wrong; inputs that other nodes give are not known yet.
+        """Report errors before the run; values of linked inputs are not available yet.
 
         Refused, not failed: auto-queue on change would take each failure, which counts the index
         up, for a change, and never stop behind the last video.
@@ -103,7 +103,7 @@ class Live2DiffVideoFromFolder(io.ComfyNode):
         recursive: bool = False,
         frame_rate: float = PICTURE_RATE,
     ) -> io.NodeOutput:
-        """Choose the video; nothing of it is read."""
+        """Return the chosen video; nothing of it is read."""
         path, count = cls._choose(folder, pattern, index, recursive, frame_rate)
         show_text(cls.hidden.unique_id, f"{index + 1} of {count}: {path.name}")
         if path.is_dir():
@@ -114,7 +114,7 @@ class Live2DiffVideoFromFolder(io.ComfyNode):
     def _choose(
         cls, folder: str, pattern: str, index: int, recursive: bool, frame_rate: float
     ) -> tuple[Path, int]:
-        """Choose the video, and show on the node why there is none: the page itself hides it."""
+        """Choose the video; errors are shown on the node, since the page hides them."""
         try:
             return choose_video(folder, pattern, index, recursive, frame_rate > 0)
         except (ValueError, OSError) as error:
@@ -181,7 +181,7 @@ def _outputs() -> list:
 def choose_video(
     folder: str, pattern: str, index: int, recursive: bool, pictures: bool
 ) -> tuple[Path, int]:
-    """Path of video number `index`, a file or a folder of pictures, and how many there are.
+    """Return the path of video number `index` (a file or a folder) and the number of videos.
 
     Args:
         pictures: whether folders of numbered pictures count.

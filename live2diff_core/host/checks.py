@@ -18,7 +18,7 @@ from .sd15 import UnsupportedModelError
 
 
 class StreamMemoryError(MemoryError):
-    """The stream's memory cannot fit; the message says by how much and what to do."""
+    """The stream's caches do not fit; the message says how much they need and what to do."""
 
 
 def check_memory(needed: int, device: torch.device) -> None:

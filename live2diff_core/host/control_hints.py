@@ -1,4 +1,4 @@
-"""ControlNets on a stream: every row of a call is shown the image of its own frame."""
+"""ControlNets on a stream: every row of a call gets the image of its own frame."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class HintFrames:
 
     Attributes:
         first: frame of the first image.
-        count: frames there are; None if nobody knows.
+        count: number of frames; None if unknown.
         follow: also show a single image to its frames only, from now on until they are finished,
-            as live streams do: the next run brings another.
+            as live streams do: the next run has another.
         earlier: images of frames before `first`.
     """
 
@@ -67,7 +67,7 @@ class ControlHints:
         return any(tuple(c.timestep_percent_range) != FULL_RANGE for c in self._controls)
 
     def place(self, first: int, earlier: Mapping[int, Sequence[Tensor]]) -> None:
-        """Say which frame the first image is for, and give images of earlier frames."""
+        """Set the frame of the first image, and the images of earlier frames."""
         self._frames = replace(self._frames, first=first, earlier=earlier)
 
     def show(self, frames: Sequence[int]) -> None:
@@ -88,7 +88,7 @@ class ControlHints:
             control.cond_hint = None
 
     def of(self, frames: Iterable[int]) -> FrameImages:
-        """Images of some frames, for a later run that goes on with them."""
+        """Return the images of some frames, for a later run that goes on with them."""
         with_images = [place for place, images in enumerate(self._images) if images is not None]
         if not with_images:
             return {}
@@ -97,7 +97,7 @@ class ControlHints:
         return {frame: [self._image(place, frame).clone() for place in places] for frame in frames}
 
     def _image(self, place: int, frame: int) -> Tensor:
-        """Image [1, C, H, W] that the ControlNet at `place` shows to a frame."""
+        """Return the image [1, C, H, W] of the ControlNet at `place` for a frame."""
         images, first = self._images[place], self._frames.first
         earlier = self._frames.earlier.get(frame, ())
         if frame < first and place < len(earlier):
@@ -115,7 +115,7 @@ class ControlHints:
 
 
 def _resized(image: Tensor, size: torch.Size) -> Tensor:
-    """Bring an earlier run's image to the size of this run's."""
+    """Resize an earlier run's image to the size of this run's."""
     return image if image.shape[2:] == size else interpolate(image, size=tuple(size))
 
 

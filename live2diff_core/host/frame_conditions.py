@@ -22,7 +22,7 @@ class FrameConditions:
 
     Args:
         conds: the host's conditionings by kind, as `convert_cond` makes them.
-        frames: F, frames in the stream; None if nobody knows.
+        frames: F, frames in the stream; None if unknown.
 
     Raises:
         FrameConditionError: a conditioning has neither 1 nor F masks or prompts.

@@ -52,8 +52,8 @@ class HostModel:
         guidance: scale and mode.
         schedule: noise levels of the T steps.
         latent_size: (h, w).
-        frames: frames in the stream, which batches of masks and prompts must match; None if nobody
-            knows.
+        frames: frames in the stream, which batches of masks and prompts must match; None if
+            unknown.
         hints: which frames the ControlNets' images belong to; by default to those of the stream.
         companions: other models' handles (VAE, depth), loaded with this one and kept beside it.
         companion_bytes: memory they take to work in.
@@ -74,7 +74,7 @@ class HostModel:
         held_bytes: int = 0,
         hints: HintFrames | None = None,
     ) -> None:
-        """Check and remember; nothing is loaded yet."""
+        """Check the inputs; nothing is loaded yet."""
         sd15_unet(model)
         check_sampling(model)
         check_guidance(model, guidance)
@@ -107,11 +107,11 @@ class HostModel:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give everything back."""
+        """Release the model and restore its hooks."""
         self._stack.close()
 
     def __call__(self, x: Tensor, plan: CallPlan) -> Tensor:
-        """Predict x0 of every row (see `call_plan.DenoiseModel`). Interruptible."""
+        """Predict x0 of every row (see `call_plan.DenoiseModel`); may be interrupted."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         if not self._split_steps:
             return self._run(x, plan)
@@ -154,7 +154,7 @@ class HostModel:
         return self._frame_conditions.timelines
 
     def place_hints(self, first: int, earlier: Mapping[int, Sequence[Tensor]]) -> None:
-        """Say that the ControlNets' images are for `first` and on, and give earlier frames'."""
+        """Assign the ControlNets' images to the frames from `first` on, and to earlier ones."""
         self._hints.place(first, earlier)
 
     def hints_of(self, frames: Iterable[int]) -> FrameImages:
@@ -163,7 +163,7 @@ class HostModel:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes that the stream's memories will take at most; 0 for a plain MODEL."""
+        """Most bytes that the stream's memories will take; 0 for a plain MODEL."""
         steps = self._guidance.steps(len(self._schedule))
         shape = StreamShape(
             latent_size=self._latent_size,
@@ -255,7 +255,7 @@ class HostModel:
                     self._offsets[cond["uuid"]] = tuple(cond["area"][2:4])
 
     def _memory_shape(self) -> list[int]:
-        """Shape whose estimate makes the host leave room for the caches beside the model.
+        """Return a shape for which the host reserves room for the caches, too.
 
         Raises:
             StreamMemoryError: the caches cannot fit whatever is unloaded.

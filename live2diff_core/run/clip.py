@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class LatentError(ValueError):
-    """Latents a stream cannot take; the message says what was expected and what came."""
+    """Latents that a stream cannot take; the message names what was expected and what came."""
 
 
 def frame_latents(latent: Mapping[str, Any], name: str = "frames") -> Tensor:
-    """Take the samples of a ComfyUI LATENT: [F, 4, h, w], finite, F at least 1.
+    """Return the samples of a ComfyUI LATENT: [F, 4, h, w], finite, F at least 1.
 
     Raises:
         LatentError: anything else.
@@ -46,7 +46,7 @@ def frame_latents(latent: Mapping[str, Any], name: str = "frames") -> Tensor:
 
 
 def matching_depth(depth: Mapping[str, Any], frames: Tensor) -> Tensor:
-    """Take the samples of a depth LATENT that must match `frames`, one to one.
+    """Return the samples of a depth LATENT, which must match `frames` one to one.
 
     Raises:
         LatentError: not latents, or another number or size than the frames.

@@ -26,7 +26,7 @@ FRAMES_PER_SKIP = 100
 
 
 class Progress(Protocol):
-    """Where a run reports to. Both calls may raise to stop it."""
+    """Receives the progress of a run. Both calls may raise to stop it."""
 
     def __call__(self, done: int, picture: Tensor) -> None:
         """Report that `done` frames are finished, the last one being `picture` [H, W, 3]."""
@@ -154,7 +154,7 @@ class VideoRun:
             self.reader.skip(session.frames_in)
 
     def _keep_partial(self, writer: SegmentWriter, folder: Path) -> None:
-        """Leave what is done as one playable file, and log where."""
+        """Join the finished frames to one playable file, and log its place."""
         if not writer.segments:
             return
         partial = folder / f"partial{container_for(self.source)}"

@@ -28,10 +28,10 @@ class OtherStreamError(ValueError):
 
 @dataclass(frozen=True)
 class LiveOutput:
-    """What one prompt gives out.
+    """The output of one prompt.
 
     Attributes:
-        pictures: [F, H, W, 3] finished frames, or something to look at while there are none.
+        pictures: [F, H, W, 3] finished frames, or a placeholder while there are none.
         frame_index: index in the stream of the first finished frame, -1 without.
         warming_up: whether no frame of the stream has come out yet.
     """
@@ -53,7 +53,7 @@ class LiveStream:
         place: device and type that the model last ran in.
         picture: [H, W, 3] the last finished frame, of this stream or the one that it replaced.
         hints: ControlNet images of the frames inside, by frame.
-        undelivered: finished frames of a prompt that failed before it could give them out.
+        undelivered: finished frames of a prompt that failed before it could return them.
         source: the file it was loaded from, see `file_version`.
         note: why it started over, for as long as it is warming up.
     """
@@ -71,7 +71,7 @@ class LiveStream:
 
     @property
     def warming_up(self) -> bool:
-        """Whether no frame has come out yet."""
+        """Whether no frame has left the stream yet."""
         return self.translator.session.frames_out == 0
 
     @property
@@ -98,13 +98,13 @@ class LiveStream:
         """Push frames and take what is finished.
 
         If anything raises, the frames that went in before stay in, and those that came out are
-        given out by the next call.
+        returned by the next call.
 
         Args:
             opened: the stream's models.
             images: [F, H, W, 3] in 0..1.
-            hold: what to give while warming up: the last picture of all, or the frames themselves.
-            finish: end the stream, and take what is still inside.
+            hold: return the last picture while warming up, rather than the frames themselves.
+            finish: end the stream, and return the frames still inside, too.
         """
         session = self.translator.session
         if not session.ended:
@@ -151,7 +151,7 @@ class LiveStream:
             self.picture = pictures[-1]
 
     def _placeholder(self, images: Tensor, hold: bool) -> Tensor:
-        """Something to look at: [F, H, W, 3] of the frames' size.
+        """Return a picture to show instead, [F, H, W, 3] of the frames' size.
 
         After the warm-up the pipeline takes some frames to fill; the last picture stays for them.
         """
@@ -213,7 +213,7 @@ class SavedStream:
         return sum(tensor.nbytes for tensor in self.state.values())
 
     def check(self, identity: Mapping[str, Any]) -> None:
-        """Refuse to go on with other settings.
+        """Refuse to go on if the stream was made with other settings.
 
         Raises:
             OtherStreamError: names those that differ.

@@ -20,7 +20,7 @@ _SHORTEST_WAIT = 1.0
 
 
 class Held(Protocol):
-    """What the registry keeps: a stream, or the state of one."""
+    """An entry of the registry: a live stream, or the state of a saved one."""
 
     @property
     def name(self) -> str:
@@ -81,7 +81,7 @@ class StreamRegistry:
         self._watching = False
 
     def put(self, stream: Held, max_idle_seconds: float = 0.0) -> None:
-        """Keep a stream in place of the one of that name, used just now.
+        """Keep a stream as the most recently used one; it replaces one of the same name.
 
         Args:
             stream: what to keep.
@@ -92,18 +92,18 @@ class StreamRegistry:
             self._watch()
 
     def get(self, name: str) -> Held | None:
-        """Look a stream up; this is not a use of it."""
+        """Return a stream without counting this as a use; None if there is none."""
         with self._lock:
             entry = self._entries.get(name)
             return entry.stream if entry else None
 
     def remove(self, name: str) -> bool:
-        """Let a stream go; False when there is none of that name."""
+        """Remove a stream; return False if there is none of that name."""
         with self._lock:
             return self._entries.pop(name, None) is not None
 
     def clear(self) -> list[str]:
-        """Let all streams go; their names."""
+        """Remove all streams; return their names."""
         with self._lock:
             names = list(self._entries)
             self._entries.clear()
@@ -123,7 +123,7 @@ class StreamRegistry:
                     self._entries[name].last_used = self._clock()
 
     def drop_idle(self) -> list[str]:
-        """Drop the streams that were not used for longer than they may; their names."""
+        """Drop the streams that were idle for too long; return their names."""
         with self._lock:
             now = self._clock()
             late = [
@@ -156,7 +156,7 @@ class StreamRegistry:
             return self._drop(late, f"all streams together may take {format_bytes(limit)}")
 
     def streams(self) -> list[StreamInfo]:
-        """All streams, the most recently used first."""
+        """Describe all streams, the most recently used first."""
         with self._lock:
             entries = sorted(self._entries.values(), key=lambda e: e.last_used, reverse=True)
             now = self._clock()
@@ -169,7 +169,7 @@ class StreamRegistry:
         return names
 
     def _watch(self) -> None:
-        """Look for idle streams when the first of them can be late."""
+        """Start a timer for the stream that becomes idle first."""
         now = self._clock()
         waits = [e.last_used + e.max_idle - now for e in self._entries.values() if e.max_idle > 0]
         if self._watching or not waits:

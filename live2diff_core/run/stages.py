@@ -32,7 +32,7 @@ FRAMES_AHEAD = 4
 
 @dataclass(frozen=True)
 class Shown:
-    """When a frame is shown: seconds from the beginning, and for how long."""
+    """The time and the duration of a frame, in seconds."""
 
     time: Fraction
     duration: Fraction
@@ -71,7 +71,7 @@ class VideoTranslation:
 
     Attributes:
         frames: the video's frames, already moved to where the translation goes on.
-        prepare: brings a decoded picture to the translator's size.
+        prepare: scales and crops a decoded picture to the stream's size.
         translator: the stream of pictures.
         opened: its models.
         writer: encodes finished frames; already holding those of earlier runs.
@@ -116,7 +116,7 @@ class VideoTranslation:
         return self.translator.session.frames_out
 
     def state_dict(self) -> State:
-        """What a later run needs to go on from here."""
+        """Return everything that a later run needs to go on from here."""
         shown = [
             [s.time.numerator, s.time.denominator, s.duration.numerator, s.duration.denominator]
             for s in self._inside
@@ -132,7 +132,7 @@ class VideoTranslation:
         )
 
     def restart(self) -> None:
-        """Forget what `load_state_dict` took up."""
+        """Discard what `load_state_dict` loaded."""
         self.translator.reset()
         self._inside.clear()
 
@@ -157,7 +157,7 @@ class VideoTranslation:
             self.on_frame(done, picture)
 
     def _checkpoint(self, encoder: BackgroundCalls) -> None:
-        """Make sure of the frames first: a state ahead of its segments could not be resumed."""
+        """Save frames first, then the state: one ahead of its frames could not be resumed."""
         encoder.submit(self.writer.commit)
         encoder.wait()
         if self.save is not None:

@@ -17,7 +17,7 @@ FORMAT = "comfyui-live2diff stream 2"
 
 
 class StateFileError(ValueError):
-    """A state that cannot be taken up; the message says why."""
+    """A state that cannot be written or loaded; the message says why."""
 
 
 def save_state(path: Path, state: Mapping[str, Tensor], identity: Mapping[str, Any]) -> None:
@@ -71,11 +71,11 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_identity(path: Path, now: Mapping[str, Any]) -> dict[str, Any]:
-    """Read whose state a video's file holds, and nothing else of it.
+    """Read the identity in a video's state file, without its tensors.
 
     Args:
         path: the file.
-        now: identity of the stream that asks; what earlier versions did not write is its own.
+        now: identity of the present stream, which fills in what earlier versions did not write.
 
     Raises:
         StateFileError: as `read_state`.
@@ -100,12 +100,12 @@ def load_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def normalised(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Give an identity as a file gives it back, so that both compare."""
+    """Convert an identity to what reading it from a file returns, so that both compare."""
     return dict(json.loads(json.dumps(dict(identity), default=str)))
 
 
 def upgraded(saved: dict[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Put the identity of a video that version 0.1.0 saved under today's titles."""
+    """Translate the identity of a video saved by version 0.1.0 to today's titles."""
     if "shared noise" not in saved:
         return saved
     old = dict(saved)

@@ -88,7 +88,7 @@ class DenoiseModel(Protocol):
 class TemporalMemory(Protocol):
     """Where temporal coherence comes from; owned by one stream.
 
-    It counts the frames that it is shown, from 0; after `reset` from 0 again.
+    It counts its frames from 0, and after `reset` from 0 again.
     """
 
     def group(self, frame: int) -> range:
@@ -104,11 +104,11 @@ class TemporalMemory(Protocol):
         ...
 
     def commit(self) -> None:
-        """Keep what the calls planned since the last `commit` brought: all went well."""
+        """Keep the updates of all calls planned since the last `commit`: all succeeded."""
         ...
 
     def discard(self) -> None:
-        """Drop what they brought: one failed. The same frames may be planned again, or others."""
+        """Drop these updates: a call failed. The same frames, or others, may be planned again."""
         ...
 
     def reset(self) -> None:
@@ -116,11 +116,11 @@ class TemporalMemory(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What is remembered of the stream, by name."""
+        """Return the memory of the stream as tensors by name."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take up what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         ...
 
     @property

@@ -10,21 +10,22 @@ So another memory is one file with both sides and one node that calls `add_memor
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from .call_plan import TemporalMemory
-from .memory_set import MemorySet
+from .state import join, part
 
 ATTACHMENT = "live2diff_memories"
 
 
 @dataclass(frozen=True)
 class StreamShape:
-    """What the size of a stream's memory follows from.
+    """The numbers that the size of a stream's memory follows from.
 
     Attributes:
         latent_size: (h, w), an eighth of the frame's height and width.
@@ -43,7 +44,7 @@ class StreamShape:
 
 
 class AppliedMemory(Protocol):
-    """A memory that was put on a MODEL."""
+    """A temporal memory on a MODEL."""
 
     @property
     def name(self) -> str:
@@ -57,7 +58,7 @@ class AppliedMemory(Protocol):
 
     @property
     def largest_group(self) -> int:
-        """Most frames that it wants denoised in one call."""
+        """Most frames that it needs denoised in one call."""
         ...
 
     @property
@@ -66,7 +67,7 @@ class AppliedMemory(Protocol):
         ...
 
     def start(self, steps: Mapping[str, int], seed: int) -> TemporalMemory:
-        """Start remembering a stream.
+        """Start the memory of a stream.
 
         Args:
             steps: denoising steps at which each kind of conditioning is run, by kind.
@@ -75,7 +76,7 @@ class AppliedMemory(Protocol):
         ...
 
     def nbytes(self, shape: StreamShape) -> int:
-        """Bytes that a stream's memory takes at most."""
+        """Return the most bytes that a stream's memory takes."""
         ...
 
     def check(self, model: Any) -> None:
@@ -91,13 +92,93 @@ class AppliedMemory(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class MemoryCall:
+    """One model call as the hooks of each memory read it, by the memory's name."""
+
+    parts: Mapping[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        """Get the part of the memory called `name`."""
+        return self.parts[name]
+
+    def select(self, index: int) -> MemoryCall:
+        """Keep only the group that is at the `index`-th step of this call."""
+        return MemoryCall({name: part.select(index) for name, part in self.parts.items()})
+
+
+class MemorySet:
+    """All memories of one stream, by name, as one memory."""
+
+    def __init__(self, memories: Mapping[str, TemporalMemory]) -> None:
+        """Combine at least one memory."""
+        self._memories = dict(memories)
+
+    def __getitem__(self, name: str) -> TemporalMemory:
+        """Get the memory called `name`."""
+        return self._memories[name]
+
+    def group(self, frame: int) -> range:
+        """Frames denoised together with `frame`: the largest group that any memory asks for.
+
+        A memory that asks for less sees the same frames in the same order, so nothing changes
+        for it.
+        """
+        return max((memory.group(frame) for memory in self._memories.values()), key=len)
+
+    def plan(self, groups: Sequence[range], steps: range, device: torch.device) -> MemoryCall:
+        """Prepare one model call in every memory."""
+        return MemoryCall(
+            {name: m.plan(groups, steps, device) for name, m in self._memories.items()}
+        )
+
+    def commit(self) -> None:
+        """Keep the updates of the planned calls."""
+        for memory in self._memories.values():
+            memory.commit()
+
+    def discard(self) -> None:
+        """Drop the updates of the planned calls."""
+        for memory in self._memories.values():
+            memory.discard()
+
+    def reset(self) -> None:
+        """Reset all memories."""
+        for memory in self._memories.values():
+            memory.reset()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the states of all memories: `memory/name`."""
+        return join(**{name: memory.state_dict() for name, memory in self._memories.items()})
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `state_dict` returned.
+
+        Raises:
+            ValueError: the saved stream has other memories, or one of other settings.
+        """
+        saved = {key.split("/", 1)[0] for key in state}
+        if saved != self._memories.keys():
+            raise ValueError(
+                f"the saved stream remembers by {' and '.join(sorted(saved))}, this MODEL by "
+                f"{' and '.join(sorted(self._memories))}."
+            )
+        for name, memory in self._memories.items():
+            memory.load_state_dict(part(state, name))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held now."""
+        return sum(memory.nbytes for memory in self._memories.values())
+
+
 def applied_memories(model: Any) -> dict[str, AppliedMemory]:
     """Get the memories of a ModelPatcher by name; none for a plain MODEL."""
     return dict(model.get_attachment(ATTACHMENT) or {})
 
 
 def add_memory(patched: Any, memory: AppliedMemory) -> None:
-    """Say on a freshly cloned ModelPatcher that it carries `memory` too."""
+    """Add `memory` to the memories of a freshly cloned ModelPatcher."""
     patched.set_attachments(ATTACHMENT, {**applied_memories(patched), memory.name: memory})
 
 

@@ -130,9 +130,7 @@ class PipelinedDenoiser:
         if self.memory is not None:
             self.memory.commit()
 
-    def _call(
-        self, model: DenoiseModel, groups: list[list[FrameInFlight]]
-    ) -> list[FrameInFlight]:
+    def _call(self, model: DenoiseModel, groups: list[list[FrameInFlight]]) -> list[FrameInFlight]:
         """Run the model once, group r at the r-th of consecutive steps; return all, moved on."""
         rows = [frame for group in groups for frame in group]
         x = torch.stack([row.latent for row in rows])

@@ -65,13 +65,13 @@ class StreamSession:
 
     @property
     def frames_out(self) -> int:
-        """How many frames have left so far."""
+        """Number of frames that have left so far."""
         return self._output.frames_out
 
     def push(
         self, model: DenoiseModel, latent: Tensor, depth: Tensor | None = None
     ) -> list[Tensor]:
-        """Feed one frame and take what is finished.
+        """Feed one frame and return what is finished.
 
         If the model raises (an interrupt, say), the stream is as it was before: push again.
 
@@ -150,7 +150,7 @@ class StreamSession:
                 )
 
     def _advance(self, model: DenoiseModel, entering: FrameInFlight) -> list[Tensor]:
-        """Let a frame in, and run the model if that is due; x0 of the frames that finished."""
+        """Let a frame enter, run the model if it is due, and return x0 of finished frames."""
         group = self.memory.group(entering.memory_index) if self.memory else range(1)
         if len(group) == 1:
             done = self.pipeline.advance(model, entering)
@@ -163,7 +163,7 @@ class StreamSession:
         return finished
 
     def _start_over(self, model: DenoiseModel) -> None:
-        """Finish the frames inside with what is remembered, then forget it."""
+        """Finish the frames inside with the present memory, then reset it."""
         while self._inside():
             self._finish_some(model)
         if self.memory is not None:
@@ -185,7 +185,7 @@ class StreamSession:
 
     @property
     def frames_inside(self) -> list[int]:
-        """Frames that are on their way through the model or wait for it."""
+        """Indices of the frames that are in flight or wait for their group."""
         return [frame.frame for frame in (*self._waiting, *self.pipeline.in_flight)]
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -60,7 +60,7 @@ class SimilarFrameFilter:
         self._skipped = 0
 
     def skips(self, frame: int, picture: Tensor) -> bool:
-        """Say whether `frame` is similar enough to be skipped; nothing is remembered.
+        """Decide whether `frame` is similar enough to be skipped; changes nothing.
 
         Args:
             frame: index in the stream.
@@ -85,12 +85,12 @@ class SimilarFrameFilter:
         self._last, self._skipped = picture if self.rule else None, 0
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What is remembered; not copied."""
+        """Return the state as tensors by name; not copied."""
         last = {} if self._last is None else {"last": self._last}
         return {"skipped": torch.tensor(self._skipped), **last}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take up what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self._skipped = int(state["skipped"])
         self._last = state.get("last")
 

@@ -120,7 +120,6 @@ def test_the_standin_is_reproducible() -> None:
     assert not torch.equal(standin._weight(name, shape, 5), standin._weight(name, shape, 6))
 
 
-@pytest.mark.slow
 def test_a_batch_gives_what_single_frames_give(core: ModuleType, midas_file: Path) -> None:
     model, frames = _load(core, midas_file), _frames(2)
     together = model.estimate(frames, batch_size=2)
@@ -139,7 +138,6 @@ def test_a_batch_gives_what_single_frames_give(core: ModuleType, midas_file: Pat
     assert together.diff(dim=2).abs().mean() / together.std() < 0.35
 
 
-@pytest.mark.slow
 def test_loading_and_running_need_no_network_and_no_other_detector(
     core: ModuleType, midas_file: Path, tmp_path: Path
 ) -> None:
@@ -488,7 +486,6 @@ def test_files_outside_the_folder_cannot_be_named(node: ModuleType, midas_folder
         node.Live2DiffLoadDepthModel.execute("../outside.pt")
 
 
-@pytest.mark.slow
 def test_load_depth_model_lists_and_loads_the_file(
     node: ModuleType,
     core: ModuleType,

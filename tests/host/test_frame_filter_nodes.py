@@ -50,9 +50,10 @@ def skipped(kept):
 @torch.inference_mode()
 def sample(model, latents, **more):
     inputs = {"seed": 3, "steps": 4, "denoise": 0.75, "cfg": 1.0, **more}
+    inputs |= {"model": model, "positive": prompt(), "negative": prompt(1)}
     sampler = node("sampler", "Live2DiffStreamSampler")
     samples = {"samples": latents, "kept": "as it was"}
-    output = sampler.execute(model, prompt(), prompt(1), samples, **inputs).args[0]
+    output = sampler.execute(samples, **inputs).args[0]
     assert output["kept"] == "as it was"
     return output["samples"]
 
@@ -92,7 +93,15 @@ def test_a_change_of_the_prompt_is_seen_on_a_still_picture(rows, sd15):
     sampler = node("sampler", "Live2DiffStreamSampler")
     with torch.inference_mode():
         output = sampler.execute(
-            sd15, positive, prompt(1), latents, 3, 4, 0.25, 1.0, frame_filter=skip()
+            latents,
+            model=sd15,
+            positive=positive,
+            negative=prompt(1),
+            seed=3,
+            steps=4,
+            denoise=0.25,
+            cfg=1.0,
+            frame_filter=skip(),
         )
     assert same_as_before(output.args[0]["samples"]) == [1, 2, 3, 6, 7, 8] and sum(rows) == 3
 
@@ -143,7 +152,7 @@ def test_video_skips_still_frames(rows, sd15, vae, streams, tmp_path):
     inputs |= {"codec": "lossless", "crf": 18, "checkpoint_every": 0}
     with torch.inference_mode():
         output = node("video", "Live2DiffStreamVideo").execute(
-            sd15, vae, prompt(), prompt(1), video, **inputs
+            video, model=sd15, vae=vae, positive=prompt(), negative=prompt(1), **inputs
         )
     found = output.args[0].get_components().images
     assert len(found) == len(SHOWN) and same_as_before(found) == skipped(KEPT)

@@ -224,7 +224,7 @@ def test_an_area_alone_is_a_stream_of_that_part(model):
         stream.session.pipeline.noise = lambda f, s, _: cut(stream.noise(f, s, (4, 16, 12)))
         # The depth encoder sees across the edges of the cut.
         features = iter(cut(stream.host.encode_depth(depth)))
-        stream.session.depth_encoder = lambda _: next(features).unsqueeze(0)
+        stream.host.encode_depth = lambda _: next(features).unsqueeze(0)
         expected = stream.run(cut(latents), cut(depth))
     assert relative_error(cut(found), expected) < LIMIT
 

@@ -263,10 +263,10 @@ def alive(memories):
 @torch.inference_mode()
 def run_node(model, cfg=1.0):
     return node("sampler", "Live2DiffStreamSampler").execute(
-        model,
-        prompt(),
-        prompt(1),
-        {"samples": frames(COUNT)},
+        model=model,
+        positive=prompt(),
+        negative=prompt(1),
+        frames={"samples": frames(COUNT)},
         seed=1,
         steps=4,
         denoise=0.5,

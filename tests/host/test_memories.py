@@ -214,7 +214,7 @@ def test_a_bank_sees_the_same_frames_whatever_groups_are_denoised(sd15):
 
 @pytest.mark.parametrize(
     "module",
-    ["stream/pipeline", "stream/session", "host/model", "stream/call_plan", "stream/memory_set"],
+    ["stream/pipeline", "stream/session", "host/model", "stream/call_plan", "stream/memory"],
 )
 def test_the_engine_knows_no_memory_by_name(module):
     """Neither imports one nor asks for one: read from the source."""

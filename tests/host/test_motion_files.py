@@ -118,7 +118,7 @@ def test_middle_module_is_used_and_counted(tmp_path, sd15, tensors):
     latents = frames(5)
     clips = [translate(patched(sd15, m, 4, 2), latents) for m in (plain, middle)]
     assert not torch.allclose(*clips, atol=1e-2)
-    assert len(middle.layout.channels) == len(plain.layout.channels) + 1
+    assert plain.layout.mid is None and middle.layout.mid == middle.layout.down[-1][-1]
 
 
 def test_depth_needs_a_depth_encoder(tmp_path, sd15, tensors):

@@ -51,7 +51,7 @@ def sample(model, latents=None, depth=None, **settings):
         "depth": None if depth is None else {"samples": depth},
         **settings,
     }
-    return node("sampler", "Live2DiffStreamSampler").execute(model, **inputs).args[0]
+    return node("sampler", "Live2DiffStreamSampler").execute(model=model, **inputs).args[0]
 
 
 def settings_node(warmup=8, window=16, mode="causal_warmup"):
@@ -352,8 +352,16 @@ def test_every_node_explains_itself(classes, name):
 @pytest.mark.parametrize("name", NODES)
 def test_execute_takes_what_the_schema_promises(classes, name):
     schema = classes[name].GET_SCHEMA()
-    parameters = inspect.signature(classes[name].execute).parameters
-    assert list(parameters) and set(parameters) == {entry.id for entry in schema.inputs}
+    parameters = dict(inspect.signature(classes[name].execute).parameters)
+    offered = {entry.id for entry in schema.inputs}
+    for rest in [n for n, p in parameters.items() if p.kind is p.VAR_KEYWORD]:
+        # What all stream nodes have goes on to the description of a stream.
+        del parameters[rest]
+        spec = inspect.signature(core("run.spec").StreamSpec.from_inputs).parameters
+        needed = {n for n, p in spec.items() if p.default is p.empty}
+        assert needed <= offered - set(parameters) <= set(spec)
+        parameters |= {n: p for n, p in spec.items() if n in offered}
+    assert parameters and set(parameters) == offered
     optional = {p.name for p in parameters.values() if p.default is not p.empty}
     assert optional == {entry.id for entry in schema.inputs if entry.optional}
 

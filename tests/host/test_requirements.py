@@ -45,7 +45,7 @@ def host_versions() -> dict[str, str]:
     return with_dependencies([name for name in named if name])
 
 
-@pytest.mark.slow
+@pytest.mark.network
 def test_installing_changes_nothing_of_comfyui(tmp_path):
     versions = host_versions()
     assert len(versions) > 50, "ComfyUI's requirements were not found installed"

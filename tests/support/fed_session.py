@@ -77,7 +77,7 @@ class _Plain:
 
 
 class _Replaced:
-    """A function, or a model that knows no prompts, in place of a model; the rest is the latter's."""
+    """A function in place of a model's call; the rest is the model's."""
 
     def __init__(self, call, model):
         self._call, self._behind = call, model

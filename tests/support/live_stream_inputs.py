@@ -80,7 +80,7 @@ def step(images, model, vae, **changes):
         "max_total_gb": 8.0,
         **changes,
     }
-    return node("live", "Live2DiffStreamStep").execute(model, vae, image=images, **inputs).args
+    return node("live", "Live2DiffStreamStep").execute(images, model=model, vae=vae, **inputs).args
 
 
 def stream(images, model, vae, cuts=None, **changes):
@@ -102,10 +102,10 @@ def sampled(images, model, vae, depth=None, **changes):
     encode = lambda frames: torch.cat([coder.encode(f[None]) for f in frames])  # noqa: E731
     inputs = {"seed": 3, "steps": 4, "denoise": 0.5, "cfg": 1.0, **changes}
     samples = node("sampler", "Live2DiffStreamSampler").execute(
-        model,
-        inputs.pop("positive", prompt()),
-        prompt(1),
         {"samples": encode(images)},
+        model=model,
+        positive=inputs.pop("positive", prompt()),
+        negative=prompt(1),
         depth=None if depth is None else {"samples": encode(depth)},
         **inputs,
     )

@@ -87,7 +87,7 @@ def translate_video(clip, model, vae=None, graph=None, **changes):
         video = comfy_api.latest.InputImpl.VideoFromFile(str(clip))
     stream = node("video", "Live2DiffStreamVideo")
     stream.hidden.prompt, stream.hidden.unique_id = graph or (None, None)
-    return stream.execute(model, vae or TinyVAE(), video=video, **inputs).args[0]
+    return stream.execute(video, model=model, vae=vae or TinyVAE(), **inputs).args[0]
 
 
 def translated(clip, model, vae=None, **changes):

@@ -14,7 +14,7 @@ from live2diff_core.feature_bank.memory import BankMemory, by_bank_size
 from live2diff_core.live2diff.memory import MotionMemory
 from live2diff_core.live2diff.window import AttentionWindow
 from live2diff_core.stream.call_plan import FeatureSizeError
-from live2diff_core.stream.memory_set import MemorySet
+from live2diff_core.stream.memory import MemorySet
 from live2diff_core.stream.noise import FrameNoise, TokenPermutation
 from live2diff_core.stream.session import StreamSession
 

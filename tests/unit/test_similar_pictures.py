@@ -167,3 +167,29 @@ def test_a_frame_that_failed_before_the_model_can_be_pushed_again(stage, monkeyp
     expected = [p for image in images for p in plain.push(image)]
     expected += plain.drain()
     assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
+@every_config
+def test_pictures_are_compared_as_bytes(config):
+    """Floats of a graph and bytes of a file are the same pictures, and cost a byte a value."""
+    images = still(12, (4, 7)).mul(255).round() / 255
+    as_floats, as_bytes = (translator(config, SkipRule(0.95, 2)) for _ in range(2))
+    for image in images:
+        as_floats.push(image)
+        as_bytes.push(image.mul(255).round().to(torch.uint8))
+        first, second = (made.state_dict()["similar/skipped"] for made in (as_floats, as_bytes))
+        assert torch.equal(first, second)
+    last = [made.state_dict()["similar/last"] for made in (as_floats, as_bytes)]
+    assert last[0].dtype == last[1].dtype == torch.uint8 and torch.equal(*last)
+
+
+def test_a_saved_float_picture_is_still_compared():
+    """Version 0.1.0 kept what it compared as floats in -1..1."""
+    made, images = translator(None, SkipRule(0.9, 10)), still(4)
+    made.push(images[0])
+    state = made.state_dict()
+    state["similar/last"] = state["similar/last"].float() / 127.5 - 1
+    again = translator(None, SkipRule(0.9, 10))
+    again.load_state_dict(state)
+    again.push(images[1])
+    assert int(again.state_dict()["similar/skipped"]) == 1
