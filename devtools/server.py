@@ -81,6 +81,7 @@ class ComfyServer:
         self._cpu = cpu
         self._arguments = list(arguments)
         self._process: subprocess.Popen[bytes] | None = None
+        self._client: ComfyClient | None = None
 
     @property
     def url(self) -> str:
@@ -89,10 +90,12 @@ class ComfyServer:
 
     @property
     def client(self) -> ComfyClient:
-        """A client for this server."""
+        """The client for this server, the same each time; `stop` closes it."""
         from devtools.client import ComfyClient
 
-        return ComfyClient(self.url, output_dir=self.base / "output")
+        if self._client is None:
+            self._client = ComfyClient(self.url, output_dir=self.base / "output")
+        return self._client
 
     @property
     def process_id(self) -> int:
@@ -150,7 +153,10 @@ class ComfyServer:
     def stop(self) -> None:
         """Stop the process and its children; safe to call twice."""
         process, self._process = self._process, None
+        client, self._client = self._client, None
         atexit.unregister(self.stop)
+        if client is not None:
+            client.close()
         if process is None:
             return
         _signal_group(process, force=False)

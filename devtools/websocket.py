@@ -1,6 +1,5 @@
-"""ComfyUI's websocket, which the command queue_folder brings."""
+"""What a prompt that fails raises, under the name by which tests import it."""
 
 from folder_queue.errors import PromptError
-from folder_queue.websocket import MessageReader
 
-__all__ = ["MessageReader", "PromptError"]
+__all__ = ["PromptError"]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 from tqdm import tqdm
 
-from .client import Progress
+from .answers import Progress
 from .folder_run import VideoReport
 from .report import outcome
 from .workflow import Workflow
@@ -27,15 +25,10 @@ class Bars:
         self._all = tqdm(
             total=self._count, desc="all videos", unit="video", position=1, disable=None
         )
-        self._one = tqdm(desc="", unit="step", position=0, leave=False, disable=None)
+        self._one = tqdm(desc="", position=0, leave=False, disable=None)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._one.close()
         self._all.close()
 
@@ -44,8 +37,8 @@ class Bars:
         self._video, self._node = video, ""
         self._start(video, 1)
 
-    def step(self, progress: Progress) -> None:
-        """Show the step of a node; the bar starts anew with each node."""
+    def progress(self, progress: Progress) -> None:
+        """Show how far a node is; the bar starts anew with each node."""
         if progress.node_id != self._node:
             self._node = progress.node_id
             title = self._workflow.title(progress.node_id)

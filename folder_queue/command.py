@@ -127,7 +127,7 @@ def _run(options: argparse.Namespace) -> int:
     run = prepare(options)
     started = monotonic()
     try:
-        with Bars(len(run.videos), run.workflow) as bars:
+        with run.client, Bars(len(run.videos), run.workflow) as bars:
             run.run(bars)
     finally:
         report = options.report or run.out / REPORT_NAME

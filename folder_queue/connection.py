@@ -1,97 +1,172 @@
-"""HTTP to one ComfyUI server, with failures told apart by what to do about them."""
+"""HTTP and websockets to one ComfyUI server, for callers that wait for each answer.
+
+The one aiohttp session lives on a thread with an event loop of its own. So the caller needs no
+event loop, and may well have another one running (Playwright's synchronous API has).
+"""
 
 from __future__ import annotations
 
-import http.client
+import asyncio
 import json
+import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+import weakref
+from collections.abc import Coroutine, Generator
+from concurrent import futures
+from typing import Any, BinaryIO, TypeVar, cast
 
-from .errors import ConnectionLostError, PromptError, ServerGoneError
+import aiohttp
 
+from .answers import Answer, Message
+from .errors import AnswerError, ConnectionLostError, PromptError, ServerGoneError
+
+T = TypeVar("T")
+C = TypeVar("C", bound="Connection")
 ANSWER_SECONDS = 600.0
-PING_SECONDS = 5.0
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
+PING = aiohttp.ClientTimeout(5.0)
+PAUSE_SECONDS = 1.0
+CLOSE_SECONDS = 10.0
+# Waits are cut into such pieces, because on Windows Ctrl-C does not reach a waiting thread.
+POLL_SECONDS = 0.5
+CHUNK_BYTES = 1 << 20
 # What a proxy answers while the server behind it is away.
 AWAY = (502, 503, 504)
-_LOST = (urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException)
-
-
-class AnswerError(PromptError):
-    """An answer that is an error: its HTTP `status` and its `body`."""
-
-    def __init__(self, path: str, status: int, body: str) -> None:
-        """Keep the answer."""
-        super().__init__(f"the server answered {path} with {status}: {body.strip()[:300]}")
-        self.status = status
-        self.body = body
+LOST = (aiohttp.ClientError, ConnectionError, asyncio.TimeoutError, futures.CancelledError)
 
 
 class Connection:
-    """Requests to the server at `url`."""
+    """Requests to the server at `url`; several threads may send them at the same time.
+
+    `close` ends the session and its thread, as does a `with` block, and as does the garbage
+    collector for a connection that nobody closed. The interpreter does not wait for it to exit.
+    """
 
     def __init__(self, url: str) -> None:
-        """Keep the address; nothing is connected yet."""
+        """Start the thread; nothing is connected yet."""
         self.url = url.rstrip("/")
+        ready: futures.Future[Any] = futures.Future()
+        self._thread = threading.Thread(target=asyncio.run, args=[_serve(ready)], daemon=True)
+        self._thread.start()
+        self._loop, self._session, stop = ready.result()
+        self._end = weakref.finalize(self, self._loop.call_soon_threadsafe, stop.set)
+        self._end.atexit = False
 
-    @contextmanager
-    def open(
-        self,
-        path: str,
-        body: bytes | Iterable[bytes] | None = None,
-        headers: dict[str, str] | None = None,
-        *,
-        method: str | None = None,
-        timeout: float = ANSWER_SECONDS,
-    ) -> Iterator[http.client.HTTPResponse]:
-        """The server's answer, open for reading.
+    def __enter__(self: C) -> C:
+        return self
 
-        Raises:
-            AnswerError: the answer is an error.
-            ConnectionLostError: there is none, or it broke off while it was read.
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the session and its thread; safe to call twice."""
+        self._end()
+        self._thread.join(CLOSE_SECONDS)
+
+    def ask(self, method: str, path: str, into: BinaryIO | None = None, **options: Any) -> Answer:
+        """Send a request and return the answer, its body written `into` a file where one is given.
+
+        `options` are more arguments of `aiohttp.ClientSession.request`. Raises AnswerError when the
+        answer is an error, ConnectionLostError when there is none or it is shorter than announced.
         """
-        request = urllib.request.Request(self.url + path, body, headers or {}, method=method)
+
+        async def exchange() -> Answer:
+            async with self._session.request(method, self.url + path, **options) as reply:
+                if reply.status in AWAY:
+                    raise ConnectionLostError(f"{self.url} is away ({reply.status})")
+                if reply.status >= 400:
+                    raise AnswerError(path, reply.status, await reply.text(errors="replace"))
+                if into is None:
+                    return Answer(reply.content_length, await reply.read())
+                async for piece in reply.content.iter_chunked(CHUNK_BYTES):
+                    into.write(piece)
+                return Answer(reply.content_length, b"")
+
+        return self._wait_for(exchange())
+
+    def get(self, path: str, **options: Any) -> Any:
+        """GET a JSON document, for example "/object_info/KSampler"; raises as `ask` does."""
+        return json.loads(self.ask("GET", path, **options).body)
+
+    def post(self, path: str, document: dict[str, Any]) -> bytes:
+        """POST a JSON document and return the answer as it is; raises as `ask` does."""
+        return self.ask("POST", path, json=document).body
+
+    def listen(self, path: str, seconds: float) -> Generator[Message | None, None, None]:
+        """Open a websocket and yield its messages, and None whenever it is silent for `seconds`.
+
+        Close the generator to close the websocket. Raises ConnectionLostError when the server does.
+        """
+
+        async def connect() -> aiohttp.ClientWebSocketResponse:
+            return await self._session.ws_connect(self.url + path, max_msg_size=0)
+
+        socket = self._wait_for(connect())
         try:
-            with urllib.request.urlopen(request, timeout=timeout) as reply:
-                yield reply
-        except urllib.error.HTTPError as error:
-            if error.code in AWAY:
-                raise ConnectionLostError(f"{self.url} is away ({error.code})") from error
-            text = error.read().decode(errors="replace")
-            raise AnswerError(path, error.code, text) from error
-        except _LOST as error:
-            reason = getattr(error, "reason", None) or error
-            raise ConnectionLostError(f"no answer from {self.url}: {reason}") from error
-
-    def get(self, path: str, timeout: float = ANSWER_SECONDS) -> Any:
-        """GET a JSON document, for example `/object_info/KSampler`."""
-        with self.open(path, timeout=timeout) as reply:
-            return json.load(reply)
-
-    def post(self, path: str, body: dict[str, Any]) -> bytes:
-        """POST a JSON document and return the answer as it is."""
-        headers = {"Content-Type": "application/json"}
-        with self.open(path, json.dumps(body).encode(), headers) as reply:
-            return reply.read()
+            while True:
+                yield self._wait_for(_next_message(socket, seconds))
+        finally:
+            if self._end.alive:
+                self._wait_for(socket.close())
 
     def is_up(self) -> bool:
         """Whether a ComfyUI answers."""
         try:
-            return "system" in self.get("/system_stats", PING_SECONDS)
+            return "system" in self.get("/system_stats", timeout=PING)
         except (PromptError, ValueError, TypeError):
             return False
 
     def wait_until_up(self, seconds: float) -> None:
-        """Ask again and again, ever more rarely; ServerGoneError after `seconds` in vain."""
+        """Ask again and again; ServerGoneError after `seconds` in vain."""
         deadline = time.monotonic() + seconds
-        pause = FIRST_PAUSE
         while not self.is_up():
             left = deadline - time.monotonic()
             if left <= 0:
                 raise ServerGoneError(f"{self.url} did not come back within {seconds:.0f} s")
-            time.sleep(min(pause, left))
-            pause = min(2 * pause, LONGEST_PAUSE)
+            time.sleep(min(PAUSE_SECONDS, left))
+
+    def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do `work` on the session's thread and return its result; Ctrl-C here cancels it."""
+        if not self._end.alive:
+            work.close()
+            raise RuntimeError(f"the connection to {self.url} is closed")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            while not futures.wait([future], POLL_SECONDS).done:
+                # What reaches the event loop as it ends would never be done.
+                if not self._end.alive:
+                    future.cancel()
+            return future.result()
+        except LOST as error:
+            reason = str(error) or type(error).__name__
+            raise ConnectionLostError(f"no answer from {self.url}: {reason}") from error
+        finally:
+            future.cancel()
+
+
+async def _serve(ready: futures.Future[Any]) -> None:
+    """Open a session, hand out (event loop, session, stop), and close it when `stop` is set."""
+    stop = asyncio.Event()
+    async with aiohttp.ClientSession(
+        # A connection that is kept for the next request may be dead by then.
+        connector=aiohttp.TCPConnector(force_close=True),
+        timeout=aiohttp.ClientTimeout(None, sock_connect=ANSWER_SECONDS, sock_read=ANSWER_SECONDS),
+        trust_env=True,
+    ) as session:
+        ready.set_result((asyncio.get_running_loop(), session, stop))
+        await stop.wait()
+        # Before the session is gone, or they would try again without one.
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+
+
+async def _next_message(socket: aiohttp.ClientWebSocketResponse, seconds: float) -> Message | None:
+    while True:
+        try:
+            message = await socket.receive(seconds)
+        except asyncio.TimeoutError:
+            return None
+        if message.type is aiohttp.WSMsgType.TEXT:
+            return cast(Message, json.loads(message.data))
+        # Binary messages are preview images.
+        if message.type is not aiohttp.WSMsgType.BINARY:
+            raise ConnectionLostError("the server closed the connection; it may have stopped")

@@ -15,6 +15,16 @@ class PromptError(RuntimeError):
         self.traceback = traceback
 
 
+class AnswerError(PromptError):
+    """The answer to a request is an error: its HTTP `status` and its `body`."""
+
+    def __init__(self, path: str, status: int, body: str) -> None:
+        """Keep the answer."""
+        super().__init__(f"the server answered {path} with {status}: {body.strip()[:300]}")
+        self.status = status
+        self.body = body
+
+
 class PromptRefusedError(PromptError):
     """The server did not take the graph; it would not take it for the next video either."""
 

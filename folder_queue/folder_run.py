@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from .client import ComfyClient, Progress
+from .answers import Progress
+from .client import ComfyClient
 from .errors import PromptError, PromptRefusedError, ServerGoneError, UploadRefusedError, UsageError
 from .ledger import Entry, Ledger, content_hash, job_fingerprint
 from .translate import PATIENCE_SECONDS, translate_video
@@ -36,8 +37,8 @@ class Watcher(Protocol):
     def begin(self, video: str) -> None:
         """A video's turn has come."""
 
-    def step(self, progress: Progress) -> None:
-        """A node has made a step."""
+    def progress(self, progress: Progress) -> None:
+        """A node has got on."""
 
     def end(self, report: VideoReport) -> None:
         """A video is dealt with."""
@@ -119,6 +120,8 @@ class FolderRun:
         self, video: Path, report: VideoReport, watcher: Watcher, content: str, key: str
     ) -> Entry | None:
         """Try once and as often again as allowed; None when all of it failed."""
+        # `step` is what watchers of earlier versions call it.
+        on_progress = getattr(watcher, "progress", None) or watcher.step  # type: ignore[attr-defined]
         for _ in range(1 + self.retries):
             report.attempts += 1
             try:
@@ -127,7 +130,7 @@ class FolderRun:
                     self.workflow,
                     self.folder / video,
                     self.out / self._targets[video],
-                    watcher.step,
+                    on_progress,
                     content=content,
                     input_dir=self.input_dir,
                     patience=self.patience,

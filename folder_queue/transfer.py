@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import shutil
-import urllib.parse
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 
-from .connection import AnswerError, Connection
-from .errors import ConnectionLostError, PromptError, UploadRefusedError
+import aiohttp
+
+from .answers import SavedFile
+from .connection import ANSWER_SECONDS, Connection
+from .errors import AnswerError, ConnectionLostError, UploadRefusedError
 
 # Folder in the server's input folder for videos, and in its output folder for results.
 SUBFOLDER = "queue_folder"
 TOO_LARGE = 413
 # What a server takes unless it was started with another --max-upload-size.
 USUAL_LIMIT = 100 * 2**20
-_CHUNK = 1 << 20
+# A server that takes fewer bytes than these in a second is given up.
+SLOWEST_UPLOAD = 2**14
 
 
 @contextmanager
@@ -41,104 +43,63 @@ def on_server(
             is used where it is. None: the video is uploaded, and stays.
     """
     suffix = re.sub(r"[^a-z0-9.]", "", video.suffix.lower())
-    name = f"{content[:32]}{suffix}"
-
-    def send() -> str:
-        upload(connection, video, name)
-        return f"{SUBFOLDER}/{name}"
-
+    file = SavedFile(f"{content[:32]}{suffix}", SUBFOLDER, "input")
     if input_dir is None:
-        yield send
+        yield lambda: upload(connection, video, file)
     elif video.resolve().is_relative_to(input_dir.resolve()):
-        inside = video.resolve().relative_to(input_dir.resolve()).as_posix()
-        yield lambda: inside
+        yield lambda: video.resolve().relative_to(input_dir.resolve()).as_posix()
     else:
-        place = input_dir / SUBFOLDER / name
-        _place(video, place)
+        _place(video, input_dir / file.path)
         try:
-            yield lambda: f"{SUBFOLDER}/{name}"
+            yield lambda: file.path
         finally:
-            place.unlink(missing_ok=True)
+            (input_dir / file.path).unlink(missing_ok=True)
 
 
-def upload(connection: Connection, video: Path, name: str) -> None:
-    """Send a video into the server's input folder, unless a file of that name and size is there.
+def upload(connection: Connection, video: Path, file: SavedFile) -> str:
+    """Send a video, unless `file` is on the server in the same size; its name for Load Video.
 
     It is sent as it is read, so that its size does not matter here. The server has a limit:
     UploadRefusedError when the video is larger.
     """
     size = video.stat().st_size
-    if _size_there(connection, name) == size:
-        return
-    boundary = uuid.uuid4().hex
-    head, tail = _form(boundary, name)
-    headers = {
-        "Content-Type": f"multipart/form-data; boundary={boundary}",
-        "Content-Length": str(len(head) + size + len(tail)),
-    }
+    with suppress(AnswerError):
+        if connection.ask("HEAD", "/view", params=asdict(file)).size == size:
+            return file.path
+    form = aiohttp.FormData({"type": file.type, "subfolder": file.subfolder, "overwrite": "true"})
+    timeout = aiohttp.ClientTimeout(ANSWER_SECONDS + size / SLOWEST_UPLOAD)
     try:
-        with open(video, "rb") as file:
-            body = itertools.chain([head], iter(lambda: file.read(_CHUNK), b""), [tail])
-            with connection.open("/upload/image", body, headers):
-                return
-    except AnswerError as error:
-        if error.status != TOO_LARGE:
-            raise
-        refusal: PromptError = error
-    except ConnectionLostError as error:
+        with open(video, "rb") as content:
+            form.add_field("image", content, filename=file.filename)
+            connection.ask("POST", "/upload/image", data=form, timeout=timeout)
+    except (AnswerError, ConnectionLostError) as error:
         # A server that has read enough of too large a video hangs up in mid-sentence.
-        if size <= USUAL_LIMIT or not connection.is_up():
+        hung_up = isinstance(error, ConnectionLostError) and size > USUAL_LIMIT
+        if not (hung_up and connection.is_up()) and getattr(error, "status", 0) != TOO_LARGE:
             raise
-        refusal = error
-    raise UploadRefusedError(
-        f"the server does not take {size / 2**20:.0f} MB. Start it with a larger --max-upload-size "
-        "(in MB), or give its input folder with --input-dir if this machine can write to it"
-    ) from refusal
+        raise UploadRefusedError(
+            f"the server does not take {size / 2**20:.0f} MB. Start it with a larger "
+            "--max-upload-size (in MB), or give its input folder with --input-dir if this machine "
+            "can write to it"
+        ) from error
+    return file.path
 
 
-def download(connection: Connection, entry: dict[str, str], target: Path) -> Path:
-    """Fetch a saved file, {filename, subfolder, type}, to `target`, which is whole or not there.
+def download(connection: Connection, saved: SavedFile, target: Path) -> Path:
+    """Fetch a saved file to `target`, which is whole or not there.
 
     The ending of `target` is replaced by the saved file's. Returns the path written.
     """
-    target = target.with_name(target.name + Path(entry["filename"]).suffix)
+    target = target.with_name(target.name + Path(saved.filename).suffix)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
-    query = urllib.parse.urlencode({key: entry[key] for key in ("filename", "subfolder", "type")})
     try:
-        with connection.open(f"/view?{query}") as reply, open(part, "wb") as file:
-            shutil.copyfileobj(reply, file, _CHUNK)
-            wanted = reply.headers.get("Content-Length")
-        if wanted is not None and part.stat().st_size != int(wanted):
-            raise ConnectionLostError(f"{entry['filename']} broke off while it was fetched")
+        with open(part, "wb") as file:
+            connection.ask("GET", "/view", file, params=asdict(saved))
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
     return target
-
-
-def _size_there(connection: Connection, name: str) -> int | None:
-    """Size of an uploaded file, or None if it is not there."""
-    query = urllib.parse.urlencode({"filename": name, "subfolder": SUBFOLDER, "type": "input"})
-    try:
-        with connection.open(f"/view?{query}", method="HEAD") as reply:
-            return int(reply.headers.get("Content-Length") or -1)
-    except AnswerError:
-        return None
-
-
-def _form(boundary: str, name: str) -> tuple[bytes, bytes]:
-    """What stands before and after the file in the form that /upload/image takes."""
-    fields = {"type": "input", "subfolder": SUBFOLDER, "overwrite": "true"}
-    lines = [
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'
-        for key, value in fields.items()
-    ]
-    lines.append(
-        f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n'
-        "Content-Type: application/octet-stream\r\n\r\n"
-    )
-    return "".join(lines).encode(), f"\r\n--{boundary}--\r\n".encode()
 
 
 def _place(video: Path, place: Path) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
 import av
 
-from .client import ComfyClient, Progress
+from .answers import Progress
+from .client import ComfyClient
 from .errors import ConnectionLostError, PromptError
 from .ledger import content_hash
 from .transfer import SUBFOLDER, download, on_server
@@ -52,7 +54,7 @@ def translate_video(
         workflow: what to do with the video.
         video: the file here.
         out: where the result goes, without an ending: the server decides on that.
-        on_progress: called with every step of every node.
+        on_progress: called as each node gets on.
         content: hash of the video's content, if it is known.
         input_dir: the server's input folder, if this machine can write to it; None: upload.
         patience: seconds to wait for a lost server.
@@ -79,7 +81,9 @@ def translate_video(
         try:
             path = outlast(client, lambda: attempt(there()), patience)
         except BaseException:
-            _let_go(client, prompt_id)
+            # Harmless when it has ended, or was never queued.
+            with suppress(PromptError):
+                client.cancel(prompt_id)
             raise
     return VideoResult(path, count_frames(path), monotonic() - started)
 
@@ -107,11 +111,3 @@ def count_frames(path: Path) -> int:
 def safe_name(stem: str) -> str:
     """A file's stem without what Save Video or a file system reads in a way of its own."""
     return re.sub(r"[^A-Za-z0-9_-]+", "_", stem)[:60] or "video"
-
-
-def _let_go(client: ComfyClient, prompt_id: str) -> None:
-    """Take a prompt off the server, if there is one; harmless when it has ended."""
-    try:
-        client.cancel(prompt_id)
-    except PromptError:
-        return

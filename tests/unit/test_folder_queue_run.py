@@ -33,7 +33,7 @@ class Silent:
     def begin(self, video):
         self.told.append(video)
 
-    def step(self, progress):
+    def progress(self, progress):
         pass
 
     def end(self, each):

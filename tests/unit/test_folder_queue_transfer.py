@@ -1,13 +1,20 @@
 """HTTP as queue_folder does it, against a small server of its own."""
 
 import threading
+import tracemalloc
 from email.parser import BytesParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from folder_queue.connection import AnswerError, Connection
-from folder_queue.errors import ConnectionLostError, ServerGoneError, UploadRefusedError
+from folder_queue.answers import SavedFile
+from folder_queue.connection import Connection
+from folder_queue.errors import (
+    AnswerError,
+    ConnectionLostError,
+    ServerGoneError,
+    UploadRefusedError,
+)
 from folder_queue.transfer import download, on_server
 
 
@@ -47,7 +54,8 @@ def server():
 
 @pytest.fixture
 def connection(server):
-    return Connection(f"http://127.0.0.1:{server.server_port}/")
+    with Connection(f"http://127.0.0.1:{server.server_port}/") as connection:
+        yield connection
 
 
 @pytest.fixture
@@ -102,7 +110,7 @@ def test_an_input_folder_within_reach(connection, video, tmp_path):
     assert video.exists()
 
 
-ENTRY = {"filename": "x_00001_.mkv", "subfolder": "s", "type": "output"}
+ENTRY = SavedFile("x_00001_.mkv", "s", "output")
 
 
 def test_a_result_takes_the_servers_ending(server, connection, tmp_path):
@@ -128,6 +136,11 @@ def test_a_server_that_comes_back(server, connection):
     server.answers[("GET", "/system_stats")] = [(503,), (200, b"<html>"), (200, b'{"system": {}}')]
     connection.wait_until_up(30)
     assert len(server.seen) == 3
+    server.answers[("GET", "/queue")] = [(502,), (500,)]
+    with pytest.raises(ConnectionLostError, match="is away"):
+        connection.get("/queue")
+    with pytest.raises(AnswerError, match="500"):
+        connection.get("/queue")
 
 
 def test_a_server_that_does_not(server, connection):
@@ -137,3 +150,38 @@ def test_a_server_that_does_not(server, connection):
     server.server_close()
     with pytest.raises(ConnectionLostError, match="no answer from"):
         connection.get("/queue")
+
+
+LARGE = 96 * 2**20
+
+
+class LargeHandler(Handler):
+    """Takes and sends LARGE bytes, a piece at a time."""
+
+    def do_POST(self):  # noqa: N802
+        left = int(self.headers["Content-Length"])
+        while left:
+            left -= len(self.rfile.read(min(left, 2**16)))
+        self.server.seen.append(int(self.headers["Content-Length"]))
+        self.answer(200)
+
+    def do_GET(self):  # noqa: N802
+        self.answer(200, b"", LARGE)
+        for _ in range(LARGE // 2**16):
+            self.wfile.write(bytes(2**16))
+
+
+def test_no_file_is_held_in_memory(server, connection, video, tmp_path):
+    server.RequestHandlerClass = LargeHandler
+    with open(video, "wb") as file:
+        file.truncate(LARGE)
+    tracemalloc.start()
+    try:
+        with on_server(connection, video, "c" * 64, None) as there:
+            there()
+        path = download(connection, ENTRY, tmp_path / "a")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert server.seen[-1] > LARGE and path.stat().st_size == LARGE
+    assert peak < LARGE / 8
