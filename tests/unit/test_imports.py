@@ -15,10 +15,10 @@ STANDARD = set(sys.stdlib_module_names)
 # What a folder may import: folders of ours, and libraries.
 FOLDERS = {
     "stream": ({"stream"}, {"torch", "numpy"}),
-    "host": ({"host", "stream"}, {"torch", "comfy"}),
-    "live2diff": ({"live2diff", "stream", "host"}, {"torch", "safetensors", "einops"}),
+    "host": ({"host", "stream"}, {"torch", "comfy", "safetensors"}),
+    "live2diff": ({"live2diff", "stream", "host"}, {"torch", "einops"}),
     "feature_bank": ({"feature_bank", "stream", "host"}, {"torch", "einops"}),
-    "depth": ({"depth"}, {"torch", "safetensors"}),
+    "depth": ({"depth", "host"}, {"torch"}),
     "video": ({"video"}, {"av", "PIL", "numpy"}),
     "run": ({"run", "stream", "host", "depth", "video"}, {"torch", "numpy", "safetensors"}),
 }
