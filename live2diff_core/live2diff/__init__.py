@@ -1,1 +1,1 @@
-"""Live2Diff's memory: causal temporal attention over a KV-cache, and its motion modules."""
+"""Live2Diff's memory: temporal attention over a KV-cache, and the motion modules that do it."""

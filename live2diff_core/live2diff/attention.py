@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from .window import WindowRow
@@ -19,7 +20,7 @@ from .window import WindowRow
 
 @dataclass(frozen=True)
 class PositionTables:
-    """Projected position tables of one attention: [P, heads, d] each, P positions."""
+    """The position table as one attention projects it: [P, heads, d] each."""
 
     query: Tensor
     key: Tensor
@@ -28,14 +29,14 @@ class PositionTables:
 
 @dataclass(frozen=True)
 class WindowView:
-    """A step's windows as tensors, made once per model call and read by every attention.
+    """The windows of a model call as tensors, made once per call and read by every attention.
 
     Attributes:
         steps: R consecutive denoising steps, one per group in flight.
-        slots: [R, Q] int64, where the Q current frames of each group are written.
-        query_positions: [R, Q] int64.
-        key_positions: [R, L] int64, 0 where hidden.
-        mask: [R, L] float32, 0 where visible and -inf where hidden.
+        slots: [R, Q] int64, cache slots that the current frames are written to.
+        query_positions: [R, Q] int64, positions of the current frames.
+        key_positions: [R, L] int64, positions of the cached frames; 0 in hidden slots.
+        mask: [R, L] float32, 0 in visible slots and -inf in hidden ones.
     """
 
     steps: range
@@ -46,10 +47,9 @@ class WindowView:
 
     @classmethod
     def from_rows(cls, steps: range, rows: Sequence[WindowRow], device: torch.device) -> WindowView:
-        """Turn the integers of R windows, one per step of `steps`, into tensors on `device`."""
-        keys = torch.tensor([row.key_positions for row in rows])  # [R, L]
-        hidden = keys < 0
-        mask = torch.zeros(keys.shape).masked_fill(hidden, float("-inf"))
+        """Pack the integers of R windows, one per step of `steps`, into tensors on `device`."""
+        keys = torch.tensor([row.key_positions for row in rows])
+        mask = torch.zeros(keys.shape).masked_fill(keys < 0, float("-inf"))
         return cls(
             steps=steps,
             slots=torch.tensor([row.query_slots for row in rows]).to(device),
@@ -59,7 +59,7 @@ class WindowView:
         )
 
     def select(self, index: int) -> WindowView:
-        """Keep only the `index`-th step."""
+        """Return the view of the `index`-th step alone."""
         one = slice(index, index + 1)
         return WindowView(
             steps=self.steps[one],
@@ -73,27 +73,25 @@ class WindowView:
 def windowed_attention(
     query: Tensor, keys: Tensor, values: Tensor, positions: PositionTables, view: WindowView
 ) -> Tensor:
-    """Attend from the current frames to every visible slot, each pixel by itself.
+    """Attend from the current frames to every visible slot, separately for each pixel.
 
-    Live2Diff, listings 3 (warm-up) and 4 (streaming); both are this function.
+    Warm-up and streaming (Live2Diff, listings 3 and 4) differ only in `view`.
 
     Args:
         query: [R, HW, heads, Q, d] without positions.
         keys, values: [R, HW, heads, L, d] without positions, the current frames included.
-        positions: tables the positions of `view` are looked up in.
-        view: who sees whom.
+        positions: the tables in which the positions of `view` are looked up.
+        view: which slots the frames see, and at which positions.
 
     Returns:
         [R, HW, heads, Q, d] in the dtype of `query`.
     """
-    pe_q = positions.query[view.query_positions]  # [R, Q, heads, d]
+    pe_q = rearrange(positions.query[view.query_positions], "r q heads d -> r 1 heads q d")
     pe_k = positions.key[view.key_positions]  # [R, L, heads, d]
     pe_v = positions.value[view.key_positions]  # [R, L, heads, d]
-    scale = query.shape[-1] ** -0.5
     # Scaled before the product, so that float16 scores cannot overflow.
-    query = (query + pe_q.transpose(1, 2).unsqueeze(1)) * scale
-    scores = query @ keys.transpose(-1, -2)  # [R, HW, heads, Q, L]
-    scores = scores + torch.einsum("rxhqd,rlhd->rxhql", query, pe_k)
-    scores = scores.float() + view.mask[:, None, None, None, :]
+    query = (query + pe_q) * query.shape[-1] ** -0.5
+    scores = query @ keys.mT + torch.einsum("rxhqd,rlhd->rxhql", query, pe_k)
+    scores = scores.float() + view.mask[:, None, None, None]
     weights = scores.softmax(dim=-1).to(values.dtype)
     return weights @ values + torch.einsum("rxhql,rlhd->rxhqd", weights, pe_v)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from .attention import PositionTables
@@ -12,12 +13,12 @@ from .attention import PositionTables
 
 @dataclass
 class KVCache:
-    """Multi-timestep KV-cache (Live2Diff, section 3.4): a frame's step i only ever meets step i.
+    """Multi-timestep KV-cache (Live2Diff, section 3.4): step i of a frame only ever sees step i.
 
-    Keys and values are stored without positions, which change as frames move up the window.
+    Keys and values are stored without positions, which change as frames move through the window.
 
     Attributes:
-        keys, values: [T, HW, heads, L, d]; slots not yet written are zero and never seen.
+        keys, values: [T, HW, heads, L, d]; slots that are not written yet are zero and hidden.
         positions: the attention's projected position tables.
     """
 
@@ -29,7 +30,7 @@ class KVCache:
     def allocate(
         cls, shape: tuple[int, int, int, int, int], positions: PositionTables, like: Tensor
     ) -> KVCache:
-        """Make an empty cache of `shape` = (T, HW, heads, L, d), typed and placed as `like`."""
+        """Allocate an empty cache of `shape` (T, HW, heads, L, d), typed and placed as `like`."""
         return cls(
             torch.zeros(shape, dtype=like.dtype, device=like.device),
             torch.zeros(shape, dtype=like.dtype, device=like.device),
@@ -39,25 +40,24 @@ class KVCache:
     def update(
         self, keys: Tensor, values: Tensor, steps: range, slots: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Write the current frames' keys and values and return all of their steps' slots.
+        """Write the current frames' keys and values, and return all slots of their steps.
 
         Args:
-            keys, values: [R, HW, heads, Q, d], the Q frames of each of R consecutive steps.
-            steps: the R consecutive denoising steps.
-            slots: [R, Q] int64, where each frame goes.
+            keys, values: [R, HW, heads, Q, d] of the current frames.
+            steps: R consecutive denoising steps, one per group.
+            slots: [R, Q] int64, where each frame is written.
 
         Returns:
             Views of keys and values, [R, HW, heads, L, d].
         """
-        all_keys = self.keys[steps.start : steps.stop]
-        all_values = self.values[steps.start : steps.stop]
-        rows = torch.arange(len(steps), device=slots.device).unsqueeze(1)  # [R, 1]
-        # Indexing dimensions 0 and 3 puts them first: [R, Q, HW, heads, d].
-        all_keys[rows, :, :, slots] = keys.permute(0, 3, 1, 2, 4)
-        all_values[rows, :, :, slots] = values.permute(0, 3, 1, 2, 4)
-        return all_keys, all_values
+        groups = torch.arange(len(steps), device=slots.device)[:, None]
+        cached = self.keys[steps.start : steps.stop], self.values[steps.start : steps.stop]
+        for cache, current in zip(cached, (keys, values), strict=True):
+            # Indices around slices put their dimensions, R and Q, first.
+            cache[groups, :, :, slots] = rearrange(current, "r hw heads q d -> r q hw heads d")
+        return cached
 
     @property
     def nbytes(self) -> int:
-        """Bytes held."""
+        """Bytes of keys and values."""
         return self.keys.nbytes + self.values.nbytes

@@ -1,4 +1,4 @@
-"""The sizes of a motion module, and of the KV-caches that follow from them."""
+"""The sizes of a motion module, and the bytes of its KV-caches."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class MotionLayout:
     """Sizes of a motion module, read from its file.
 
     Attributes:
-        down, up: channels of every module of every level, UNet order.
-        mid: channels of the mid-block module, or None (only AnimateDiff v2 has one).
-        positions: length of the position table.
-        depth_channels: width the depth encoder ends in, or None without one.
+        down, up: C of every module, by level, in the UNet's order.
+        mid: C of the middle block's module; None without one (only AnimateDiff v2 has it).
+        positions: P, length of the position table.
+        depth_channels: C0 of the depth encoder; None without one.
         attentions: temporal attentions per transformer block.
     """
 
@@ -32,11 +32,11 @@ class MotionLayout:
         Each attention keeps keys and values, [T, HW, L, C] each.
 
         Args:
-            shape: size of the stream; `passes` is T, once for each conditioning.
-            slots: L, frames in the window.
+            shape: size of the stream; its `passes` are T, added up over all conditionings.
+            slots: L.
 
         Returns:
-            Bytes. SD1.5 at 512x512 in float16 with 16 slots: 1.52e9 per denoising step.
+            Bytes: 1.52e9 per denoising step for SD1.5 at 512x512 in float16 with 16 slots.
         """
         deepest = len(self.down) - 1
         values = sum(shape.tokens(n) * sum(level) for n, level in enumerate(self.down))
@@ -46,7 +46,7 @@ class MotionLayout:
         return keys_and_values * shape.passes * shape.bytes_per_value
 
 
-# SD1.5's UNet, with Live2Diff's 24 positions and depth encoder.
+# Live2Diff's own motion module, at SD1.5's widths.
 SD15 = MotionLayout(
     down=((320,) * 2, (640,) * 2, (1280,) * 2, (1280,) * 2),
     up=((1280,) * 3, (1280,) * 3, (640,) * 3, (320,) * 3),

@@ -22,33 +22,32 @@ class MotionCall:
     view: WindowView
 
     def select(self, index: int) -> MotionCall:
-        """Keep only the group that is at the `index`-th step of this call."""
+        """Return the call with the group at its `index`-th step alone."""
         return MotionCall(self.memory, self.view.select(index))
 
 
 class MotionMemory:
-    """All caches of one stream. The modules hold weights only.
+    """All KV-caches of one stream, by conditioning and attention.
 
     Args:
-        window: who sees whom.
-        steps: denoising steps at which each kind of conditioning is run, by kind; every step has a
-            cache of its own.
+        window: the attention window.
+        steps: T of each kind of conditioning (`positive`, `negative`), by kind.
     """
 
     def __init__(self, window: AttentionWindow, steps: Mapping[str, int]) -> None:
-        """Start with no caches; each is made when its attention first runs."""
+        """Start without caches; each is allocated when its attention first runs."""
         self.window = window
         self._steps = dict(steps)
         self._caches: dict[tuple[str, str], KVCache] = {}
-        # Keys and values of a saved stream; they join the caches when their attention first runs.
+        # Keys and values of a saved stream; they become caches when their attention first runs.
         self._restored: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
 
     def group(self, frame: int) -> range:
-        """Frames denoised together with `frame`."""
+        """Return the frames denoised together with `frame`."""
         return self.window.group(frame)
 
     def plan(self, groups: Sequence[range], steps: range, device: torch.device) -> MotionCall:
-        """Prepare a call in which group r of `groups` is at step r of `steps`."""
+        """Prepare a model call in which group r of `groups` is at step r of `steps`."""
         rows = [self.window.row(group) for group in groups]
         return MotionCall(self, WindowView.from_rows(steps, rows, device))
 
@@ -59,45 +58,46 @@ class MotionMemory:
         like: Tensor,
         positions: Callable[[], PositionTables],
     ) -> KVCache:
-        """Get the cache of one attention, making it on first use.
+        """Return the cache of one attention, allocated on first use.
 
         Args:
-            conditioning: whose cache it is: with guidance each conditioning has its own. Its name
-                begins with its kind and a dot.
+            conditioning: name of the conditioning, which begins with its kind and a dot.
             layer: name of the attention.
             like: [R, HW, heads, Q, d] keys that are about to be written.
-            positions: makes the attention's projected position tables.
+            positions: projects the attention's position tables.
 
         Raises:
-            FeatureSizeError: `like` has another size than what is cached.
+            FeatureSizeError: `like` has another HW than the cache.
         """
         key = (conditioning, layer)
-        if key in self._restored:
-            keys, values = self._restored[key]
-            # Copies, because caches are written in place and the saved state is a value.
-            self._caches[key] = KVCache(
-                keys.to(like, copy=True), values.to(like, copy=True), positions()
-            )
-            del self._restored[key]
         if key not in self._caches:
-            _, tokens, heads, _, dim = like.shape
-            steps = self._steps[conditioning.split(".")[0]]
-            shape = (steps, tokens, heads, self.window.window_size, dim)
-            self._caches[key] = KVCache.allocate(shape, positions(), like)
-        if self._caches[key].keys.shape[1] != like.shape[1]:
+            self._caches[key] = self._make_cache(key, like, positions())
+            self._restored.pop(key, None)
+        cache = self._caches[key]
+        if cache.keys.shape[1] != like.shape[1]:
             raise FeatureSizeError(
-                f"The UNet's features at {layer} changed from {self._caches[key].keys.shape[1]} to "
+                f"The UNet's features at {layer} changed from {cache.keys.shape[1]} to "
                 f"{like.shape[1]} pixels within a stream. A node that shrinks them at some steps "
                 "only (PatchModelAddDownscale, Kohya Deep Shrink) cannot be used with Live2Diff: "
                 "remove it."
             )
-        return self._caches[key]
+        return cache
+
+    def _make_cache(self, key: tuple[str, str], like: Tensor, positions: PositionTables) -> KVCache:
+        if key in self._restored:
+            keys, values = self._restored[key]
+            # Copies, because caches are written in place and the saved state is a value.
+            return KVCache(keys.to(like, copy=True), values.to(like, copy=True), positions)
+        _, tokens, heads, _, width = like.shape
+        steps = self._steps[key[0].split(".")[0]]
+        shape = (steps, tokens, heads, self.window.window_size, width)
+        return KVCache.allocate(shape, positions, like)
 
     def commit(self) -> None:
-        """Nothing to do: slots are written in place."""
+        """Do nothing: slots were written in place."""
 
     def discard(self) -> None:
-        """Nothing to do: a frame that is tried again writes the same slots, unseen until then."""
+        """Do nothing: the next try writes the same slots, which no frame sees before."""
 
     def reset(self) -> None:
         """Forget the stream and free its memory."""
@@ -105,10 +105,7 @@ class MotionMemory:
         self._restored.clear()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Window, and keys and values of every attention by name; not copied.
-
-        Keys are called `conditioning/layer/keys`.
-        """
+        """Return the window and all keys and values, as `conditioning/layer/keys`; not copied."""
         saved = {key: (cache.keys, cache.values) for key, cache in self._caches.items()}
         parts = ("keys", "values")
         caches = {
@@ -119,10 +116,10 @@ class MotionMemory:
         return {"window": self._window_numbers(), **caches}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take up a saved stream.
+        """Continue a saved stream.
 
         Raises:
-            ValueError: it was made with another window.
+            ValueError: the stream was made with another window.
         """
         if not torch.equal(state["window"], self._window_numbers()):
             raise ValueError(
@@ -143,7 +140,7 @@ class MotionMemory:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held now."""
+        """Bytes of all keys and values held now."""
         waiting = sum(keys.nbytes + values.nbytes for keys, values in self._restored.values())
         return waiting + sum(cache.nbytes for cache in self._caches.values())
 

@@ -1,7 +1,7 @@
-"""Puts motion modules into ComfyUI's SD1.5 UNet for the time of a forward pass, and takes them out.
+"""Applies a motion module to a MODEL: its modules are in the UNet during a forward pass only.
 
-Scoped insertion leaves the host's model as it was between calls, so LoRAs keep finding their
-layers, clones share nothing they could break, and an exception leaves nothing behind.
+Between calls the host's model is as it was, so LoRAs find their layers, clones share nothing that
+they could break, and an exception leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import comfy.ldm.modules.attention as host_attention
@@ -46,7 +47,7 @@ class LoadedMotionModule:
     Attributes:
         name: file name, for messages.
         layout: its sizes.
-        patcher: the host's handle on the weights.
+        patcher: the host's ModelPatcher of the weights.
     """
 
     name: str
@@ -55,15 +56,15 @@ class LoadedMotionModule:
 
     @property
     def model(self) -> MotionModel:
-        """The modules themselves."""
+        """The network itself."""
         return self.patcher.model
 
 
 def load_motion_module(path: str) -> LoadedMotionModule:
-    """Load a motion-module file for the host's device.
+    """Load a motion-module file, to be run on the host's device.
 
     Raises:
-        MotionFileError: see `read_motion_file`.
+        MotionFileError: from `read_motion_file`.
     """
     layout, tensors = read_motion_file(path)
     parameters = sum(tensor.numel() for tensor in tensors.values())
@@ -76,22 +77,23 @@ def load_motion_module(path: str) -> LoadedMotionModule:
     patcher = comfy.model_patcher.CoreModelPatcher(
         model, load_device=device, offload_device=offload
     )
-    return LoadedMotionModule(str(path).replace("\\", "/").rsplit("/", 1)[-1], layout, patcher)
+    return LoadedMotionModule(Path(path).name, layout, patcher)
 
 
 def apply_live2diff(model: Any, motion: LoadedMotionModule, window: AttentionWindow) -> Any:
-    """Return a clone of ComfyUI's `model` whose UNet carries the motion modules.
+    """Return a clone of ComfyUI's `model` that carries a motion module.
 
-    The clone samples with the betas motion modules are trained on, linear in beta.
+    The clone samples with the noise schedule that motion modules are trained on.
 
     Args:
         model: a ModelPatcher of SD1.5.
         motion: the motion module.
-        window: attention window.
+        window: the attention window.
 
     Raises:
-        UnsupportedModelError: not SD1.5, an inpainting variant, or other widths than the module's.
-        ValueError: a window longer than the module's position table.
+        UnsupportedModelError: the model is not SD1.5, is an inpainting variant, has other widths
+            than the motion module, or carries one already.
+        ValueError: the window is longer than the motion module's position table.
     """
     window.check_positions(motion.layout.positions)
     unet = sd15_unet(model)
@@ -124,27 +126,27 @@ class AppliedMotion:
 
     @property
     def largest_group(self) -> int:
-        """Most frames in one call: a whole window, in the modes that work in chunks."""
+        """Most frames of a group: a whole window, in the modes that work in chunks."""
         return self.window.window_size
 
     @property
     def depth_encoder(self) -> Callable[[Tensor], Tensor] | None:
-        """The mapping network; None in AnimateDiff's modules."""
+        """The mapping network, see `DepthEncoder`; AnimateDiff's modules have none."""
         return getattr(self.motion.model, "flow_conv_in", None)
 
     def start(self, steps: Mapping[str, int], seed: int) -> MotionMemory:
-        """Start a stream's caches; nothing in them is random."""
+        """Create a stream's memory; nothing in it is random."""
         return MotionMemory(self.window, steps)
 
     def nbytes(self, shape: StreamShape) -> int:
-        """Bytes of a stream's KV-caches."""
+        """Add up the bytes of a stream's KV-caches."""
         return self.motion.layout.cache_bytes(shape, self.window.window_size)
 
     def check(self, model: Any) -> None:
         """Refuse a MODEL whose noise schedule is no longer the one set here.
 
         Raises:
-            UnsupportedModelError: a later node replaced it.
+            UnsupportedModelError: a later node replaced the noise schedule.
         """
         if not isinstance(model.get_model_object("model_sampling"), LinearBetaSampling):
             raise UnsupportedModelError(
@@ -153,7 +155,7 @@ class AppliedMotion:
             )
 
     def fingerprint(self) -> dict[str, str]:
-        """Name the motion module by content, and the window."""
+        """Identify the motion module by its weights, and the window by its settings."""
         return {
             "motion module": weights_identity(self.motion.model, "", self.motion.patcher.backup),
             "window size": str(self.window.window_size),
@@ -164,7 +166,7 @@ class AppliedMotion:
 
 @dataclass(frozen=True)
 class InsertionPoint:
-    """A motion module's place: right behind layer `index - 1` of `block`."""
+    """Where a motion module goes: into `block`, ahead of its layer `index`."""
 
     block: nn.Sequential
     index: int
@@ -174,20 +176,18 @@ class InsertionPoint:
 def insertion_points(unet: Any, motion: LoadedMotionModule) -> list[InsertionPoint]:
     """Find where each motion module goes.
 
-    After the last spatial transformer of a block, or after its residual block where a level has no
-    transformer; so always ahead of an upsampler.
+    It goes behind the last spatial transformer of a block, or behind the residual block where a
+    level has no transformer; so always ahead of an upsampler.
 
     Raises:
-        UnsupportedModelError: number or width of the blocks is not what the modules have.
+        UnsupportedModelError: the UNet has another number of blocks than there are modules, or
+            other widths.
     """
-    model = motion.model
-    down = [block for block in unet.input_blocks if _residual(block) is not None]
-    blocks = [*down, unet.middle_block] if motion.layout.mid is not None else down
-    blocks = [*blocks, *unet.output_blocks]
-    levels = [*model.down_blocks]
-    if motion.layout.mid is not None:
-        levels.append(model.mid_block)
-    modules = [m for level in (*levels, *model.up_blocks) for m in level.motion_modules]
+    model, down = motion.model, [b for b in unet.input_blocks if _residual(b) is not None]
+    middle = [(unet.middle_block, model.mid_block)] if motion.layout.mid is not None else []
+    blocks = [*down, *(block for block, _ in middle), *unet.output_blocks]
+    levels = [*model.down_blocks, *(level for _, level in middle), *model.up_blocks]
+    modules = [module for level in levels for module in level.motion_modules]
     widths = [_residual(block).out_channels for block in blocks]
     if widths != [module.channels for module in modules]:
         raise UnsupportedModelError(
@@ -207,7 +207,7 @@ def insertion_points(unet: Any, motion: LoadedMotionModule) -> list[InsertionPoi
 
 
 def _residual(block: nn.Sequential) -> Any:
-    """First residual block of a UNet block; None in the first convolution and downsamplers."""
+    """Find a block's first residual block; the first convolution and downsamplers have none."""
     return next((layer for layer in block if isinstance(layer, host_unet.ResBlock)), None)
 
 
@@ -220,31 +220,31 @@ def _insertion_index(block: nn.Sequential) -> int:
 
 @dataclass(frozen=True)
 class ScopedInsertion:
-    """A DIFFUSION_MODEL wrapper: the modules are in the UNet while it runs, and only then."""
+    """Keeps the motion modules in the UNet while it runs (a DIFFUSION_MODEL wrapper)."""
 
     motion: LoadedMotionModule
 
     def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
-        """Insert, run, take out, whatever happens."""
+        """Run the UNet with the modules, and remove them whatever happens."""
         # The host may run another instance of the UNet than it had when the patch was applied.
         points = insertion_points(executor.class_obj, self.motion)
         with ExitStack() as stack:
-            for target in points:
-                target.block.insert(target.index, target.module)
-                stack.callback(target.block.pop, target.index)
+            for point in points:
+                point.block.insert(point.index, point.module)
+                stack.callback(point.block.pop, point.index)
             return executor(*args, **kwargs)
 
 
 def _run_motion_module(
     module: MotionModule, x: Tensor, emb: Any, context: Any, transformer_options: dict, *_: Any
 ) -> Tensor:
-    """Call a motion module where the host's UNet reaches it (a forward_timestep_embed_patch)."""
-    step = call_context(transformer_options, TITLE).plan.memory[NAME]
-    return module(x, step, transformer_options[CACHE_NAMES])
+    """Run a motion module where the host's UNet meets it (a forward_timestep_embed_patch)."""
+    call = call_context(transformer_options, TITLE).plan.memory[NAME]
+    return module(x, call, transformer_options[CACHE_NAMES])
 
 
 def _add_depth(h: Tensor, transformer_options: dict) -> Tensor:
-    """Add the depth features after the first convolution (an input_block_patch)."""
+    """Add the depth features to the first convolution's output (an input_block_patch)."""
     if transformer_options["block"] != ("input", 0):
         return h
     context = call_context(transformer_options, TITLE)

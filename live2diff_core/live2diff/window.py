@@ -22,12 +22,12 @@ class AttentionMode(str, Enum):
 
 @dataclass(frozen=True)
 class WindowRow:
-    """What the frames of one group see at one denoising step.
+    """What the Q frames of one group see at one denoising step, in a cache of L slots.
 
     Attributes:
-        query_slots: slot that each frame of the group is written to, in frame order.
-        query_positions: position of each frame of the group.
-        key_positions: position of the frame in every slot of the cache; -1 hides the slot.
+        query_slots: Q cache slots that the frames of the group are written to.
+        query_positions: Q positions of the frames of the group.
+        key_positions: L positions of the frames in the cache, slot by slot; -1 hides a slot.
     """
 
     query_slots: tuple[int, ...]
@@ -62,7 +62,7 @@ class AttentionWindow:
     attention_mode: AttentionMode = AttentionMode.CAUSAL_WARMUP
 
     def __post_init__(self) -> None:
-        """Reject what no window can be built from."""
+        """Check the numbers."""
         object.__setattr__(self, "attention_mode", AttentionMode(self.attention_mode))
         if self.window_size < 1:
             raise ValueError(f"window_size is {self.window_size}; it must be at least 1 frame.")
@@ -77,7 +77,7 @@ class AttentionWindow:
             )
 
     def check_positions(self, max_positions: int) -> None:
-        """Refuse a window that the motion module has no positions for.
+        """Refuse a window that is longer than the motion module's position table.
 
         Args:
             max_positions: length of the motion module's position table (24 in Live2Diff).
@@ -93,7 +93,7 @@ class AttentionWindow:
             )
 
     def group(self, frame: int) -> range:
-        """Frames that are denoised together with `frame`; the stream's end may cut the last one."""
+        """Return the frames denoised together with `frame`; the stream may end within them."""
         size, mode = self.window_size, self.attention_mode
         if mode is AttentionMode.BIDIRECTIONAL:
             start = frame - frame % size
@@ -110,7 +110,7 @@ class AttentionWindow:
         return range(frame, frame + 1)
 
     def slot(self, frame: int) -> int:
-        """Cache slot of `frame`. Warm-up frames keep theirs; the others take turns."""
+        """Return the cache slot of `frame`: fixed for the warm-up, in a ring for all others."""
         if self.attention_mode is not AttentionMode.CAUSAL_WARMUP:
             return frame % self.window_size
         warmup = self.warmup_frames
@@ -119,7 +119,7 @@ class AttentionWindow:
         return warmup + (frame - warmup) % (self.window_size - warmup)
 
     def visible(self, group: range) -> list[int]:
-        """Frames that the frames of `group` see, in time order, themselves included."""
+        """List the frames that the frames of `group` see, oldest first, themselves included."""
         mode, start, stop = self.attention_mode, group.start, group.stop
         if mode is AttentionMode.BIDIRECTIONAL:
             return list(group)
@@ -134,7 +134,7 @@ class AttentionWindow:
         return [*range(warmup), *range(recent, stop)]
 
     def row(self, group: range) -> WindowRow:
-        """Slots and positions for `group`; a key's position is its rank among the visible ones."""
+        """Look up slots and positions for `group`: a position is a rank among visible frames."""
         position = {frame: rank for rank, frame in enumerate(self.visible(group))}
         key_positions = [-1] * self.window_size
         for frame, rank in position.items():

@@ -1,6 +1,7 @@
 """A toy model with one temporal attention, and what a stream of it must come to."""
 
 import torch
+from einops import rearrange
 from fed_session import FedSession
 from figure1 import direct_attention, translate
 
@@ -55,19 +56,17 @@ class ToyModel:
             raise InterruptedError("stopped by the user")
         return 0.5 * x + 0.5 * hidden
 
-    def _attend(self, x, step):
-        groups, queries = step.view.slots.shape
-        tokens = x.flatten(2).transpose(1, 2)  # [N, HW, C]
-
-        def heads(projection):
-            rows = (tokens @ projection.T).view(groups, queries, -1, HEADS, CHANNELS // HEADS)
-            return rows.permute(0, 2, 3, 1, 4)  # [R, HW, heads, Q, d]
-
-        query, key, value = map(heads, self.projections)
-        cache = step.memory.cache("positive.0", "only", key, self._tables)
-        keys, values = cache.update(key, value, step.view.steps, step.view.slots)
-        out = windowed_attention(query, keys, values, cache.positions, step.view)
-        return out.permute(0, 3, 2, 4, 1).reshape(x.shape)  # [R, Q, heads, d, HW]
+    def _attend(self, x, call):
+        tokens = rearrange(x, "n c h w -> n (h w) c")
+        sizes = {"q": call.view.slots.shape[1], "heads": HEADS}
+        query, key, value = (
+            rearrange(tokens @ p.T, "(r q) hw (heads d) -> r hw heads q d", **sizes)
+            for p in self.projections
+        )
+        cache = call.memory.cache("positive.0", "only", key, self._tables)
+        keys, values = cache.update(key, value, call.view.steps, call.view.slots)
+        out = windowed_attention(query, keys, values, cache.positions, call.view)
+        return rearrange(out, "r (h w) heads q d -> (r q) (heads d) h w", h=x.shape[2])
 
     def _tables(self):
         return PositionTables(

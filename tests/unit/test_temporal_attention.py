@@ -3,6 +3,7 @@
 import figure1
 import pytest
 import torch
+from einops import rearrange
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,15 +29,16 @@ class Streamed:
         )
 
     def __call__(self, x, groups, steps):
-        """x [R, Q, HW, C], group r at step r of `steps`; returns the same shape."""
+        """From x [R, Q, HW, C], group r at step r of `steps`, to the same shape."""
         rows = [self.window.row(group) for group in groups]
         view = WindowView.from_rows(steps, rows, x.device)
         query, key, value = (
-            (x @ w.T).view(*x.shape[:-1], HEADS, DIM).permute(0, 2, 3, 1, 4) for w in self.weights
+            rearrange(x @ w.T, "r q hw (heads d) -> r hw heads q d", heads=HEADS)
+            for w in self.weights
         )
         keys, values = self.cache.update(key, value, steps, view.slots)
         out = windowed_attention(query, keys, values, self.cache.positions, view)
-        return out.permute(0, 3, 1, 2, 4).reshape(x.shape)
+        return rearrange(out, "r hw heads q d -> r q hw (heads d)")
 
     def direct(self, x, config):
         """x [F, HW, C], the whole sequence."""
