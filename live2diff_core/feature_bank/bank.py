@@ -1,7 +1,7 @@
 """StreamV2V's feature bank: self-attention that also sees past frames, and fusion with them.
 
-Pure functions and values; tensors of one row (one frame, one conditioning) at a time:
-N tokens, C channels, M tokens in the bank (N, or N for each queued frame).
+Values and pure functions of tensors, one frame of one conditioning at a time. M are the tokens of a
+bank: HW, or HW for each frame of a queue.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch.nn.functional import normalize
 
 
 class BankKind(str, Enum):
-    """How the bank takes in a frame (StreamV2V, section 4.3)."""
+    """How a frame enters the bank (StreamV2V, section 4.3)."""
 
     MERGE = "merge"
     QUEUE = "queue"
@@ -27,20 +28,20 @@ ALL_LEVELS = ("down 1", "down 2", "down 3", "middle", "up 2", "up 3", "up 4")
 
 @dataclass(frozen=True)
 class BankConfig:
-    """What is remembered, how often, and where it is used.
+    """Which features a bank keeps, how often it is updated, and where it is used.
 
     Attributes:
         kind: `merge` keeps the size of one frame (dynamic merging), `queue` the last frames.
-        queue_frames: frames in the queue.
-        interval: every so many frames one is taken in, the first included.
-        fusion_strength: part of the nearest token of the bank in a fused feature, 0 to 1 (alpha).
-        similarity_threshold: cosine similarity from which a bank's token counts as near, -1 to 1.
-        fuse: levels of the UNet whose features are fused. The default is what the authors' code
-            does; the paper speaks of the transformer blocks' output.
+        queue_frames: frames in the queue, at least 1.
+        interval: frames from one update to the next, at least 1; the first frame always updates.
+        fusion_strength: share of the bank's token in a fused feature (alpha), 0 to 1.
+        similarity_threshold: least cosine similarity of tokens that are fused, -1 to 1.
+        fuse: levels of the UNet whose features are fused. The default follows the authors' code;
+            the paper speaks of the transformer blocks' output.
         extend: levels of the UNet whose self-attention sees the bank.
 
     Raises:
-        ValueError: a number out of range or a level that there is not.
+        ValueError: a number is out of range, or there is no such level.
     """
 
     kind: BankKind = BankKind.MERGE
@@ -52,7 +53,7 @@ class BankConfig:
     extend: tuple[str, ...] = ALL_LEVELS
 
     def __post_init__(self) -> None:
-        """Reject what no bank can be made of."""
+        """Check numbers and levels."""
         object.__setattr__(self, "kind", BankKind(self.kind))
         for name, least in (("queue_frames", 1), ("interval", 1)):
             if getattr(self, name) < least:
@@ -71,7 +72,7 @@ class BankConfig:
                 )
 
     def normalised(self) -> BankConfig:
-        """The same bank without what makes no difference: order of levels, an unused queue."""
+        """Return the same bank written in one way: levels in order, no size of an unused queue."""
         default = BankConfig.queue_frames
         return replace(
             self,
@@ -82,16 +83,16 @@ class BankConfig:
 
     @property
     def frames(self) -> int:
-        """Frames' worth of tokens that a full bank holds."""
+        """Size of a full bank, M / HW."""
         return self.queue_frames if self.kind is BankKind.QUEUE else 1
 
 
 @dataclass(frozen=True)
 class Bank:
-    """What one self-attention remembers, for one conditioning at one denoising step. A value.
+    """Past features of one self-attention, for one conditioning at one denoising step.
 
     Attributes:
-        keys, values: [M, C]; None while nothing is remembered.
+        keys, values: [M, C]; None while the bank is empty.
         features: [M, C] outputs of the attention before fusion; None where nothing is fused.
     """
 
@@ -101,133 +102,116 @@ class Bank:
 
     @property
     def tokens(self) -> int:
-        """M."""
+        """M; 0 while the bank is empty."""
         return 0 if self.keys is None else len(self.keys)
 
     def parts(self) -> dict[str, Tensor]:
-        """The tensors that there are, by name."""
+        """Return the tensors that are not None, by name."""
         named = {"keys": self.keys, "values": self.values, "features": self.features}
         return {name: tensor for name, tensor in named.items() if tensor is not None}
 
     def to(self, like: Tensor) -> Bank:
-        """Move it to the device and type of `like`; itself if it is there."""
+        """Return the bank typed and placed as `like`; itself if it is so already."""
         if self.keys is None or (self.keys.device == like.device and self.keys.dtype == like.dtype):
             return self
         return Bank(**{name: tensor.to(like) for name, tensor in self.parts().items()})
 
     @property
     def nbytes(self) -> int:
-        """Bytes held."""
+        """Bytes of all tensors."""
         return sum(tensor.nbytes for tensor in self.parts().values())
 
 
-# Takes what the bank holds of something, [M, C] or None while it is empty, and a frame's [N, C].
+# (the bank's keys, values or features [M, C] or None, the frame's [HW, C]) to the bank's next ones.
 Update = Callable[[Tensor | None, Tensor], Tensor]
 
 
 def plan_update(
     config: BankConfig, bank_keys: Tensor | None, keys: Tensor, permutation: Callable[[int], Tensor]
 ) -> Update:
-    """Decide by the keys how a frame is taken in; keys, values and features follow alike.
+    """Decide by the keys how a frame enters the bank; values and features follow alike.
 
     Args:
-        config: kind and size.
-        bank_keys: [M, C], None while the bank is empty.
-        keys: [N, C] of the frame.
-        permutation: (count) to a random permutation of so many tokens.
+        config: kind and size of the bank.
+        bank_keys: [M, C] keys of the bank; None while it is empty.
+        keys: [HW, C] keys of the frame.
+        permutation: (count) to a random permutation of that many tokens.
     """
     if bank_keys is None:
         return _first
     if config.kind is BankKind.QUEUE:
-        return _Queued(config.queue_frames)
-    return _Merged.by_keys(bank_keys, keys, permutation(2 * len(keys)).to(keys.device))
+        return partial(_enqueue, (config.queue_frames - 1) * len(keys))
+    metric = normalize(torch.cat([bank_keys, keys]), dim=-1)
+    source, target = permutation(2 * len(keys)).to(keys.device).chunk(2)
+    nearest = (metric[source] @ metric[target].T).argmax(-1)
+    return partial(_merge, source, target, nearest)
 
 
 def _first(bank: Tensor | None, frame: Tensor) -> Tensor:
-    # A copy: the frame's tensor is a part of a batch's, which must not be kept for it.
+    # A copy: the frame's tensor is a view of a batch, which would stay in memory with it.
     return frame.clone()
 
 
-@dataclass(frozen=True)
-class _Queued:
-    """Keeps the last `frames` frames."""
-
-    frames: int
-
-    def __call__(self, bank: Tensor | None, frame: Tensor) -> Tensor:
-        assert bank is not None
-        # The oldest frame is left out first: a part of a larger tensor would keep all of it.
-        oldest = max(0, len(bank) - (self.frames - 1) * len(frame))
-        return torch.cat([bank[oldest:], frame])
+def _enqueue(kept: int, bank: Tensor | None, frame: Tensor) -> Tensor:
+    """Append a frame to the last `kept` tokens of a queue."""
+    assert bank is not None
+    # Cut off before, not after: a view of the longer queue would keep all of it in memory.
+    return torch.cat([bank[max(0, len(bank) - kept) :], frame])
 
 
-@dataclass(frozen=True)
-class _Merged:
-    """Dynamic merging: half of all tokens go into the most similar ones of the other half.
+def _merge(
+    source: Tensor, target: Tensor, nearest: Tensor, bank: Tensor | None, frame: Tensor
+) -> Tensor:
+    """Average half of all tokens into the most similar ones of the other half (dynamic merging).
 
-    Attributes:
-        source, target: [N] tokens of the bank and the frame, in this order; halves of them all.
-        nearest: [N] for each source its target, by place in `target`.
+    Args:
+        source, target: [HW] each, halves of the bank's and the frame's tokens, in that order.
+        nearest: [HW] for each source token the place of its target in `target`.
+        bank, frame: [HW, C].
+
+    Returns:
+        [HW, C] the target tokens.
     """
-
-    source: Tensor
-    target: Tensor
-    nearest: Tensor
-
-    @classmethod
-    def by_keys(cls, bank_keys: Tensor, keys: Tensor, permutation: Tensor) -> _Merged:
-        metric = normalize(torch.cat([bank_keys, keys]), dim=-1)
-        source, target = permutation.chunk(2)
-        return cls(source, target, (metric[source] @ metric[target].T).argmax(-1))
-
-    def __call__(self, bank: Tensor | None, frame: Tensor) -> Tensor:
-        assert bank is not None
-        # Sums of many tokens would lose digits in half precision.
-        both = torch.cat([bank, frame]).float()
-        places = self.nearest.unsqueeze(1).expand(-1, both.shape[1])
-        kept = both[self.target].scatter_reduce(
-            0, places, both[self.source], "mean", include_self=True
-        )
-        return kept.to(frame.dtype)
+    assert bank is not None
+    # Sums of many tokens would lose digits in half precision.
+    both = torch.cat([bank, frame]).float()
+    places = nearest[:, None].expand(-1, both.shape[1])
+    kept = both[target].scatter_reduce(0, places, both[source], "mean", include_self=True)
+    return kept.to(frame.dtype)
 
 
 def fuse(features: Tensor, bank: Tensor, strength: float, threshold: float) -> Tensor:
     """Blend every token with the most similar one of the bank, where that is similar enough.
 
     Args:
-        features: [N, C] the frame's.
-        bank: [M, C].
-        strength: part of the bank's token (alpha).
-        threshold: least cosine similarity.
+        features: [HW, C] features of the frame.
+        bank: [M, C] features of the bank.
+        strength: share of the bank's token (alpha), 0 to 1.
+        threshold: least cosine similarity, -1 to 1.
 
     Returns:
-        [N, C] (1 - alpha) * own + alpha * nearest; own where none is near.
+        [HW, C] (1 - alpha) * own + alpha * nearest; `own` where no token reaches the threshold.
     """
-    tokens = normalize(bank, dim=-1).T
-    # With several frames in the bank the search goes in parts, to stay within N x N.
-    parts = [
-        _fuse_part(part, bank, tokens, strength, threshold)
-        for part in features.split(max(1, len(features) ** 2 // len(bank)))
-    ]
-    return torch.cat(parts)
-
-
-def _fuse_part(
-    features: Tensor, bank: Tensor, tokens: Tensor, strength: float, threshold: float
-) -> Tensor:
-    similarity, index = (normalize(features, dim=-1) @ tokens).max(-1)
-    near = (similarity >= threshold).unsqueeze(1)
-    return torch.where(near, torch.lerp(features, bank[index], strength), features)
+    directions, fused = normalize(bank, dim=-1).T, []
+    # A bank of several frames is searched in parts, so that no matrix exceeds HW x HW.
+    for part in features.split(max(1, len(features) ** 2 // len(bank))):
+        similarity, index = (normalize(part, dim=-1) @ directions).max(-1)
+        near = (similarity >= threshold)[:, None]
+        fused.append(torch.where(near, torch.lerp(part, bank[index], strength), part))
+    return torch.cat(fused)
 
 
 def extend(own: Tensor, banks: Sequence[Tensor | None]) -> Tensor:
-    """Put each row's bank behind its own tokens: [R, N, C] and R times [M, C] to [R, N + M, C]."""
-    remembered = [bank for bank in banks if bank is not None]
-    if not remembered:
+    """Append each row's bank to its tokens: [N, HW, C] and N times [M, C] to [N, HW + M, C].
+
+    The banks are of one size; with empty ones (None) `own` is returned as it is.
+    """
+    filled = [bank for bank in banks if bank is not None]
+    if not filled:
         return own
     rows, tokens, channels = own.shape
-    out = own.new_empty(rows, tokens + len(remembered[0]), channels)
+    out = own.new_empty(rows, tokens + len(filled[0]), channels)
     out[:, :tokens] = own
-    for row, bank in enumerate(remembered):
+    for row, bank in enumerate(filled):
         out[row, tokens:] = bank
     return out

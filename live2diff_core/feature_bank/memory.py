@@ -1,4 +1,7 @@
-"""StreamV2V's memory of a stream: a feature bank per self-attention, conditioning and step."""
+"""StreamV2V's memory of a stream: a feature bank per self-attention, conditioning and step.
+
+Rows of a call are B conditionings of N frames each.
+"""
 
 from __future__ import annotations
 
@@ -11,46 +14,44 @@ from torch import Tensor
 from ..stream.call_plan import FeatureSizeError
 from .bank import ALL_LEVELS, Bank, BankConfig, BankKind, Update, fuse, plan_update
 
-# (frame, step, layer, count) to a random permutation of so many tokens.
+# (frame, step, layer, count) to a random permutation of `count` tokens.
 PermutationFn = Callable[[int, int, str, int], Tensor]
-# Whose bank: conditioning, layer, denoising step.
+# Conditioning, layer and denoising step of a bank.
 Key = tuple[str, str, int]
 
 
 class BankMemory:
-    """All banks of one stream.
-
-    A frame is seen by itself: frames of one group, too, meet the bank one after another.
+    """All banks of one stream. Frames of a group, too, see and update them one after another.
 
     Args:
         config: kind, interval and strengths.
-        permutation: random permutations of tokens, for merging.
+        permutation: draws random permutations of tokens, for merging.
     """
 
     def __init__(self, config: BankConfig, permutation: PermutationFn) -> None:
-        """Start with nothing remembered."""
+        """Start with empty banks."""
         self.config = config
         self.permutation = permutation
         self._banks: dict[Key, Bank] = {}
-        # Banks with the frames of the planned calls; nobody else sees them before `commit`.
+        # Banks that the planned calls updated; other calls see them after `commit` only.
         self.pending: dict[Key, Bank] = {}
         self._tokens: dict[Key, int] = {}
 
     def group(self, frame: int) -> range:
-        """No frame needs another beside it."""
+        """Return `frame` alone: a bank needs no groups."""
         return range(frame, frame + 1)
 
     def plan(self, groups: Sequence[range], steps: range, device: torch.device) -> BankCall:
-        """Prepare a call in which group r of `groups` is at step r of `steps`."""
+        """Prepare a model call in which group r of `groups` is at step r of `steps`."""
         return BankCall(self, tuple(zip(steps, groups, strict=True)))
 
     def commit(self) -> None:
-        """Keep what the planned calls took in."""
+        """Keep the banks that the planned calls updated."""
         self._banks |= self.pending
         self.pending = {}
 
     def discard(self) -> None:
-        """Forget what the planned calls took in."""
+        """Drop the banks that the planned calls updated."""
         self.pending = {}
 
     def reset(self) -> None:
@@ -60,18 +61,18 @@ class BankMemory:
         self._tokens.clear()
 
     def bank(self, key: Key, like: Tensor) -> Bank:
-        """Get the bank of (conditioning, layer, step), empty at first.
+        """Return the bank of (conditioning, layer, step), empty at first.
 
         Args:
-            key: whose bank.
-            like: [N, C] of the current frame; a loaded bank is moved to its device and type.
+            key: the bank's.
+            like: [HW, C] features of the current frame; a loaded bank is typed and placed as they.
 
         Raises:
-            FeatureSizeError: `like` has another number of tokens than the frames before.
+            FeatureSizeError: `like` has another HW than the frames before.
         """
         bank = self._banks.get(key, Bank())
         before = self._tokens.setdefault(key, len(like))
-        # Of a loaded bank's tokens it is not known how many are one frame's.
+        # A loaded bank does not tell how many frames its tokens are from.
         fits = bank.tokens % len(like) == 0 and bank.tokens <= self.config.frames * len(like)
         if before != len(like) or not fits:
             raise FeatureSizeError(
@@ -85,7 +86,7 @@ class BankMemory:
         return moved
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Settings and banks; not copied. Banks are called `conditioning/layer/step/part`."""
+        """Return the settings and all banks, as `conditioning/layer/step/part`; not copied."""
         state = {"settings": self._numbers()}
         for (conditioning, layer, step), bank in self._banks.items():
             name = f"{conditioning}/{layer}/{step}"
@@ -93,10 +94,10 @@ class BankMemory:
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take up a saved stream.
+        """Continue a saved stream.
 
         Raises:
-            ValueError: it was made with other settings.
+            ValueError: the stream was made with other settings.
         """
         if not torch.equal(state["settings"], self._numbers()):
             raise ValueError(
@@ -113,7 +114,7 @@ class BankMemory:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held now."""
+        """Bytes of all banks held now."""
         return sum(bank.nbytes for bank in (*self._banks.values(), *self.pending.values()))
 
     def _numbers(self) -> Tensor:
@@ -128,11 +129,11 @@ class BankRow:
     """One row of a call, and the bank that it sees.
 
     Attributes:
-        row: place in the batch.
-        tokens: N, of the frame.
-        key: whose bank it is.
-        bank: what the frame sees.
-        update: how the frame is taken in after use; None if it is not.
+        row: index in the batch.
+        tokens: HW of the frame.
+        key: the bank's.
+        bank: the bank before the frame.
+        update: how the frame enters the bank afterwards; None if it does not.
     """
 
     row: int
@@ -148,7 +149,7 @@ class BankCall:
 
     Attributes:
         memory: the stream's banks.
-        groups: (denoising step, frames) in row order.
+        groups: (denoising step, frames) of each group, in the order of the rows.
     """
 
     memory: BankMemory
@@ -156,23 +157,23 @@ class BankCall:
     _to_fuse: dict[str, list[BankRow]] = field(default_factory=dict)
 
     def select(self, index: int) -> BankCall:
-        """Keep only the group that is at the `index`-th step of this call."""
+        """Return the call with the group at its `index`-th step alone."""
         return BankCall(self.memory, (self.groups[index],))
 
     @property
     def row_count(self) -> int:
-        """N, frames in the call."""
+        """N, rows of one conditioning."""
         return sum(len(frames) for _, frames in self.groups)
 
     def update(
         self, layer: str, conditionings: Sequence[str], keys: Tensor, values: Tensor, fuses: bool
     ) -> list[BankRow]:
-        """Take in the frames that are due, and return what every row sees: the bank before it.
+        """Update the banks, and return for each row the bank before its frame.
 
         Args:
             layer: name of the attention.
             conditionings: B names, in batch order.
-            keys, values: [B*N, tokens, C].
+            keys, values: [B*N, HW, C].
             fuses: whether `fuse` follows with the same rows.
         """
         rows: list[BankRow] = []
@@ -189,7 +190,7 @@ class BankCall:
     def _update_group(
         self, key: Key, frames: range, rows: range, keys: Tensor, values: Tensor
     ) -> Iterator[BankRow]:
-        """Let the frames of a group see the bank one after another, as single frames would."""
+        """Update the bank with the frames of a group one after another, as with single frames."""
         bank = self.memory.bank(key, keys[rows[0]])
         for frame, row in zip(frames, rows, strict=True):
             update = self._update_of(key, frame, bank, keys[row])
@@ -197,7 +198,7 @@ class BankCall:
             if update is not None:
                 new_keys = update(bank.keys, keys[row])
                 new_values = update(bank.values, values[row])
-                # The features follow in `fuse`: they are known only after the attention.
+                # The features follow in `fuse`: they are the attention's output.
                 bank = Bank(new_keys, new_values, bank.features)
                 self.memory.pending[key] = bank
 
@@ -213,17 +214,20 @@ class BankCall:
         )
 
     def fuse(self, layer: str, features: Tensor) -> Tensor:
-        """Fuse an attention's output with the bank, row by row, and take in the frames' features.
+        """Fuse an attention's output with the banks, row by row, and update their features.
 
         Args:
             layer: name of the attention, whose `update` came before.
-            features: [B*N, tokens, C].
+            features: [B*N, HW, C] output of the attention.
+
+        Returns:
+            [B*N, HW, C].
 
         Raises:
-            FeatureSizeError: other tokens than those that the attention had.
+            FeatureSizeError: the attention's output has another HW than its input.
         """
         config, pending, out = self.memory.config, self.memory.pending, features.clone()
-        # Features of the bank after a frame of this call, for the frames after it.
+        # Features after a frame of this call, for the next frames of its group.
         updated: dict[Key, Tensor] = {}
         for row in self._to_fuse.pop(layer, []):
             own, key = features[row.row], row.key
@@ -243,7 +247,7 @@ class BankCall:
 
 
 def by_bank_size(rows: Sequence[BankRow]) -> dict[int, list[BankRow]]:
-    """Sort rows by the tokens in their banks: those of one size can share an attention call."""
+    """Group rows by the size of their banks: those of one size can share an attention call."""
     sizes: dict[int, list[BankRow]] = {}
     for row in rows:
         sizes.setdefault(row.bank.tokens, []).append(row)

@@ -1,4 +1,4 @@
-"""Puts StreamV2V's feature bank into a MODEL's self-attentions, through the host's own patches."""
+"""Applies StreamV2V's feature bank to a MODEL, through the host's own attention patches."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class SelfAttention:
     """A self-attention of the UNet.
 
     Attributes:
-        block: (part, number) as the host's patches name it.
-        level: name in `feature_bank.ALL_LEVELS`.
-        downsamplings: how often the features are halved there.
+        block: (part, number), as the host's patches name blocks.
+        level: one of `ALL_LEVELS`.
+        downsamplings: how often the features were halved before.
         channels: C.
     """
 
@@ -44,10 +44,11 @@ def apply_feature_bank(model: Any, config: BankConfig) -> Any:
 
     Args:
         model: a ModelPatcher of SD1.5, with any other memory or none.
-        config: the bank.
+        config: the bank's settings.
 
     Raises:
-        UnsupportedModelError: not SD1.5, or there is a feature bank already.
+        UnsupportedModelError: the model is not SD1.5, has a feature bank already, or another node
+            replaced one of the self-attentions.
     """
     attentions = self_attentions(sd15_unet(model))
     if NAME in applied_memories(model):
@@ -83,7 +84,7 @@ class AppliedFeatureBank:
 
     @property
     def largest_group(self) -> int:
-        """Frames are seen one by one."""
+        """One frame: a bank needs no groups."""
         return 1
 
     @property
@@ -92,11 +93,11 @@ class AppliedFeatureBank:
         return None
 
     def start(self, steps: Mapping[str, int], seed: int) -> BankMemory:
-        """Start a stream's banks; each is made when its attention first runs."""
+        """Create a stream's memory."""
         return BankMemory(self.config, TokenPermutation(seed))
 
     def nbytes(self, shape: StreamShape) -> int:
-        """Bytes of a stream's banks, twice: while a frame is taken in, the old ones are there."""
+        """Add up a stream's banks, twice: until an update is committed, the old ones are kept."""
         values = 0
         for attention in self.attentions:
             kept = 3 if attention.level in self.config.fuse else 2
@@ -105,10 +106,10 @@ class AppliedFeatureBank:
         return 2 * values * shape.passes * shape.bytes_per_value
 
     def check(self, model: Any) -> None:
-        """Refuse a MODEL in which another node took over one of the self-attentions.
+        """Refuse a MODEL whose self-attentions are no longer the ones set here.
 
         Raises:
-            UnsupportedModelError: a later node did.
+            UnsupportedModelError: a later node replaced one.
         """
         for attention in self.attentions:
             patches = _replacements(model, attention.block)
@@ -119,12 +120,12 @@ class AppliedFeatureBank:
                 )
 
     def fingerprint(self) -> dict[str, str]:
-        """Name all settings."""
+        """Identify the bank by its settings."""
         return {"feature bank": str(self.config.normalised())}
 
 
 def _replacements(model: Any, block: tuple[str, int]) -> list[Any]:
-    """What nodes put in place of a block's self-attentions: of the block, or of a part of it."""
+    """List the patches that replace a block's self-attentions, all of them or single ones."""
     options = model.model_options.get("transformer_options", {})
     patches = options.get("patches_replace", {}).get("attn1", {})
     return [patch for key, patch in patches.items() if tuple(key[:2]) == block]
@@ -156,13 +157,13 @@ def _in_block(
 
 @dataclass(frozen=True)
 class _ExtendedAttention:
-    """Replaces a self-attention: queries also see the bank (an attn1_replace patch)."""
+    """A self-attention whose queries also see the bank (an attn1_replace patch)."""
 
     extends: bool
     fuses: bool
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
-        """Attend: all [B*N, tokens, C]."""
+        """Attend; all tensors are [B*N, HW, C]."""
         call, names = _bank_call(options), options[CACHE_NAMES]
         # HyperTile cuts the queries only; the host spreads the keys over them.
         whole = len(names) * call.row_count
@@ -188,7 +189,7 @@ class _ExtendedAttention:
 def _attend_with_banks(
     q: Tensor, k: Tensor, v: Tensor, rows: list[BankRow], options: dict[str, Any]
 ) -> Tensor:
-    """Attend for rows with banks of one size: [R, tokens, C]."""
+    """Attend for rows with banks of one size; all tensors are [rows, HW, C]."""
     keys = extend(k, [row.bank.keys for row in rows])
     values = extend(v, [row.bank.values for row in rows])
     return _attend(q, keys, values, options)
@@ -213,7 +214,7 @@ class _FeatureFusion:
     blocks: frozenset[tuple[str, int]]
 
     def __call__(self, n: Tensor, options: dict[str, Any]) -> Tensor:
-        """Fuse [B*N, tokens, C]."""
+        """Fuse the output [B*N, HW, C] of a self-attention."""
         if options["block"] not in self.blocks:
             return n
         return _bank_call(options).fuse(_layer(options), n)

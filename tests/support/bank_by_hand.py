@@ -21,10 +21,9 @@ def fused(features, bank, strength, threshold):
     return torch.stack(out)
 
 
-def merged(metric, tokens, order):
+def merged(metric, tokens, permutation):
     """Both [2N, C], the bank's first: what is left of `tokens`, [N, C], where `metric` decides."""
-    half = len(order) // 2
-    sources, targets = order[:half].tolist(), order[half:].tolist()
+    sources, targets = (half.tolist() for half in permutation.chunk(2))
     groups = {target: [tokens[target]] for target in targets}
     for source in sources:
         nearest = max(targets, key=lambda target: cosine(metric[source], metric[target]))
@@ -35,9 +34,9 @@ def merged(metric, tokens, order):
 class SequentialBank:
     """One self-attention of one conditioning at one step; shown frame after frame."""
 
-    def __init__(self, config, order):
-        """`order(frame, count)` gives the random token orders."""
-        self.config, self.order = config, order
+    def __init__(self, config, permutation):
+        """`permutation(frame, count)` draws the permutations of tokens."""
+        self.config, self.permutation = config, permutation
         self.past = []  # of (keys, values, features): one if merged, else a queue
         self.frame = 0
 
@@ -62,6 +61,6 @@ class SequentialBank:
         elif not self.past:
             self.past = [new]
         else:
-            order = self.order(self.frame, 2 * len(new[0]))
+            permutation = self.permutation(self.frame, 2 * len(new[0]))
             both = [torch.cat(pair) for pair in zip(self.past[0], new, strict=True)]
-            self.past = [tuple(merged(both[0], tokens, order) for tokens in both)]
+            self.past = [tuple(merged(both[0], tokens, permutation) for tokens in both)]

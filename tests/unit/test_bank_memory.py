@@ -55,18 +55,18 @@ class BankedModel:
 
     def __call__(self, x, plan):
         self.plans.append(plan)
-        step = plan.memory[NAME]
-        fuses = bool(step.memory.config.fuse)
+        call = plan.memory[NAME]
+        fuses = bool(call.memory.config.fuse)
         parts = [self.qkv(x, number) for number in range(len(self.names))]
         query, key, value = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         out = torch.empty_like(query)
-        for alike in by_bank_size(step.update(LAYER, self.names, key, value, fuses)).values():
+        for alike in by_bank_size(call.update(LAYER, self.names, key, value, fuses)).values():
             rows = [row.row for row in alike]
             keys = extend(key[rows], [row.bank.keys for row in alike])
             values = extend(value[rows], [row.bank.values for row in alike])
             scores = query[rows] @ keys.transpose(1, 2) * toy.CHANNELS**-0.5
             out[rows] = scores.softmax(-1) @ values
-        out = step.fuse(LAYER, out) if fuses else out
+        out = call.fuse(LAYER, out) if fuses else out
         if self.fail_at == len(self.plans):
             raise InterruptedError("stopped by the user")
         return self.mean(x, out.view(len(self.names), len(x), *out.shape[1:]))

@@ -44,7 +44,7 @@ class LargestTensor(TorchDispatchMode):
 
 
 def never(count):
-    raise AssertionError("asked for a random order without need")
+    raise AssertionError("asked for a permutation without need")
 
 
 # Dynamic merging
@@ -54,29 +54,29 @@ def never(count):
 @settings(deadline=None, max_examples=25)
 def test_merging_averages_each_source_into_its_nearest_target(tokens, seed):
     bank, frame = random(tokens, CHANNELS, seed=seed), random(tokens, CHANNELS, seed=seed + 1)
-    order = TokenPermutation(seed)(8, 1, "layer", 2 * tokens)
-    update = plan_update(MERGE, bank, frame, lambda count: order[:count])
+    permutation = TokenPermutation(seed)(8, 1, "layer", 2 * tokens)
+    update = plan_update(MERGE, bank, frame, lambda count: permutation[:count])
     keys = torch.cat([bank, frame])
-    close(update(bank, frame), merged(keys, keys, order))
+    close(update(bank, frame), merged(keys, keys, permutation))
     values = random(tokens, 3, seed=seed + 2), random(tokens, 3, seed=seed + 3)
-    close(update(*values), merged(keys, torch.cat(values), order))
+    close(update(*values), merged(keys, torch.cat(values), permutation))
 
 
-def test_merging_asks_for_an_order_of_both_frames_tokens():
+def test_merging_asks_for_a_permutation_of_both_frames_tokens():
     asked = []
 
-    def order(count):
+    def permutation(count):
         asked.append(count)
         return torch.arange(count)
 
-    plan_update(MERGE, random(5, CHANNELS), random(5, CHANNELS, seed=1), order)
+    plan_update(MERGE, random(5, CHANNELS), random(5, CHANNELS, seed=1), permutation)
     assert asked == [10]
 
 
-def test_merging_two_equal_frames_in_any_order_keeps_their_tokens():
+def test_merging_two_equal_frames_keeps_their_tokens():
     frame = random(8, CHANNELS)
-    order = torch.arange(16)  # the bank is all source, the frame all target
-    close(plan_update(MERGE, frame, frame, lambda _: order)(frame, frame), frame)
+    # The bank is all source, the frame all target.
+    close(plan_update(MERGE, frame, frame, torch.arange)(frame, frame), frame)
 
 
 def test_merging_keeps_the_type_and_averages_exactly():
@@ -228,15 +228,15 @@ def test_settings_that_no_bank_can_be_made_of(settings, message):
         BankConfig(**settings)
 
 
-# Random orders
+# Permutations
 
 
-def test_an_order_is_a_permutation_that_belongs_to_its_place():
-    order = TokenPermutation(7)
+def test_a_permutation_belongs_to_its_place():
+    permutation = TokenPermutation(7)
     places = [(4, 0, "a"), (8, 0, "a"), (4, 1, "a"), (4, 0, "b")]
-    orders = [order(*place, 64) for place in places]
-    for index, found in enumerate(orders):
+    all_found = [permutation(*place, 64) for place in places]
+    for index, found in enumerate(all_found):
         assert torch.equal(found.sort().values, torch.arange(64))
         assert torch.equal(found, TokenPermutation(7)(*places[index], 64))
-        assert not any(torch.equal(found, other) for other in orders[:index])
-    assert not torch.equal(TokenPermutation(8)(*places[0], 64), orders[0])
+        assert not any(torch.equal(found, other) for other in all_found[:index])
+    assert not torch.equal(TokenPermutation(8)(*places[0], 64), all_found[0])
