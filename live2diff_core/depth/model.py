@@ -1,9 +1,9 @@
 """MiDaS DPT-hybrid under ComfyUI's memory management.
 
-The code of the network comes from the package controlnet-aux (and timm below it), its weights from
-a local file, its place in memory from the host. Nothing here is ever downloaded.
+The network's code comes from the package controlnet-aux (and timm below it), its weights from a
+local file, and the host decides where they lie. Nothing here is ever downloaded.
 
-Legend: N frames of one batch, F frames, H W frame height and width, S = 384 the network's size.
+Legend: F frames, H W height and width of a frame, S = 384 the network's own size.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .file import check_layout, read_weights
 SIZE = 384
 DEFAULT_BATCH_SIZE = 4
 
-# Activations of one frame in float32: measured 160 to 360 MB on the CPU, and some air.
+# Activations of one frame in float32: 160 to 360 MB were measured on the CPU, plus a margin.
 _FRAME_BYTES = 400 * 1024**2
 _MIDAS_ALIAS = "live2diff_controlnet_aux_midas"
 _INSTALL = (
@@ -37,19 +37,16 @@ _INSTALL = (
 
 
 class DepthModel:
-    """A depth network, loaded once and run on as many frames as come.
-
-    `estimate` and `predict` do everything for a clip. A stream that runs depth frame by frame
-    calls `load` once per node run and then `infer` per frame.
+    """A depth network. `predict` runs it on a clip; streams call `load` once, then `infer`.
 
     Attributes:
-        patcher: the host's handle on the weights.
-        load_device: where it computes.
+        patcher: the host's ModelPatcher of the weights.
+        load_device: where the network runs.
         dtype: float16 where the host computes in it, float32 elsewhere and always on the CPU.
     """
 
     def __init__(self, network: nn.Module) -> None:
-        """Put `network`, [N, 3, S, S] in -1..1 to [N, S, S], under the host's management."""
+        """Put `network`, from [F, 3, S, S] in -1..1 to [F, S, S], under the host's management."""
         management = comfy.model_management
         self.load_device: torch.device = management.get_torch_device()
         self.dtype = (
@@ -73,38 +70,38 @@ class DepthModel:
         weights = read_weights(path)
         network = build_network()
         check_layout(weights, network, path)
-        # Not strict: the unused classifier may be missing, and extra tensors do no harm.
+        # Not strict: the unused classifier may be missing, and extra tensors are ignored.
         network.load_state_dict(weights, strict=False)
         return cls(network)
 
     def load(self, batch_size: int = 1) -> None:
-        """Bring the weights to `load_device`, with room for batches of `batch_size` frames.
+        """Load the weights to `load_device`, with room for batches of `batch_size` frames.
 
-        Later loads of other models may evict them again: call it once per node run, after the
-        host has loaded the others.
+        Loading other models may evict them again, so load these last.
         """
         # In full, because timm's layers cannot stream their weights in as the host's own do.
         comfy.model_management.load_models_gpu(
             [self.patcher],
-            memory_required=batch_size * self._frame_bytes(),
+            memory_required=batch_size * self.working_bytes,
             force_full_load=True,
         )
         network = self.patcher.model
         if any(weight.device != self.load_device for weight in network.parameters()):
-            # With --novram the host loads no model in full, however it is asked.
+            # With --novram the host loads no model in full, not even when asked to.
             network.to(self.load_device)
 
     @torch.no_grad()
     def infer(self, images: Tensor) -> Tensor:
         """Run the network once on loaded weights (see `load`).
 
-        As Live2Diff's released code: frames to -1..1, stretched to SxS without antialiasing.
+        Frames are scaled to -1..1 and stretched to SxS without antialiasing, as in Live2Diff's
+        released code.
 
         Args:
-            images: [N, H, W, 3] in 0..1, on any device.
+            images: [F, H, W, 3] in 0..1, on any device.
 
         Returns:
-            [N, S, S] float32 inverse depth on `load_device`, 0 or more, without unit; larger is
+            [F, S, S] float32 inverse depth on `load_device`: 0 or more, of no unit; larger is
             nearer.
         """
         frames = images.to(self.load_device, torch.float32).movedim(-1, 1) * 2.0 - 1.0
@@ -113,8 +110,8 @@ class DepthModel:
         try:
             return network(frames.to(self.dtype)).float()
         finally:
-            # controlnet-aux leaves the backbone's features in a dict of the module; unless emptied
-            # it holds GPU memory after the run.
+            # controlnet-aux leaves the backbone's features in a dict of the module, where they
+            # would hold GPU memory after the run.
             network.pretrained.activations.clear()
 
     def predict(
@@ -123,13 +120,13 @@ class DepthModel:
         batch_size: int = DEFAULT_BATCH_SIZE,
         progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
-        """Load, then estimate a clip in batches, at the network's own size.
+        """Load the weights and estimate the depth of a clip in batches, at the network's own size.
 
-        Normalise this, then `resize_depth`: the order of the released code.
+        The released code normalises this, and only then resizes it (`resize_depth`).
 
         Args:
             images: [F, H, W, 3] in 0..1, F at least 1.
-            batch_size: most frames per run; fewer when memory is short. Changes rounding only.
+            batch_size: most frames per run, fewer when memory is short; affects rounding only.
             progress: called after each batch with frames done and frames in all.
 
         Returns:
@@ -137,7 +134,7 @@ class DepthModel:
 
         Raises:
             comfy.model_management.InterruptProcessingException: the user stopped the run.
-            RuntimeError: the network gave NaN or infinite depth.
+            RuntimeError: the network returned NaN or infinite depth.
         """
         frames = images.shape[0]
         batch_size = self._fitting_batch(min(batch_size, frames))
@@ -153,32 +150,16 @@ class DepthModel:
                 progress(stop, frames)
         return depth
 
-    def estimate(
-        self,
-        images: Tensor,
-        batch_size: int = DEFAULT_BATCH_SIZE,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Tensor:
-        """Return the raw inverse depth of a clip at its own size.
-
-        As `predict`, resized: [F, H, W, 3] in 0..1 to [F, H, W] float32.
-        """
-        height, width = images.shape[1:3]
-        return resize_depth(self.predict(images, batch_size, progress), height, width)
-
     @property
     def working_bytes(self) -> int:
-        """Memory that one frame takes beside the weights."""
-        return self._frame_bytes()
-
-    def _frame_bytes(self) -> int:
+        """Bytes that one frame takes beside the weights."""
         return _FRAME_BYTES * self.dtype.itemsize // 4
 
     def _fitting_batch(self, wanted: int) -> int:
-        """At most `wanted` frames, fewer when even an empty device could not hold their batch."""
+        """Reduce a batch of `wanted` frames to what an otherwise empty device can hold."""
         total = comfy.model_management.get_total_memory(self.load_device)
         room = total - self.patcher.model_size()
-        return max(1, min(wanted, int(room // self._frame_bytes())))
+        return max(1, min(wanted, int(room // self.working_bytes)))
 
 
 def resize_depth(depth: Tensor, height: int, width: int) -> Tensor:
@@ -188,17 +169,17 @@ def resize_depth(depth: Tensor, height: int, width: int) -> Tensor:
 
 
 def build_network() -> nn.Module:
-    """Return DPT-hybrid with random weights, [N, 3, S, S] in -1..1 to [N, S, S].
+    """Create DPT-hybrid with random weights, from [F, 3, S, S] in -1..1 to [F, S, S].
 
     Raises:
         ImportError: controlnet-aux or timm is missing or broken.
     """
     midas = _import_midas()
     with warnings.catch_warnings():
-        # timm has renamed this backbone since, and says so at every start.
+        # timm has renamed this backbone since, and warns of it at every start.
         warnings.simplefilter("ignore")
-        # No path: nothing is read here. controlnet-aux asks timm for an empty backbone, so timm
-        # downloads nothing either.
+        # Without a path no file is read, and controlnet-aux asks timm for an empty backbone, so
+        # that nothing is downloaded.
         return midas.DPTDepthModel(path=None, backbone="vitb_rn50_384", non_negative=True)
 
 

@@ -1,19 +1,20 @@
-"""From raw inverse depth to depth in 0..1.
+"""Normalises raw inverse depth to 0..1.
 
-MiDaS gives inverse depth with an unknown scale and shift, so a picture of it needs a range: the raw
-value that becomes black (far) and the one that becomes white (near). Where that range comes from is
-a choice: each frame's own (as Live2Diff's released code does while streaming; depth flickers when
-something near enters or leaves), one for the whole clip (steady, needs every frame beforehand), or
-a running range that follows the stream (steady and causal). The released code takes one range over
-its warm-up frames together; here the per-frame range is each frame's own there too.
+MiDaS returns inverse depth of an unknown scale and shift, so a picture of it needs a range: the raw
+depth that becomes black (far) and the one that becomes white (near). There are three ways to choose
+it: the range of each frame (as Live2Diff's released code does while streaming; depth flickers when
+something near enters or leaves), one range of the whole clip (steady, but all frames must be there
+first), or a running range that follows the stream (steady and causal). The released code takes one
+range of all warm-up frames together; here `per_frame` is each frame's own there too.
 
-Legend: F frames, H W height and width, raw: inverse depth of any scale, larger is nearer.
+Legend: F frames, H W height and width; `raw` is inverse depth of any scale, larger is nearer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,8 +24,8 @@ PER_CLIP = "per_clip"
 RUNNING = "running"
 MODES = (RUNNING, PER_CLIP, PER_FRAME)
 
-# A range narrower than this share of its values is rounding noise of a constant frame: stretching
-# it to 0..1 would show the noise.
+# A range narrower than this share of its values is the rounding noise of a constant frame, which
+# stretching to 0..1 would show.
 _FLAT = 1e-6
 
 
@@ -34,23 +35,23 @@ class RunningRange:
 
     The first frame sets the range. After that each end moves towards the frame's own end by a
     share of the distance: by `widen` when the frame reaches beyond the range, so that a near object
-    that walks in is clipped for a few frames only, and by `narrow` when it does not, so that the
-    picture breathes slowly when the object leaves. (An exponential moving minimum and maximum with
+    that enters is clipped for a few frames only, and by `narrow` when it does not, so that the
+    picture changes slowly when the object leaves. (An exponential moving minimum and maximum with
     separate attack and release, as in audio compressors.) With the defaults, widening is 94 % done
     after 4 frames and narrowing after 54.
 
-    All arithmetic is on Python floats taken from one frame at a time, so the range after frame n
-    depends on frames 0..n and not on how they were batched.
+    The arithmetic is on Python floats of one frame at a time, so the range after frame n depends on
+    frames 0..n and not on how they were batched.
 
     Attributes:
         low: raw depth that becomes 0; meaningless while `frames` is 0.
         high: raw depth that becomes 1; meaningless while `frames` is 0.
-        frames: number of frames seen.
+        frames: how many frames have been seen.
         widen: share per frame, above 0 and up to 1; 1 never clips.
         narrow: share per frame, 0 to 1; 0 never narrows, 1 with `widen` 1 is the frame's own range.
 
     Raises:
-        ValueError: a share outside its bounds.
+        ValueError: a share is out of bounds.
     """
 
     low: float = 0.0
@@ -82,30 +83,27 @@ class RunningRange:
     def state_dict(self) -> dict[str, Tensor]:
         """Return the range as scalar tensors (float64 and int64), ready for safetensors."""
         return {
-            "low": torch.tensor(self.low, dtype=torch.float64),
-            "high": torch.tensor(self.high, dtype=torch.float64),
-            "frames": torch.tensor(self.frames, dtype=torch.int64),
-            "widen": torch.tensor(self.widen, dtype=torch.float64),
-            "narrow": torch.tensor(self.narrow, dtype=torch.float64),
+            name: torch.tensor(value, dtype=torch.int64 if name == "frames" else torch.float64)
+            for name, value in asdict(self).items()
         }
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Tensor]) -> RunningRange:
-        """Return the range that `state_dict` described.
+        """Restore the range from its `state_dict`.
 
         Raises:
             ValueError: an entry is missing.
         """
-        names = ("low", "high", "frames", "widen", "narrow")
+        names = [field.name for field in fields(cls)]
         missing = [name for name in names if name not in state]
         if missing:
             raise ValueError(f"The depth range's state lacks {', '.join(missing)}.")
-        low, high, frames, widen, narrow = (state[name].item() for name in names)
-        return cls(float(low), float(high), int(frames), float(widen), float(narrow))
+        values: dict[str, Any] = {name: state[name].item() for name in names}
+        return cls(**values)
 
 
 def normalise_per_frame(raw: Tensor) -> Tensor:
-    """Stretch every frame's own range to 0..1 (Live2Diff's released code while streaming).
+    """Stretch every frame's own range to 0..1, as Live2Diff's released code does while streaming.
 
     Args:
         raw: [F, H, W], F at least 1.
@@ -151,7 +149,7 @@ def normalise(raw: Tensor, mode: str) -> Tensor:
     """Normalise a whole clip, [F, H, W] to [F, H, W] in 0..1, in one of `MODES`.
 
     Raises:
-        ValueError: another mode.
+        ValueError: there is no such mode.
     """
     if mode == PER_FRAME:
         return normalise_per_frame(raw)
@@ -163,7 +161,7 @@ def normalise(raw: Tensor, mode: str) -> Tensor:
 
 
 def _frame_ranges(raw: Tensor) -> list[tuple[float, float]]:
-    """Lowest and highest raw depth of every frame, read back in one transfer."""
+    """Find the lowest and highest raw depth of every frame, with one transfer to the CPU."""
     low, high = raw.float().flatten(1).aminmax(dim=1)
     return list(zip(low.tolist(), high.tolist(), strict=True))
 
@@ -179,6 +177,6 @@ def _stretch(raw: Tensor, ranges: list[tuple[float, float]]) -> Tensor:
 
 
 def _span(low: float, high: float) -> float:
-    """Width of a range, or 0 when it is no more than rounding noise."""
+    """Return the width of a range, or 0 if it is rounding noise."""
     span = high - low
     return span if span > _FLAT * max(abs(low), abs(high)) else 0.0

@@ -122,7 +122,7 @@ def test_the_standin_is_reproducible() -> None:
 
 def test_a_batch_gives_what_single_frames_give(core: ModuleType, midas_file: Path) -> None:
     model, frames = _load(core, midas_file), _frames(2)
-    together = model.estimate(frames, batch_size=2)
+    together = core.resize_depth(model.predict(frames, batch_size=2), 48, 64)
     assert together.shape == (2, 48, 64)
     assert together.dtype == torch.float32
     assert together.min() >= 0.0
@@ -153,7 +153,7 @@ comfy.cli_args.args.cpu = True
 import torch
 from live2diff_core.depth.model import DepthModel
 model = DepthModel.from_file(sys.argv[1])
-assert model.estimate(torch.rand(1, 8, 8, 3)).std() > 0
+assert model.predict(torch.rand(1, 8, 8, 3)).std() > 0
 assert "controlnet_aux" not in sys.modules
 print("depth without network")
 """
@@ -196,12 +196,12 @@ def test_frames_go_in_as_the_released_code_sends_them(core: ModuleType, tiny) ->
     assert not tiny.patcher.model.pretrained.activations
 
 
-def test_a_clip_goes_through_in_batches_with_progress(tiny) -> None:
+def test_a_clip_goes_through_in_batches_with_progress(core: ModuleType, tiny) -> None:
     calls: list[tuple[int, int]] = []
-    depth = tiny.estimate(_frames(7), batch_size=3, progress=lambda *done: calls.append(done))
+    depth = tiny.predict(_frames(7), batch_size=3, progress=lambda *done: calls.append(done))
     assert [len(batch) for batch in tiny.patcher.model.seen] == [3, 3, 1]
     assert calls == [(3, 7), (6, 7), (7, 7)]
-    assert depth.shape == (7, 48, 64)
+    assert depth.shape == (7, core.SIZE, core.SIZE)
 
 
 def test_the_batch_shrinks_to_the_device(
