@@ -1,4 +1,4 @@
-"""One model call: which frames are in it, at which steps, and what the UNet's hooks read."""
+"""One model call: its frames, their denoising steps, and what the UNet's hooks read."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .prompt_timeline import PromptTimeline
 
 
 class FeatureSizeError(ValueError):
-    """Something resizes the UNet's features while a stream runs."""
+    """The size of the UNet's features changed while a stream runs."""
 
 
 @dataclass(frozen=True)
 class Row:
     """One row of a model call: `frame` (index in the stream) at denoising step `step` (0..T-1).
 
-    Prompts, masks and control images are chosen by it. A memory counts frames by itself.
+    Prompts, masks and control images are chosen by `frame`; memories count frames by themselves.
     """
 
     frame: int
@@ -29,12 +29,12 @@ class Row:
 
 @dataclass(frozen=True)
 class CallPlan:
-    """What one model call is made of.
+    """The rows of one model call and what goes with them.
 
     Attributes:
-        rows: N rows; the frames of a group stand together, and steps are consecutive.
-        depth: [N, C, h, w] depth features to add after the first convolution, or None.
-        memory: what the temporal memory's hooks read for this call (see `TemporalMemory.plan`).
+        rows: N rows; those of a group are adjacent, and groups are at consecutive steps.
+        depth: [N, C0, h, w] depth features to add after the first convolution, or None.
+        memory: what `TemporalMemory.plan` returned for the hooks to read, or None.
     """
 
     rows: tuple[Row, ...]
@@ -42,7 +42,7 @@ class CallPlan:
     memory: Any = None
 
     def by_step(self) -> list[tuple[slice, CallPlan]]:
-        """Split the call into one call per denoising step, with the rows each takes."""
+        """Split the call into one call per denoising step, each with the slice of its rows."""
         parts: list[tuple[slice, CallPlan]] = []
         for index, step in enumerate(dict.fromkeys(row.step for row in self.rows)):
             at_step = [i for i, row in enumerate(self.rows) if row.step == step]
@@ -57,14 +57,14 @@ class CallPlan:
 
 
 class DenoiseModel(Protocol):
-    """A model as the engine sees it: a plain callable, and the negative prompt alone."""
+    """An opened model, as the engine calls it."""
 
     def __call__(self, x: Tensor, plan: CallPlan) -> Tensor:
-        """Predict x0.
+        """Predict x0 of every row.
 
         Args:
             x: [N, C, h, w] float32 noisy latents, variance-preserving (signal² + noise² = 1).
-            plan: the call's rows and what goes with them.
+            plan: the rows and what goes with them.
 
         Returns:
             [N, C, h, w] float32: (x - sqrt_beta * eps) / sqrt_alpha of each row's step.
@@ -72,7 +72,7 @@ class DenoiseModel(Protocol):
         ...
 
     def negative(self, x: Tensor, plan: CallPlan) -> Tensor:
-        """Predict x0 for the negative prompt; asked for by the guidance `initialize` only."""
+        """Predict x0 of every row for the negative prompt; the guidance `initialize` calls it."""
         ...
 
     def encode_depth(self, depth: Tensor) -> Tensor:
@@ -81,25 +81,26 @@ class DenoiseModel(Protocol):
 
     @property
     def timelines(self) -> Sequence[PromptTimeline]:
-        """When the prompts change; where one says so, the memory starts over."""
+        """When the prompts change, and where the memory starts over."""
         ...
 
 
 class TemporalMemory(Protocol):
     """Where temporal coherence comes from; owned by one stream.
 
-    It counts its frames from 0, and after `reset` from 0 again.
+    A memory counts its frames from 0, and after `reset` from 0 again.
     """
 
     def group(self, frame: int) -> range:
-        """Frames that must be denoised in the same calls as `frame`."""
+        """Return the frames that must be denoised in the same calls as `frame`."""
         ...
 
     def plan(self, groups: Sequence[range], steps: range, device: torch.device) -> Any:
-        """Prepare one model call: group r of `groups` is at step r of `steps`.
+        """Prepare a model call in which group r of `groups` is at step r of `steps`.
 
-        What is returned is the hooks' to read, and has `select(index)`, which keeps the group at
-        the index-th step.
+        Returns:
+            What the hooks read during the call. Its `select(index)` returns the same for the group
+            at the `index`-th step alone.
         """
         ...
 
@@ -125,5 +126,5 @@ class TemporalMemory(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Bytes held now."""
+        """Bytes of all tensors held now."""
         ...

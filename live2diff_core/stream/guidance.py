@@ -1,8 +1,8 @@
-"""Guidance on a stream: away from the negative prompt, with or without extra passes of the UNet.
+"""Guidance of a stream away from the negative prompt, with or without extra passes of the UNet.
 
-StreamDiffusion (section 3.2, residual classifier-free guidance) replaces the negative pass by a
-*virtual residual noise*: what a frame's latent holds beside its own clean picture. It is known
-when the frame enters, and every step says how it goes on.
+Residual classifier-free guidance (StreamDiffusion, section 3.2) replaces the negative pass by a
+*virtual residual noise*: what a noisy latent holds beside the frame's own clean latent. It is the
+noise added when the frame enters, and follows from step to step without the UNet.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ class GuidanceMode(str, Enum):
 
 @dataclass(frozen=True)
 class Guidance:
-    """How strongly, and by which negative, frames are guided.
+    """How strongly frames are guided, and from which negative prediction.
 
     Attributes:
         scale: guidance scale (cfg); 1 is no guidance in every mode.
-        mode: `full`: a negative pass of every row. `self`: the virtual residual noise.
-            `initialize`: a negative pass at a frame's first step, which the virtual residual
-            noise goes on from. `none`: no guidance, whatever the scale.
-        delta: strength of the virtual residual noise; used by `self` and `initialize`.
+        mode: `full` runs a negative pass of every row; `self` uses the virtual residual noise;
+            `initialize` runs a negative pass at a frame's first step, from which the virtual
+            residual noise continues; `none` does not guide, whatever the scale.
+        delta: strength of the virtual residual noise, in `self` and `initialize`.
 
-    UNet rows per frame at T steps: `none` and `self` T, `initialize` T + 1, `full` 2T.
+    The UNet's rows per frame at T steps: `none` and `self` T, `initialize` T + 1, `full` 2T.
     """
 
     scale: float = 1.0
@@ -43,16 +43,16 @@ class Guidance:
     delta: float = 1.0
 
     def __post_init__(self) -> None:
-        """Take the mode by its name, too."""
+        """Accept the mode's name, too."""
         object.__setattr__(self, "mode", GuidanceMode(self.mode))
 
     @property
     def active(self) -> GuidanceMode:
-        """The mode, or `none` where the scale makes it so."""
+        """The mode; `none` where the scale is 1."""
         return GuidanceMode.NONE if self.scale == 1.0 else self.mode
 
     def __str__(self) -> str:
-        """Name what counts: settings that change nothing are left out."""
+        """Name the settings that have an effect."""
         parts = {"mode": self.active.value, "scale": f"{self.scale:g}"}
         if self.active is GuidanceMode.NONE:
             del parts["scale"]
@@ -62,12 +62,12 @@ class Guidance:
 
     @property
     def host_scale(self) -> float:
-        """Scale that the host's own guidance runs at; 1 is without a negative pass."""
+        """Scale of the host's own guidance; 1 runs no negative pass."""
         return self.scale if self.active is GuidanceMode.FULL else 1.0
 
     @property
     def virtual(self) -> bool:
-        """Whether frames carry a residual noise through their steps."""
+        """Whether frames carry a virtual residual noise through their steps."""
         return self.active in (GuidanceMode.SELF, GuidanceMode.INITIALIZE)
 
     @property
@@ -76,17 +76,17 @@ class Guidance:
         return self.active in (GuidanceMode.FULL, GuidanceMode.INITIALIZE)
 
     def steps(self, denoising_steps: int) -> dict[str, int]:
-        """Denoising steps, from the first, at which each kind of conditioning is run."""
+        """Return, by kind of conditioning, at how many steps from the first one it is run."""
         negative = {GuidanceMode.FULL: denoising_steps, GuidanceMode.INITIALIZE: 1}
         return {"positive": denoising_steps, "negative": negative.get(self.active, 0)}
 
     def rows_per_frame(self, denoising_steps: int) -> int:
-        """UNet rows that one frame costs, at one positive and one negative conditioning."""
+        """Count a frame's rows in the UNet, with one positive and one negative conditioning."""
         return sum(self.steps(denoising_steps).values())
 
 
 def residual_of(x: Tensor, denoised: Tensor, schedule: ConsistencySchedule, step: int) -> Tensor:
-    """Noise that a prediction of x0 implies: eps of x = sqrt_alpha * x0 + sqrt_beta * eps."""
+    """Return the eps that a prediction of x0 implies: x = sqrt_alpha * x0 + sqrt_beta * eps."""
     signal = schedule.sqrt_alpha[step].item() * denoised
     return (x - signal) / schedule.sqrt_beta[step].item()
 
@@ -99,12 +99,12 @@ def guide(
     schedule: ConsistencySchedule,
     step: int,
 ) -> Tensor:
-    """Steer a prediction of x0 away from the virtual negative, `delta` times the residual noise.
+    """Guide a prediction of x0 away from the virtual one, whose eps is `delta * residual`.
 
     Args:
-        x: [C, h, w] noisy latent that went into the model at `step`.
+        x: [C, h, w] noisy latent that was the model's input at `step`.
         denoised: [C, h, w] x0 predicted for the prompt.
-        residual: [C, h, w] the frame's residual noise.
+        residual: [C, h, w] the frame's virtual residual noise.
         guidance: scale and delta.
         schedule, step: the noise level.
 
@@ -124,16 +124,15 @@ def next_residual(
     schedule: ConsistencySchedule,
     step: int,
 ) -> Tensor:
-    """Residual noise after the step from `step` to the next.
+    """Return the virtual residual noise at the step after `step`, where `noise` is added.
 
     With x = sqrt_alpha * z + sqrt_beta * residual, where z is the frame's own clean latent, the
-    consistency step is linear in x: what it makes of the residual's part alone is what the next
+    consistency step is linear in x: its result for the residual's part alone is what the next
     level holds beside z, apart from the `noise` that is added there.
     """
     alpha, beta = schedule.sqrt_alpha[step].item(), schedule.sqrt_beta[step].item()
     scaled = beta * residual
     eps = residual_of(x, denoised, schedule, step)
     left = schedule.consistency_x0(scaled, (scaled - beta * eps) / alpha, step)
-    ahead = step + 1
-    ratio = schedule.sqrt_alpha[ahead].item() / schedule.sqrt_beta[ahead].item()
+    ratio = schedule.sqrt_alpha[step + 1].item() / schedule.sqrt_beta[step + 1].item()
     return noise + ratio * left

@@ -1,4 +1,4 @@
-"""Finished frames on their way out of a stream: in order, each as often as it is due."""
+"""Finished frames on their way out of a stream: in order, and with repeats."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from torch import Tensor
 
 
 class OutputQueue:
-    """Keeps count of what has come in and must come out.
+    """Counts the frames that have entered, and holds the finished ones until they leave.
 
     Attributes:
-        frames_out: frames given out so far.
+        frames_out: how many frames have left.
     """
 
     def __init__(self) -> None:
         """Start empty."""
         self.frames_out = 0
-        # How often each frame that is still inside is to be given out: once, and for its repeats.
+        # How often the result of each frame in the model will leave: once, and for every repeat.
         self._due: list[int] = []
         self._finished: list[Tensor] = []
         self._last: Tensor | None = None
 
     def enter(self) -> None:
-        """Count a frame that went into the model."""
+        """Count a frame that enters the model."""
         self._due.append(1)
 
     def repeat(self) -> None:
-        """Count a frame that gets the same result as the last one that entered."""
+        """Count a frame that has the same result as the last one that entered."""
         if self._due:
             self._due[-1] += 1
         else:
@@ -36,28 +36,28 @@ class OutputQueue:
             self._finished.append(self._last)
 
     def leave(self, finished: Sequence[Tensor]) -> None:
-        """Take x0 of frames that the model has finished, in the order in which they entered."""
+        """Add x0 of frames that leave the model, in the sequence in which they entered."""
         for x0 in finished:
             self._finished += [x0] * self._due.pop(0)
             self._last = x0
 
     def take(self) -> list[Tensor]:
-        """Give out all that is finished."""
+        """Remove and return all finished frames."""
         finished, self._finished = self._finished, []
         self.frames_out += len(finished)
         return finished
 
     def take_one(self) -> Tensor:
-        """Give out the next finished frame; there must be one."""
+        """Remove and return the next finished frame; there must be one."""
         self.frames_out += 1
         return self._finished.pop(0)
 
     def __bool__(self) -> bool:
-        """Whether anything is finished."""
+        """Whether any frame is finished."""
         return bool(self._finished)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What is kept, by name; not copied."""
+        """Return counts and finished frames by name; tensors are not copied."""
         last = {} if self._last is None else {"last": self._last}
         return {
             "frames_out": torch.tensor(self.frames_out),
@@ -70,7 +70,7 @@ class OutputQueue:
     def from_state_dict(
         cls, state: Mapping[str, Tensor], device: torch.device | None = None
     ) -> OutputQueue:
-        """Make the queue again that `state_dict` gave, on `device` or where the state is."""
+        """Restore a queue from its `state_dict`, on `device` or where the state lies."""
         queue = cls()
         queue.frames_out = int(state["frames_out"])
         queue._due = state["due"].tolist()

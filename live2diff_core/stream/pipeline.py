@@ -22,11 +22,11 @@ class FrameInFlight:
 
     Attributes:
         frame: index in the stream.
-        memory_index: its number among the frames that the memory has been shown.
-        step: denoising step it takes next.
-        latent: [C, h, w] float32, noised to the level of `step`.
-        depth: [C0, h, w] depth feature that travels with it, or None.
-        residual: [C, h, w] virtual residual noise (see `guidance`), or None without.
+        memory_index: index among the frames that the memory has counted since its last reset.
+        step: the next denoising step.
+        latent: [C, h, w] float32, noised to the level of `step`; x0 after the last step.
+        depth: [C0, h, w] depth feature, or None.
+        residual: [C, h, w] virtual residual noise (see `guidance`), or None.
     """
 
     frame: int
@@ -37,7 +37,7 @@ class FrameInFlight:
     residual: Tensor | None = None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The frame as named tensors."""
+        """Return the frame as tensors by name; not copied."""
         parts = {"latent": self.latent, "depth": self.depth, "residual": self.residual}
         present = {name: tensor for name, tensor in parts.items() if tensor is not None}
         return {"where": torch.tensor([self.frame, self.memory_index, self.step]), **present}
@@ -46,7 +46,7 @@ class FrameInFlight:
     def from_state_dict(
         cls, state: Mapping[str, Tensor], device: torch.device | None = None
     ) -> FrameInFlight:
-        """Make the frame again that `state_dict` gave, on `device` or where the state is."""
+        """Restore a frame from its `state_dict`, on `device` or where the state lies."""
         frame, memory_index, step = state["where"].tolist()
         parts = {name: state[name].to(device) for name in state if name != "where"}
         return cls(frame, memory_index, step, **parts)
@@ -55,8 +55,9 @@ class FrameInFlight:
 class PipelinedDenoiser:
     """Moves frames through the T steps, one step per model call, at most T frames at a time.
 
-    A call that fails (an interrupt, say) changes nothing here, and nothing that the memory keeps:
-    what a step of the pipeline brings, and all T steps of a group, is committed as a whole.
+    A call that fails (when the user interrupts it, for example) changes nothing here or in the
+    memory: the updates of one call of the pipeline, or of all T calls of a group, are committed as
+    a whole.
     """
 
     def __init__(
@@ -70,9 +71,9 @@ class PipelinedDenoiser:
 
         Args:
             schedule: the T noise levels.
-            noise: (frame, step, shape) to noise.
-            memory: temporal memory; None denoises every frame by itself.
-            guidance: None without; `full` guidance is the model's own.
+            noise: (frame, step, shape) to noise; see `FrameNoise`.
+            memory: the stream's temporal memory; None denoises every frame by itself.
+            guidance: None for no guidance; `full` is the model's own.
         """
         self.schedule = schedule
         self.noise = noise
@@ -83,7 +84,7 @@ class PipelinedDenoiser:
     def enter(
         self, frame: int, memory_index: int, x0: Tensor, depth: Tensor | None
     ) -> FrameInFlight:
-        """Noise a clean latent [C, h, w] for its first step."""
+        """Noise a clean latent `x0` [C, h, w] for its first step; see `FrameInFlight`."""
         noise = self._noise(frame, 0, x0)
         latent = self.schedule.add_noise(x0, noise, 0)
         residual = noise if self.guidance.virtual else None
@@ -93,7 +94,7 @@ class PipelinedDenoiser:
         """Take the frames of one group through all steps together (the warm-up stage).
 
         Returns:
-            [G, C, h, w] x0 of the frames.
+            [Q, C, h, w] x0 of the frames.
         """
         frames = list(group)
         with self._committed():
@@ -102,7 +103,7 @@ class PipelinedDenoiser:
         return torch.stack([frame.latent for frame in frames])
 
     def advance(self, model: DenoiseModel, entering: FrameInFlight | None) -> Tensor | None:
-        """Take every frame in flight one step further, with a new one in row 0 if there is one.
+        """Take every frame in flight, and the entering one if there is one, one step further.
 
         Returns:
             [C, h, w] x0 of the frame that finished, or None while the pipeline fills.
@@ -120,7 +121,7 @@ class PipelinedDenoiser:
 
     @contextmanager
     def _committed(self) -> Iterator[None]:
-        """Let the memory keep what the calls inside bring, if all of them go well."""
+        """Commit the memory's updates if all calls inside succeed, else discard them."""
         try:
             yield
         except BaseException:
@@ -131,7 +132,7 @@ class PipelinedDenoiser:
             self.memory.commit()
 
     def _call(self, model: DenoiseModel, groups: list[list[FrameInFlight]]) -> list[FrameInFlight]:
-        """Run the model once, group r at the r-th of consecutive steps; return all, moved on."""
+        """Run the model once, groups at consecutive steps; return all frames after their step."""
         rows = [frame for group in groups for frame in group]
         x = torch.stack([row.latent for row in rows])
         plan = self._plan(groups, rows, x.device)
@@ -156,7 +157,7 @@ class PipelinedDenoiser:
     def _with_real_negative(
         self, model: DenoiseModel, rows: list[FrameInFlight], x: Tensor, plan: CallPlan
     ) -> list[FrameInFlight]:
-        """Replace the residual noise of frames at their first step by the negative prediction."""
+        """Replace the residual noise of frames at their first step by the predicted one."""
         (first, part), *_ = plan.by_step()
         if part.rows[0].step != 0:
             return rows
@@ -167,7 +168,7 @@ class PipelinedDenoiser:
         ] + rows[first.stop :]
 
     def _next(self, row: FrameInFlight, denoised: Tensor) -> FrameInFlight:
-        """Take a frame's step: to x0 after the last one, else to the next level."""
+        """Take a frame from its step to the next noise level, or to x0 after the last step."""
         schedule, step = self.schedule, row.step
         if row.residual is not None:
             denoised = guide(row.latent, denoised, row.residual, self.guidance, schedule, step)

@@ -1,4 +1,4 @@
-"""When prompts change over a stream's frames. Numbers only."""
+"""When the prompts of a stream change. Numbers only."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PromptChange:
-    """The next prompt comes.
+    """The change from one prompt to the next.
 
     Attributes:
-        start: first frame that it has a part in.
-        blend: frames over which it takes over, linearly; 0 is a cut.
+        start: first frame that the next prompt has a weight in, at least 1.
+        blend: frames over which its weight rises linearly to 1, at least 0; 0 is a cut.
         restart: whether the stream's memory starts over at `start`, with a new warm-up.
+
+    Raises:
+        ValueError: a number is out of range.
     """
 
     start: int
@@ -20,7 +23,7 @@ class PromptChange:
     restart: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what is no change."""
+        """Check the numbers."""
         if self.start < 1:
             raise ValueError(
                 f"a prompt cannot take over at frame {self.start}: the one before it needs at "
@@ -30,22 +33,22 @@ class PromptChange:
             raise ValueError(f"the blend is {self.blend} frames long; it must be at least 0.")
 
     def weight(self, frame: int) -> float:
-        """Part of the next prompt in `frame`, 0 to 1."""
+        """Return the weight of the next prompt in `frame`, 0 to 1."""
         return min(max(frame - self.start + 1, 0) / (self.blend + 1), 1.0)
 
 
 @dataclass(frozen=True)
 class PromptTimeline:
-    """The changes of one prompt to the next, in order: prompt n+1 comes by change n.
+    """All changes of a prompt, earliest first: change n leads from prompt n to prompt n+1.
 
     Raises:
-        ValueError: a change starts before the one before it is over.
+        ValueError: a change starts before the previous one is over.
     """
 
     changes: tuple[PromptChange, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the order."""
+        """Check that the changes follow one another."""
         for before, after in zip(self.changes, self.changes[1:], strict=False):
             if after.start <= before.start + before.blend:
                 raise ValueError(
@@ -55,7 +58,7 @@ class PromptTimeline:
                 )
 
     def weights(self, frame: int) -> dict[int, float]:
-        """The prompts that have a part in `frame`, by number, with weights adding up to 1."""
+        """Return the weights of the prompts in `frame`, by their numbers; they add up to 1."""
         index = sum(change.start <= frame for change in self.changes)
         if index == 0:
             return {0: 1.0}
@@ -67,7 +70,7 @@ class PromptTimeline:
         return any(change.start == frame and change.restart for change in self.changes)
 
     def unreached(self, frames: int) -> list[int]:
-        """Starts of changes that a stream of so many frames ends before."""
+        """List the starts of changes that a stream of `frames` frames does not reach."""
         return [change.start for change in self.changes if change.start >= frames]
 
     def changes_at(self, frame: int) -> bool:

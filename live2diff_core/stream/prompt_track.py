@@ -1,4 +1,4 @@
-"""Prompts that change over a stream: each frame is shown its own, at every denoising step."""
+"""Prompts that change over a stream: a frame keeps its own prompt through all denoising steps."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor
 from .prompt_timeline import PromptChange, PromptTimeline
 
 KEY = "live2diff_prompts"
-# What a conditioning may carry beside its text, and what no text can be blended with.
+# What a conditioning may carry beside its text, and what cannot change with a frame.
 _SETTINGS = ("control", "area", "mask", "hooks", "start_percent", "end_percent", "gligen")
 
 
 class PromptScheduleError(ValueError):
-    """Conditionings that cannot follow one another; the message says why."""
+    """Two conditionings cannot follow one another; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -26,24 +26,24 @@ class PromptTrack:
     """The texts of one conditioning over a stream.
 
     Attributes:
-        texts: [1, tokens, C] each, in the order of the timeline.
-        timeline: when which is shown.
+        texts: encoded prompts, [1, tokens, C] each, by their numbers in the timeline.
+        timeline: when one text changes to the next.
     """
 
     texts: tuple[Tensor, ...]
     timeline: PromptTimeline
 
     def text(self, frame: int) -> Tensor:
-        """Text of a frame, [1, tokens, C]: one of them, or a blend of two."""
+        """Return the text of a frame, [1, tokens, C]: one of them, or a blend of two."""
         weights = self.timeline.weights(frame)
         return sum((self.texts[i] * w for i, w in weights.items()), torch.zeros(()))
 
     def rows(self, frames: Sequence[int]) -> Tensor:
-        """Texts of the frames of a call, [N, tokens, C]."""
+        """Stack the texts of the frames of a call: [N, tokens, C]."""
         return torch.cat([self.text(frame) for frame in frames])
 
     def then(self, text: Tensor, change: PromptChange) -> PromptTrack:
-        """Add the next text; all are brought to one number of tokens."""
+        """Return a track with one more text; all are repeated to one number of tokens."""
         count = math.lcm(self.texts[0].shape[1], text.shape[1])
         # Attention over repeated tokens equals attention over the tokens; the host does so too.
         texts = [t.repeat(1, count // t.shape[1], 1) for t in (*self.texts, text)]
@@ -54,15 +54,15 @@ def follow(before: Sequence[Any], after: Sequence[Any], change: PromptChange) ->
     """Let one conditioning follow another from a frame on.
 
     Args:
-        before: ComfyUI's [[tensor, {...}], ...]; it may have a schedule already.
-        after: the next one; of it only the texts are used.
-        change: when.
+        before: ComfyUI's [[tensor, {...}], ...], with a schedule or without.
+        after: the next conditioning, of which only the texts are used.
+        change: when and how the texts change.
 
     Returns:
-        `before`, with what it is followed by.
+        `before`, with a `PromptTrack` in each of its parts.
 
     Raises:
-        PromptScheduleError: the two are not of one kind, or `after` brings more than a text.
+        PromptScheduleError: the two do not fit together, or `after` carries more than texts.
         ValueError: from `PromptTimeline`.
     """
     if len(before) != len(after):
@@ -83,9 +83,9 @@ def _follow_one(
     next_extra: Mapping[str, Any],
     change: PromptChange,
 ) -> list:
-    brought = [name for name in _SETTINGS if next_extra.get(name) is not None]
-    if brought or KEY in next_extra:
-        what = ", ".join(brought) or "a schedule of its own"
+    settings = [name for name in _SETTINGS if next_extra.get(name) is not None]
+    if settings or KEY in next_extra:
+        what = ", ".join(settings) or "a schedule of its own"
         raise PromptScheduleError(
             f"The next prompt carries {what}, which cannot begin with a frame. Put nodes such as "
             "Apply ControlNet behind the last 'Prompt Schedule', and chain schedules by 'prompt'."
@@ -101,10 +101,10 @@ def _follow_one(
 
 
 def track_of(cond: Mapping[str, Any]) -> PromptTrack | None:
-    """Get the track of one of the host's converted conditionings.
+    """Return the track of one of the host's converted conditionings; None without a schedule.
 
     Raises:
-        PromptScheduleError: another node changed the text after the schedule was made.
+        PromptScheduleError: another node changed the text after it was scheduled.
     """
     track = cond.get(KEY)
     if track is None:
@@ -112,7 +112,7 @@ def track_of(cond: Mapping[str, Any]) -> PromptTrack | None:
     text = cond["cross_attn"]
     if text.shape != track.texts[0].shape or not torch.equal(text.cpu(), track.texts[0].cpu()):
         raise PromptScheduleError(
-            "A node behind 'Prompt Schedule' changed its first text (Conditioning Concat or "
-            "Average, say), but not the others. Put it before 'Prompt Schedule'."
+            "A node behind 'Prompt Schedule' (such as Conditioning Concat or Average) changed its "
+            "first text, but not the others. Put it before 'Prompt Schedule'."
         )
     return track

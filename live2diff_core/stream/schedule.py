@@ -1,4 +1,4 @@
-"""The few-step schedule: at which noise levels a frame is denoised, and how it steps.
+"""The few-step schedule: the noise levels at which a frame is denoised, and the step between them.
 
 Names follow Latent Consistency Models: `x0` the clean latent, `sqrt_alpha` = sqrt(ᾱ_t) and
 `sqrt_beta` = sqrt(1 - ᾱ_t) the parts of signal and noise in a latent, `c_skip` and `c_out` the
@@ -23,10 +23,10 @@ TIMESTEP_SCALING = 10.0
 
 
 class StepRule(str, Enum):
-    """How a step is made of the model's prediction of x0, which is then noised again.
+    """How a step uses the model's prediction of x0, before it is noised again.
 
-    `lcm`: mixed with the model's input by the boundary scalings; for LCM and LCM-LoRA.
-    `x0`: taken as it is; for models distilled to predict x0 (SD-Turbo, Hyper-SD).
+    `lcm` mixes it with the model's input by the boundary scalings (LCM, LCM-LoRA); `x0` uses it as
+    it is (SD-Turbo, Hyper-SD).
     """
 
     LCM = "lcm"
@@ -34,9 +34,9 @@ class StepRule(str, Enum):
 
 
 def linear_beta_alphas_cumprod(start: float = 0.00085, end: float = 0.012) -> Tensor:
-    """ᾱ_t of the betas that motion modules are trained with: linear in beta.
+    """Return ᾱ_t of the betas that motion modules are trained with, which are linear in beta.
 
-    Plain SD1.5 is linear in sqrt(beta) instead.
+    Plain SD1.5's are linear in sqrt(beta).
 
     Returns:
         [1000] float64, falling from about 0.999 to 0.0016.
@@ -46,19 +46,19 @@ def linear_beta_alphas_cumprod(start: float = 0.00085, end: float = 0.012) -> Te
 
 
 def few_step_timesteps(steps: int, denoise: float, rule: StepRule = StepRule.LCM) -> list[int]:
-    """Timesteps of `steps` inference steps, of which the last `denoise` part is kept.
+    """Choose `steps` timesteps, and keep the last `denoise` part of them.
 
     Args:
-        steps: inference steps the whole schedule is sampled at, 1 to 50.
-        denoise: how much of it is run, above 0 up to 1; T = int(steps * denoise).
-        rule: `lcm` takes them from LCM's 50 training steps; `x0` spaces them evenly, the last
-            training timestep first ("trailing", as SD-Turbo and Hyper-SD are distilled).
+        steps: inference steps of the whole schedule, 1 to 50.
+        denoise: share of them that is run, above 0 up to 1; T = int(steps * denoise).
+        rule: `lcm` chooses from LCM's 50 training steps; `x0` spaces timesteps evenly, from the
+            last training timestep down ("trailing", as SD-Turbo and Hyper-SD are distilled).
 
     Returns:
-        T descending timesteps. 4 steps at 0.5 give [499, 259] by `lcm`, [499, 249] by `x0`.
+        T descending timesteps: for 4 steps at 0.5 [499, 259] by `lcm`, [499, 249] by `x0`.
 
     Raises:
-        ValueError: no step would be left, more than `steps` or than 8 would, or out of range.
+        ValueError: a number is out of range, or no step would be left.
     """
     if not 1 <= steps <= LCM_ORIGIN_STEPS:
         raise ValueError(f"steps is {steps}; the schedule has 1 to {LCM_ORIGIN_STEPS} steps.")
@@ -91,11 +91,11 @@ def _trailing_grid(steps: int) -> list[int]:
 
 @dataclass(frozen=True)
 class ConsistencySchedule:
-    """The T noise levels every frame passes through, most noise first.
+    """The T noise levels that every frame passes through, from most noise to least.
 
     Attributes:
-        timesteps: [T] training timesteps, descending.
-        sqrt_alpha, sqrt_beta: [T] signal and noise part, squares adding up to 1.
+        timesteps: T training timesteps, descending.
+        sqrt_alpha, sqrt_beta: [T] parts of signal and noise, whose squares add up to 1.
         c_skip, c_out: [T] boundary scalings; 0 and 1 by the rule `x0`.
     """
 
@@ -113,12 +113,11 @@ class ConsistencySchedule:
 
         Args:
             alphas_cumprod: [1000] ᾱ of the model.
-            steps: inference steps, 1 to 50.
-            denoise: strength, above 0 up to 1; see `few_step_timesteps`.
+            steps, denoise: see `few_step_timesteps`.
             rule: what the model was distilled for.
 
         Raises:
-            ValueError: from `few_step_timesteps`, or more than 8 denoising steps.
+            ValueError: from `few_step_timesteps`, or T is more than 8.
         """
         timesteps = few_step_timesteps(steps, denoise, rule)
         alphas = alphas_cumprod.double()[timesteps]
@@ -128,7 +127,7 @@ class ConsistencySchedule:
     def from_sigmas(
         cls, sigmas: Tensor, timesteps: Sequence[float], rule: StepRule = StepRule.LCM
     ) -> ConsistencySchedule:
-        """Build the schedule of given noise levels.
+        """Build the schedule from given noise levels.
 
         Args:
             sigmas: [T] σ = sqrt((1-ᾱ)/ᾱ), strictly descending, above 0.
@@ -136,7 +135,8 @@ class ConsistencySchedule:
             rule: what the model was distilled for.
 
         Raises:
-            ValueError: no level, more than 8, not descending, zero, negative or not finite.
+            ValueError: there is no level or more than 8, or they are not finite, above 0 and
+                descending.
         """
         levels = sigmas.detach().double().cpu()
         if not levels.numel():
@@ -151,7 +151,11 @@ class ConsistencySchedule:
     def from_alphas(
         cls, alphas: Tensor, timesteps: Sequence[float], rule: StepRule = StepRule.LCM
     ) -> ConsistencySchedule:
-        """Build the schedule from ᾱ at each step: [T] float64; all checks on T are here."""
+        """Build the schedule from ᾱ at each step, [T] float64.
+
+        Raises:
+            ValueError: T is not 1 to 8.
+        """
         if not 1 <= len(timesteps) <= MAX_DENOISING_STEPS:
             raise ValueError(
                 f"the schedule has {len(timesteps)} denoising steps; 1 to {MAX_DENOISING_STEPS} "
@@ -180,15 +184,15 @@ class ConsistencySchedule:
         return self.sqrt_beta / self.sqrt_alpha
 
     def add_noise(self, x0: Tensor, noise: Tensor, step: int) -> Tensor:
-        """Noise a clean latent to the level of `step`; tensors of any one shape."""
+        """Noise a clean latent to the level of `step`; both tensors are of one shape."""
         return self.sqrt_alpha[step].item() * x0 + self.sqrt_beta[step].item() * noise
 
     def consistency_x0(self, x: Tensor, denoised: Tensor, step: int) -> Tensor:
-        """Take a step: the model's guess of x0, mixed with its input by the boundary scalings.
+        """Mix the model's prediction of x0 with its input by the boundary scalings.
 
         Args:
-            x: noisy latent that went into the model at `step`.
-            denoised: (x - sqrt_beta * eps) / sqrt_alpha, the model's own prediction of x0.
-            step: 0 .. T-1.
+            x: noisy latent that was the model's input at `step`.
+            denoised: (x - sqrt_beta * eps) / sqrt_alpha, the model's prediction of x0.
+            step: 0 to T-1.
         """
         return self.c_out[step].item() * denoised + self.c_skip[step].item() * x

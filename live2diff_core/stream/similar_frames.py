@@ -1,4 +1,4 @@
-"""Finds frames that hardly differ from the last translated one, so that they can be skipped."""
+"""Which frames are so similar to the last translated one that they are skipped."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class SkipRule:
     """Which frames are skipped.
 
     Attributes:
-        threshold: cosine similarity to the last translated frame from which a frame may be
-            skipped, 0 to 1; the chance grows linearly from there to certainty at 1.
-        most_skipped: most frames skipped in a row.
+        threshold: least cosine similarity of skipped frames, 0 to 1; from there the chance of
+            being skipped grows linearly to 1 at similarity 1. A threshold of 1 skips no frame.
+        most_skipped: most frames skipped in a row, at least 0.
 
     Raises:
-        ValueError: a number out of range.
+        ValueError: a number is out of range.
     """
 
     threshold: float = 0.98
@@ -39,8 +39,8 @@ class SimilarFrameFilter:
     """StreamDiffusion's stochastic similarity filter (section 3.5), as a function of the frame.
 
     Chance is drawn from (seed, frame), so the same frames are skipped however the stream is cut.
-    Each frame is compared with the last translated one, not with the last one that came: slow
-    changes add up until they count.
+    Each frame is compared with the last translated one rather than the previous one, so that slow
+    changes add up.
     """
 
     def __init__(self, seed: int, rule: SkipRule | None = None) -> None:
@@ -48,7 +48,7 @@ class SimilarFrameFilter:
 
         Args:
             seed: the stream's.
-            rule: which frames are skipped; None skips none.
+            rule: which frames are skipped; None skips no frame.
         """
         self.rule = rule
         self._seed = seed
@@ -60,20 +60,18 @@ class SimilarFrameFilter:
         self._skipped = 0
 
     def skips(self, frame: int, picture: Tensor) -> bool:
-        """Decide whether `frame` is similar enough to be skipped; changes nothing.
+        """Decide whether `frame` is skipped; call `skipped` or `translated` next.
 
         Args:
             frame: index in the stream.
-            picture: of any one shape: pixels, uint8, or a latent.
+            picture: uint8 pixels or a latent, of the same shape for all frames.
         """
-        if self.rule is None or self._last is None:
+        rule = self.rule
+        if rule is None or self._last is None or self._skipped >= rule.most_skipped:
             return False
-        if self._skipped >= self.rule.most_skipped:
+        if rule.threshold == 1:
             return False
-        threshold = self.rule.threshold
-        if threshold == 1:
-            return False
-        chance = 1 - (1 - _similarity(self._last, picture)) / (1 - threshold)
+        chance = 1 - (1 - _similarity(self._last, picture)) / (1 - rule.threshold)
         return frame_chance(self._seed, frame) < chance
 
     def skipped(self) -> None:
@@ -81,7 +79,7 @@ class SimilarFrameFilter:
         self._skipped += 1
 
     def translated(self, picture: Tensor) -> None:
-        """Remember a frame that was not skipped."""
+        """Keep the picture of a translated frame, to compare the next frames with."""
         self._last, self._skipped = picture if self.rule else None, 0
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -98,8 +96,8 @@ class SimilarFrameFilter:
 def _similarity(one: Tensor, other: Tensor) -> float:
     """Cosine similarity of two tensors of one shape; 1 for two that are all 0.
 
-    torch's own is off by 2e-4 on a large picture, which is more than a high threshold leaves;
-    `sum` adds in pairs.
+    torch's own is off by 2e-4 on large pictures, which is too much near a threshold of 1; `sum`
+    adds pairwise.
     """
     a, b = _centred(one).to(other.device), _centred(other)
     mixed, first, second = ((x * y).sum().item() for x, y in ((a, b), (a, a), (b, b)))
@@ -109,7 +107,7 @@ def _similarity(one: Tensor, other: Tensor) -> float:
 
 
 def _centred(picture: Tensor) -> Tensor:
-    """Pixels in -1..1, as the VAE takes them: in 0..255 all pictures point in one direction."""
+    """Scale pixels to -1..1, as for the VAE: in 0..255 all pictures have a similar direction."""
     if picture.dtype == torch.uint8:
         return picture.float() / 127.5 - 1.0
     return picture.float()
