@@ -6,6 +6,9 @@ from host_stream import SIZE, Stream, core, frames, patched, prompt, relative_er
 from tiny_control import TinyControl, controlled, numbered
 
 LIMIT = 1e-4
+# At SIZE the deepest level has two pixels: its GroupNorms divide by differences that may be tiny,
+# and rounding, which differs from processor to processor, comes out above the limit.
+LARGER = (16, 20)
 COUNT, STEPS, SCALE, DELTA = 5, 3, 1.6, 0.8
 MODES = ["none", "full", "self", "initialize"]
 MEMORIES = ["no memory", "motion module", "feature bank", "both"]
@@ -54,7 +57,7 @@ def written_out(model, latents, mode):
 
     Both prompts are positive prompts of streams of their own, each at cfg 1: no code of guidance.
     """
-    settings = {"size": SIZE, "count": len(latents), "steps": STEPS}
+    settings = {"size": LARGER, "count": len(latents), "steps": STEPS}
     with (
         Stream(model, positive=prompt(), **settings) as one,
         Stream(model, positive=prompt(1), **settings) as other,
@@ -104,11 +107,12 @@ def _group(levels, noise_of, positive, negative, latents, group, mode):
 @torch.inference_mode()
 def test_streamed_is_written_out_and_fits_the_estimate(with_memory, memory, mode):
     model = with_memory(memory)
-    with Stream(model, SIZE, COUNT, **guided(mode)) as stream:
-        found = stream.run(frames(COUNT))
+    latents = frames(COUNT, LARGER)
+    with Stream(model, LARGER, COUNT, **guided(mode)) as stream:
+        found = stream.run(latents)
         assert stream.session.nbytes <= stream.host.memory_bytes
         assert (stream.session.nbytes > 0) == (memory != "no memory")
-    assert relative_error(found, written_out(model, frames(COUNT), mode)) < LIMIT
+    assert relative_error(found, written_out(model, latents, mode)) < LIMIT
 
 
 def test_modes_differ(with_memory):
