@@ -41,8 +41,22 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--port", type=int, help="the server's port (default: a free one)")
     demo.add_argument("--keep-server", action="store_true", help="keep serving until Ctrl-C")
 
-    test = commands.add_parser("test", help="run the tests; more options go to pytest")
-    test.add_argument("--host", metavar="VERSION|all", help="ComfyUI version(s) to test on")
+    test = commands.add_parser(
+        "test",
+        help="run the tests",
+        description="Run the usual tests, in some minutes, or the test files that are named. "
+        "Other options go to pytest.",
+    )
+    test.add_argument("--host", metavar="VERSION", help="a ComfyUI version, e.g. 0.24.0")
+    test.add_argument(
+        "--all", dest="also", action="store_const", const="all", default="", help="run all tests"
+    )
+    test.add_argument(
+        "--also",
+        metavar="NAME,...",
+        help="beside the usual tests, those marked fuzz, thorough, long, marathon or network "
+        "(pyproject.toml says what that is), or the tests on an older ComfyUI, e.g. 0.20.1",
+    )
 
     golden = commands.add_parser("golden", help="check recorded traces of the reference code")
     golden.add_argument("folder", metavar="FOLDER", help="laid out like golden/live2diff")

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
+from devtools.browser import ensure_browser
 from devtools.console import ToolError, say
 from devtools.hosts import CARRIER_VERSIONS, DEFAULT_VERSION, Host, ensure_host, tools_python
 from devtools.paths import REPO
 from devtools.server import choose_port
 
 RUNNER = REPO / "devtools" / "run.py"
-# Quick ones first. Playwright keeps an event loop running once it has started, so it comes last.
+# What `test` leaves to `--all`, by pytest mark (pyproject.toml says what each is), and older hosts.
+MARKS = ("fuzz", "thorough", "long", "marathon", "network")
+OLDER_HOSTS = tuple(version for version in CARRIER_VERSIONS if version != DEFAULT_VERSION)
+# On all cores; tests that share a server stay together (tests/conftest.py).
+PARALLEL = ("-n", "logical", "--maxprocesses=8", "--dist=loadgroup")
 ALL_TESTS = ("tests/unit", "tests/host", "tests/server", "tests/browser")
 # What depends on the host's version; the other tests need to run only once.
 HOST_TESTS = ("tests/host", "tests/server")
-NO_TESTS_COLLECTED = 5
+PAGE_TESTS = REPO / "tests" / "browser"
+INTERRUPTED, NO_TESTS_COLLECTED = 2, 5
 
 
 def run(options: argparse.Namespace, pytest_arguments: list[str]) -> int:
@@ -31,7 +37,7 @@ def run(options: argparse.Namespace, pytest_arguments: list[str]) -> int:
     if options.command == "demo":
         return _demo(options)
     if options.command == "test":
-        return _test(options.host, pytest_arguments)
+        return _test(options.host, parts(options.also), pytest_arguments)
     if options.command == "golden":
         folder = Path(options.folder).resolve()
         return _run_module(ensure_host(), "devtools.golden", [str(folder)])
@@ -53,16 +59,17 @@ def _demo(options: argparse.Namespace) -> int:
     return _run_module(ensure_host(options.host), "devtools.demo", arguments)
 
 
-def _test(wanted: str | None, arguments: list[str]) -> int:
-    versions = [wanted] if wanted != "all" else list(CARRIER_VERSIONS)
+def _test(version: str | None, also: set[str], arguments: list[str]) -> int:
     failed = []
-    for version in versions:
-        host = ensure_host(version)
-        # With `all`, only the first run (the newest host) takes in the tests without a host.
-        whole = version in (None, wanted, DEFAULT_VERSION)
-        folders = list(ALL_TESTS if whole else HOST_TESTS)
+    for each in [version, *(older for older in OLDER_HOSTS if older in also)]:
+        host = ensure_host(each)
         say(f"Testing with ComfyUI {host.version} ({host.source})")
-        if _pytest(host, folders, arguments) != 0:
+        older = each in also
+        status = _pytest(
+            host, pytest_arguments(arguments, also, HOST_TESTS if older else ALL_TESTS)
+        )
+        # Words that choose tests (-k) may choose none that depend on the host.
+        if status and not (older and status == NO_TESTS_COLLECTED):
             failed.append(host.version)
     if failed:
         raise ToolError(f"tests failed with ComfyUI {', '.join(failed)}")
@@ -70,20 +77,50 @@ def _test(wanted: str | None, arguments: list[str]) -> int:
     return 0
 
 
-def _pytest(host: Host, folders: list[str], arguments: list[str]) -> int:
-    # Arguments that name test files replace the folders.
-    chosen = [] if any(_names_tests(argument) for argument in arguments) else folders
+def parts(names: str) -> set[str]:
+    """What runs beside the usual tests, from names with commas between them, or "all"."""
+    known = [*MARKS, *OLDER_HOSTS]
+    wanted = set(known if names == "all" else filter(None, names.split(",")))
+    if not wanted <= set(known):
+        unknown = ", ".join(sorted(wanted - set(known)))
+        raise ToolError(f"there are no tests called {unknown}, only {', '.join(known)}")
+    return wanted
+
+
+def pytest_arguments(given: list[str], also: set[str], folders: Sequence[str]) -> list[str]:
+    """What pytest is to run: the tests that are named, whatever their marks, else the usual ones.
+
+    Args:
+        given: the user's arguments, which come later and so win.
+        also: marks of tests that are no usual ones and run even so.
+        folders: where the usual tests are.
+    """
+    if any(_path_in(argument) for argument in given):
+        return given
+    left_out = " or ".join(mark for mark in MARKS if mark not in also)
+    return [*PARALLEL, *(["-m", f"not ({left_out})"] if left_out else []), *given, *folders]
+
+
+def _path_in(argument: str) -> Path | None:
+    """The file or folder of tests that an argument of pytest names."""
+    path = (REPO / argument.split("::")[0]).resolve()
+    return path if not argument.startswith("-") and path.exists() else None
+
+
+def _pytest(host: Host, arguments: list[str]) -> int:
+    env = {}
+    paths = [path for argument in arguments if (path := _path_in(argument))]
+    if any(PAGE_TESTS in (path, *path.parents) or path in PAGE_TESTS.parents for path in paths):
+        # Before minutes of tests, rather than after.
+        env["CHROMIUM"] = str(ensure_browser())
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "report.xml"
-        command = ["-rs", f"--junitxml={report}", *arguments, *chosen]
-        status = _run_module(host, "pytest", command)
+        status = _run_module(host, "pytest", ["-rs", f"--junitxml={report}", *arguments], env)
         for line in skip_lines(report.read_text(encoding="utf-8") if report.is_file() else ""):
             say(line)
-    return 0 if status == NO_TESTS_COLLECTED and not chosen else status
-
-
-def _names_tests(argument: str) -> bool:
-    return not argument.startswith("-") and (REPO / argument.split("::")[0]).exists()
+    if status == INTERRUPTED:
+        raise KeyboardInterrupt
+    return status
 
 
 def skip_lines(junit_xml: str) -> list[str]:
@@ -104,24 +141,28 @@ def _lint() -> int:
         ["ruff", "format", "--check", "."],
         ["mypy", "live2diff_core"],
     )
-    failed = [check[0] for check in checks if _call([python, RUNNER, *check], _environment())]
+    env = _environment()
+    failed = [check[0] for check in checks if _call([python, RUNNER, *check], env)]
     if failed:
         raise ToolError(f"not clean: {', '.join(failed)}")
     return 0
 
 
-def _run_module(host: Host, module: str, arguments: list[str]) -> int:
-    env = _environment(host.python_path(host.source, REPO))
-    # For the tests and the tools inside the venv: which host was chosen.
-    env["COMFYUI_PATH"] = str(host.source)
-    return _call([tools_python(), RUNNER, module, *arguments], env)
+def _run_module(
+    host: Host, module: str, arguments: list[str], more: dict[str, str] | None = None
+) -> int:
+    # COMFYUI_PATH is for the tests and the tools inside the venv: which host was chosen.
+    paths = {
+        "PYTHONPATH": host.python_path(host.source, REPO),
+        "COMFYUI_PATH": str(host.source),
+    }
+    return _call(
+        [tools_python(), RUNNER, module, *arguments], _environment(**paths, **(more or {}))
+    )
 
 
-def _environment(python_path: str = str(REPO)) -> dict[str, str]:
-    browsers = ("chromium", "chromium-browser", "google-chrome")
-    found = [path for path in map(shutil.which, browsers) if path]
-    env = {**os.environ, "PYTHONPATH": python_path, "HF_HUB_OFFLINE": "1"}
-    return {"CHROMIUM": found[0], **env} if found else env
+def _environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(REPO), "HF_HUB_OFFLINE": "1", **more}
 
 
 def _call(command: list[str | Path], env: dict[str, str]) -> int:

@@ -120,8 +120,6 @@ class FolderRun:
         self, video: Path, report: VideoReport, watcher: Watcher, content: str, key: str
     ) -> Entry | None:
         """Try once and as often again as allowed; None when all of it failed."""
-        # `step` is what watchers of earlier versions call it.
-        on_progress = getattr(watcher, "progress", None) or watcher.step  # type: ignore[attr-defined]
         for _ in range(1 + self.retries):
             report.attempts += 1
             try:
@@ -130,7 +128,7 @@ class FolderRun:
                     self.workflow,
                     self.folder / video,
                     self.out / self._targets[video],
-                    on_progress,
+                    watcher.progress,
                     content=content,
                     input_dir=self.input_dir,
                     patience=self.patience,

@@ -1,5 +1,6 @@
 """Shared by all tests: where the recorded traces are, and the import paths."""
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -20,11 +21,37 @@ signal.signal(signal.SIGTERM, signal.default_int_handler)
 # A run in the background may have been started with Ctrl-C ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The models here are so small that a second thread waits longer than it works.
+# The models here are so small that a second thread waits longer than it works, also in servers.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+SERVER_TESTS = (ROOT / "tests" / "server", ROOT / "tests" / "browser")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Keep tests of the server together: one worker of several, so that there is one server."""
+    for item in items:
+        if item.path.parent in SERVER_TESTS:
+            item.add_marker(pytest.mark.xdist_group("server"))
 
 
 @pytest.fixture(scope="session")
 def golden_folder() -> Path:
     """The recorded traces of the reference code, as copied into the repository."""
     return DATA / "live2diff"
+
+
+@pytest.fixture(scope="session")
+def comfy_server(tmp_path_factory):
+    """A ComfyUI on the CPU with this pack and stand-in models; its tests share it."""
+    if not os.environ.get("COMFYUI_PATH"):
+        pytest.skip("COMFYUI_PATH is not set (python3 dev.py test sets it)")
+    from devtools.hosts import current_host
+    from devtools.server import ComfyServer
+    from devtools.standins import ensure_standins
+    from devtools.workspace import prepare_workspace
+
+    base = prepare_workspace(tmp_path_factory.mktemp("server"), [ensure_standins()])
+    with ComfyServer(current_host(), base, cpu=True) as server:
+        yield server

@@ -87,7 +87,7 @@ def test_a_batch_counts_up(page, page_server, folder):
     assert page.evaluate(SHOWN) == {"index": 3, "text": "3 of 3: clip2.mp4"}
 
 
-@pytest.mark.parametrize("mode", ["Instant", "On Change"])
+@pytest.mark.parametrize("mode", ["Instant", pytest.param("On Change", marks=pytest.mark.thorough)])
 def test_auto_queue_stops_behind_the_last_video(page, page_server, folder, mode):
     page.evaluate(BUILD, folder)
     page.get_by_test_id("queue-mode-menu-trigger").click()

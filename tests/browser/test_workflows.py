@@ -149,6 +149,7 @@ def test_runs_and_keeps_every_frame(name, page_server, short_clip):
     assert frame_size(video) == (SIDE, SIDE)
 
 
+@pytest.mark.thorough
 def test_camera_runs_live(comfy_page, page_server):
     """Each conversion in the page takes a picture of the browser's camera, as each run does."""
     told = []
@@ -170,6 +171,7 @@ def test_camera_runs_live(comfy_page, page_server):
     assert told == [(-1, 1)] * 7 + [(0, 8), (-1, 1), (8, 1)]
 
 
+@pytest.mark.thorough
 def test_picture_of_the_main_workflow(comfy_page, tmp_path):
     folder = Path(os.environ.get("LIVE2DIFF_SCREENSHOTS") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)

@@ -31,6 +31,7 @@ SHOWN = """() => {
 }"""
 
 
+@pytest.mark.thorough
 def test_progress_time_left_and_preview(comfy_page, page_server, tmp_path):
     from devtools.media import sample_frames, write_video
 

@@ -88,6 +88,7 @@ def fed(images, cuts, saves, model, streams, **settings):
     return torch.stack([done[number] for number in range(len(images))])
 
 
+@pytest.mark.fuzz
 @settings(
     deadline=None, max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -61,7 +61,7 @@ def test_guidance_and_sigmas(model, vae):
     assert torch.equal(found, sampled(images, model, vae, cfg=2.0, sigmas=levels))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_hundred_frames(model, vae, folders):
     """One per run through Stream Step, a clip through Stream Sampler, a video: the same bits."""
     pixels = pictures(200, (32, 32)).repeat(1, 2, 2, 1).mul(255).round()
@@ -72,6 +72,7 @@ def test_two_hundred_frames(model, vae, folders):
     assert torch.equal(video, found.mul(255).round().byte())
 
 
+@pytest.mark.fuzz
 @settings(
     deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -1,6 +1,5 @@
 """However a stream is cut, on a real server: the same frames, the same numbers."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -128,6 +127,7 @@ def save_and_load(server, restart):
     )
 
 
+@pytest.mark.fuzz
 @settings(deadline=None, max_examples=2, suppress_health_check=list(HealthCheck), print_blob=True)
 @given(
     cuts=st.lists(st.integers(1, 8), min_size=3, max_size=7),
@@ -151,9 +151,11 @@ def test_random_cuts_saves_and_a_restart_change_nothing(server, cuts, data, seed
     assert (torch.stack(found) - expected).abs().max() <= ROUNDING
 
 
-def test_frames_one_by_one_equal_sampler_and_video(server, tmp_path):
-    """200 of them with LIVE2DIFF_LONG_TESTS; test_live_nodes has 200 in one process."""
-    count = 200 if os.environ.get("LIVE2DIFF_LONG_TESTS") else 50
+@pytest.mark.parametrize(
+    "count",
+    [pytest.param(50, marks=pytest.mark.thorough), pytest.param(200, marks=pytest.mark.long)],
+)
+def test_frames_one_by_one_equal_sampler_and_video(server, tmp_path, count):
     clip, pictures = make_clip(server, count, seed=1)
     reset(server)
     found = []

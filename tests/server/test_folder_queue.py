@@ -131,7 +131,7 @@ class Restarter:
     def begin(self, video):
         pass
 
-    def step(self, progress):
+    def progress(self, progress):
         if self.thread is None and progress.node_id == "13" and progress.value >= 2:
             os.kill(self.server._process.pid, signal.SIGKILL)
             self.server.stop()
@@ -142,6 +142,7 @@ class Restarter:
         self.statuses.append(report.status)
 
 
+@pytest.mark.thorough
 def test_a_server_that_is_killed_and_comes_back(server, tmp_path):
     from folder_queue.client import ComfyClient
     from folder_queue.folder_run import FolderRun
@@ -216,7 +217,7 @@ def test_a_workflow_that_the_server_refuses_ends_the_run(server, folder, tmp_pat
 
 def test_video_from_folder_walks_a_folder(server, folder):
     """The node, at index 0, 1 and behind the end, as batch count queues it."""
-    from devtools.websocket import PromptError
+    from folder_queue.errors import PromptError
 
     inside = server.base / "input" / "walk"
     inside.mkdir()

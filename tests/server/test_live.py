@@ -10,7 +10,7 @@ from live_graphs import SAMPLING, live2diff_models
 from PIL import Image
 from video_graphs import node
 
-from devtools.websocket import PromptError
+from folder_queue.errors import PromptError
 
 pytestmark = pytest.mark.server
 
@@ -128,6 +128,7 @@ def test_forty_prompts_equal_one_batch(live, expected):
     assert off(live.done, expected) <= 1
 
 
+@pytest.mark.thorough
 def test_survives_other_workflows_and_an_unload(live, expected, comfy_server):
     live.feed(range(6))
     other = Live(comfy_server, live.clip, "other").graph(0)
@@ -144,6 +145,7 @@ def test_survives_other_workflows_and_an_unload(live, expected, comfy_server):
     assert f"'{live.stream}' starts over" not in comfy_server.log()
 
 
+@pytest.mark.thorough
 def test_interleaved_streams_are_those_alone(live, expected, comfy_server):
     other = Live(comfy_server, live.clip, f"{live.stream} other")
     for index in range(8):

@@ -11,7 +11,7 @@ import pytest
 from video_graphs import decode, saved, video_graph
 
 # 3,000 frames take more than ten minutes on two cores.
-pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.server, pytest.mark.timeout(3600)]
 LIMIT_MB = 60
 # The issue's own numbers take minutes; a shorter pair shows a leak per frame just as well.
 SHORT, LONG = (300, 3000) if os.environ.get("LIVE2DIFF_LONG_TESTS") else (30, 150)

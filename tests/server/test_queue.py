@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from devtools.websocket import PromptError
+from folder_queue.errors import PromptError
 
 pytestmark = pytest.mark.server
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,13 +70,16 @@ def test_nodes_are_there_with_names_and_tooltips(comfy_server):
                 assert options.get("tooltip"), f"{name}.{key}"
 
 
-@pytest.mark.parametrize("frames", [1, 5, 8, 9, 12])
+@pytest.mark.parametrize(
+    "frames", [1, 12, *(pytest.param(count, marks=pytest.mark.thorough) for count in (5, 8, 9))]
+)
 def test_as_many_frames_out_as_in(comfy_server, frames):
     result = pictures(comfy_server, stream_graph(frames))
     assert len(result) == frames
     assert len({hashlib.sha256(frame.tobytes()).hexdigest() for frame in result}) == frames
 
 
+@pytest.mark.thorough
 def test_a_longer_clip_begins_like_a_shorter_one(comfy_server):
     short = pictures(comfy_server, stream_graph(10))
     long = pictures(comfy_server, stream_graph(12))
@@ -91,6 +94,7 @@ def test_seed_changes_the_result_and_repeats(comfy_server):
     assert (first == again).all()
 
 
+@pytest.mark.thorough
 def test_lora_before_or_after_is_the_same(comfy_server):
     lora = {"lora_name": "your-style-lora.safetensors", "strength_model": 1.0}
     plain = stream_graph(9)
@@ -108,6 +112,7 @@ def test_plain_model_streams_frame_by_frame(comfy_server):
     assert len(pictures(comfy_server, stream_graph(3, model=["checkpoint", 0]))) == 3
 
 
+@pytest.mark.thorough
 def test_sigmas_replace_steps(comfy_server):
     graph = stream_graph(9, sigmas=["sigmas", 0], steps=1, denoise=1.0)
     graph["sigmas"] = node(

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from video_graphs import decode, node, saved, video_graph
 
-from devtools.websocket import PromptError
+from folder_queue.errors import PromptError
 
 pytestmark = pytest.mark.server
 
 
-@pytest.mark.parametrize("frames", [1, 5, 12])
+@pytest.mark.parametrize(
+    "frames", [12, *(pytest.param(count, marks=pytest.mark.thorough) for count in (1, 5))]
+)
 def test_frames_times_and_sound_stay(comfy_server, tmp_path, frames):
     clip = clips.make_clip(tmp_path, frames=frames, sounds=("aac",), name=f"clip{frames}")
     path = saved(comfy_server, video_graph(comfy_server, clip))
@@ -82,6 +84,7 @@ def test_killed_and_resumed_is_uninterrupted(tmp_path):
     assert (images == other).all()
 
 
+@pytest.mark.thorough
 def test_interrupt_leaves_a_playable_file(comfy_server, tmp_path):
     clip = clips.make_clip(tmp_path, frames=60, name="stopped")
     graph = video_graph(comfy_server, clip, seed=77)
