@@ -12,12 +12,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 from devtools import media, models
-from devtools.client import ComfyClient, Graph, Progress, PromptError, PromptResult
 from devtools.console import ToolError, run_main, say
 from devtools.hosts import Host, current_host
 from devtools.paths import REPO, cache_dir
 from devtools.server import ComfyServer, has_accelerator
 from devtools.workspace import cache_models, default_workspace, prepare_workspace
+from folder_queue.answers import Progress, PromptResult
+from folder_queue.client import ComfyClient, Graph
+from folder_queue.errors import PromptError
 
 WORKFLOW = REPO / "workflows" / "api" / "video_to_video_depth.json"
 OUTPUT = REPO / "output"

@@ -27,7 +27,7 @@ from devtools.hosts import Host
 from devtools.workspace import extra_paths_file
 
 if TYPE_CHECKING:
-    from devtools.client import ComfyClient
+    from folder_queue.client import ComfyClient
 
 START_SECONDS = 180.0
 STOP_SECONDS = 10.0
@@ -91,7 +91,7 @@ class ComfyServer:
     @property
     def client(self) -> ComfyClient:
         """The client for this server, the same each time; `stop` closes it."""
-        from devtools.client import ComfyClient
+        from folder_queue.client import ComfyClient
 
         if self._client is None:
             self._client = ComfyClient(self.url, output_dir=self.base / "output")

@@ -12,8 +12,8 @@ import pytest
 import dev
 from devtools import commands, demo, media, models, server, standins
 from devtools.console import ToolError
-from devtools.websocket import PromptError
 from folder_queue import client
+from folder_queue.errors import PromptError
 
 ROOT = Path(__file__).resolve().parents[2]
 
