@@ -40,9 +40,10 @@ def released_form(query: Tensor, cache: KVCache, view: WindowView) -> Tensor:
     values = cache.values + cache.positions.value[view.key_positions].transpose(1, 2).unsqueeze(1)
     query = query + cache.positions.query[view.query_positions].transpose(1, 2).unsqueeze(1)
     rows, tokens = query.shape[:2]
-    mask = view.mask[:, None, None, None, :].expand(rows, tokens, HEADS, 1, WINDOW)
+    # It masks even where, as here, all slots are visible.
+    mask = torch.zeros(rows * tokens, HEADS, 1, WINDOW)
     flat = [part.flatten(0, 1).contiguous() for part in (query, keys, values)]
-    out = scaled_dot_product_attention(*flat, attn_mask=mask.flatten(0, 1).contiguous())
+    out = scaled_dot_product_attention(*flat, attn_mask=mask)
     return out.view(query.shape)
 
 

@@ -36,26 +36,26 @@ class WindowView:
         slots: [R, Q] int64, cache slots that the current frames are written to.
         query_positions: [R, Q] int64, positions of the current frames.
         key_positions: [R, L] int64, positions of the cached frames; 0 in hidden slots.
-        mask: [R, L] float32, 0 in visible slots and -inf in hidden ones.
+        hidden: [R, L] bool, the slots that no frame sees; None once all are visible.
     """
 
     steps: range
     slots: Tensor
     query_positions: Tensor
     key_positions: Tensor
-    mask: Tensor
+    hidden: Tensor | None
 
     @classmethod
     def from_rows(cls, steps: range, rows: Sequence[WindowRow], device: torch.device) -> WindowView:
         """Pack the integers of R windows, one per step of `steps`, into tensors on `device`."""
         keys = torch.tensor([row.key_positions for row in rows])
-        mask = torch.zeros(keys.shape).masked_fill(keys < 0, float("-inf"))
+        hidden = keys < 0
         return cls(
             steps=steps,
             slots=torch.tensor([row.query_slots for row in rows]).to(device),
             query_positions=torch.tensor([row.query_positions for row in rows]).to(device),
             key_positions=keys.clamp(min=0).to(device),
-            mask=mask.to(device),
+            hidden=hidden.to(device) if hidden.any() else None,
         )
 
     def select(self, index: int) -> WindowView:
@@ -66,7 +66,7 @@ class WindowView:
             slots=self.slots[one],
             query_positions=self.query_positions[one],
             key_positions=self.key_positions[one],
-            mask=self.mask[one],
+            hidden=None if self.hidden is None else self.hidden[one],
         )
 
 
@@ -92,6 +92,10 @@ def windowed_attention(
     # Scaled before the product, so that float16 scores cannot overflow.
     query = (query + pe_q) * query.shape[-1] ** -0.5
     scores = query @ keys.mT + torch.einsum("rxhqd,rlhd->rxhql", query, pe_k)
-    scores = scores.float() + view.mask[:, None, None, None]
+    scores = scores.float()
+    if view.hidden is not None:
+        # Nothing of what lies in a hidden slot may come through, not even NaN, hence the values.
+        scores = scores.masked_fill(rearrange(view.hidden, "r l -> r 1 1 1 l"), float("-inf"))
+        values = values.masked_fill(rearrange(view.hidden, "r l -> r 1 1 l 1"), 0)
     weights = scores.softmax(dim=-1).to(values.dtype)
     return weights @ values + torch.einsum("rxhql,rlhd->rxhqd", weights, pe_v)

@@ -111,6 +111,30 @@ def test_streamed_is_full_masked_attention_at_any_size(data):
         )
 
 
+@pytest.mark.parametrize("garbage", [float("nan"), float("inf"), 1e30])
+@pytest.mark.parametrize("mode", AttentionMode)
+def test_nothing_comes_out_of_hidden_slots(mode, garbage):
+    """Not even NaN: what an earlier use of the memory left there, say."""
+    attention, clean = (Streamed(AttentionWindow(5, 2, mode), 3) for _ in range(2))
+    attention.cache.keys.fill_(garbage)
+    attention.cache.values.fill_(garbage)
+    x = sequences(3, 12)
+    assert torch.equal(stream(attention, x), stream(clean, x))
+
+
+def test_a_full_window_hides_nothing():
+    """Then there is nothing to mask, and the cached values are not copied for it."""
+    window = AttentionWindow(5, 2)
+
+    def hidden(*frames):
+        rows = [window.row(window.group(frame)) for frame in frames]
+        return WindowView.from_rows(range(len(rows)), rows, torch.device("cpu")).hidden
+
+    assert hidden(0).tolist() == [[False, False, True, True, True]]
+    assert hidden(4) is None and hidden(9, 8) is None
+    assert hidden(4, 3).tolist() == [[False] * 5, [False] * 4 + [True]]
+
+
 def test_float32_is_close_enough_for_the_traces():
     config = AttentionWindow()
     x = sequences(1, 30, torch.float32)
