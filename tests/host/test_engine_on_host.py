@@ -5,6 +5,7 @@ import torch
 from host_stream import (
     SIZE,
     Stream,
+    computing_in,
     core,
     frames,
     patched,
@@ -157,12 +158,7 @@ def test_the_memory_estimate_is_exact(sd15, motion, size, steps, cfg):
 def test_weights_of_other_types(golden, golden_folder, motion, stored, computed, cached):
     """The cache and its estimate follow the type that the UNet computes in."""
     exact = golden[0].build_sd15(golden_folder / "unet.safetensors")
-    config = type(exact.model.model_config)(exact.model.model_config.unet_config)
-    config.set_inference_dtype(stored, computed)
-    rounded = config.get_model({}, "")
-    rounded.load_state_dict(exact.model.state_dict(), strict=False)
-    cpu = torch.device("cpu")
-    plain = type(exact)(rounded, load_device=cpu, offload_device=cpu)
+    plain = computing_in(exact, stored, computed)
     model = patched(plain, motion, 4, 2)
     with Stream(model, SIZE, 6, cfg=2.0, depth=True) as stream:
         found = stream.run(frames(6), frames(6, seed=1))

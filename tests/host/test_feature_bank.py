@@ -5,7 +5,17 @@ import comfy.sample
 import pytest
 import torch
 from host_bank import COUNT, ROUNDING, banked, one_row_per_call
-from host_stream import SIZE, Stream, core, frames, prompt, random, relative_error, translate
+from host_stream import (
+    SIZE,
+    Stream,
+    computing_in,
+    core,
+    frames,
+    prompt,
+    random,
+    relative_error,
+    translate,
+)
 
 ATTENTIONS = 16  # self-attentions of SD1.5
 
@@ -255,12 +265,7 @@ def test_levels_that_are_not_used_are_not_kept(sd15):
 def test_weights_of_other_types(golden, golden_folder, stored, computed, kept):
     """The bank and its estimate follow the type that the UNet computes in."""
     exact = golden[0].build_sd15(golden_folder / "unet.safetensors")
-    config = type(exact.model.model_config)(exact.model.model_config.unet_config)
-    config.set_inference_dtype(stored, computed)
-    rounded = config.get_model({}, "")
-    rounded.load_state_dict(exact.model.state_dict(), strict=False)
-    cpu = torch.device("cpu")
-    plain = type(exact)(rounded, load_device=cpu, offload_device=cpu)
+    plain = computing_in(exact, stored, computed)
     with Stream(banked(plain), SIZE, COUNT) as stream:
         found = stream.run(frames(COUNT))
         assert stream.session.nbytes * 2 == stream.host.memory_bytes

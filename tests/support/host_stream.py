@@ -45,6 +45,16 @@ def patched(model, motion, window=16, warmup=8, mode="causal_warmup"):
     return core("live2diff.patch").apply_live2diff(model, motion, config)
 
 
+def computing_in(exact, stored, computed=None):
+    """A copy of a ModelPatcher whose weights are rounded to the type `stored`."""
+    config = type(exact.model.model_config)(exact.model.model_config.unet_config)
+    config.set_inference_dtype(stored, computed)
+    model = config.get_model({}, "")
+    model.load_state_dict(exact.model.state_dict(), strict=False)
+    cpu = torch.device("cpu")
+    return type(exact)(model, load_device=cpu, offload_device=cpu)
+
+
 class Stream:
     """A HostModel with a session on it; close with `with`."""
 
