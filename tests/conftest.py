@@ -25,15 +25,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-SERVER_TESTS = (ROOT / "tests" / "server", ROOT / "tests" / "browser")
+OWN_SERVERS = ROOT / "tests" / "server"
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Keep tests of the server together: one worker of several, so that there is one server."""
+    """Let one of several workers run all tests of a server, so that each server starts once."""
     for item in items:
-        if item.path.parent in SERVER_TESTS:
+        if "comfy_server" in item.fixturenames:
             item.add_marker(pytest.mark.xdist_group("server"))
+        elif item.path.parent == OWN_SERVERS:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="session")
