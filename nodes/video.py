@@ -10,9 +10,9 @@ from comfy_api.latest import InputImpl, io
 from ..live2diff_core.host.identity import graph_identity
 from ..live2diff_core.run.file import VideoRun
 from ..live2diff_core.run.spec import StreamSpec
+from ..live2diff_core.video.encoder import Encoding
 from ..live2diff_core.video.frame_size import plan_frame_size
 from ..live2diff_core.video.reader import open_video
-from ..live2diff_core.video.writer import Encoding
 from .picture_video import stream_source
 from .progress import RunProgress
 from .stream_inputs import (

@@ -13,9 +13,13 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from ..host.identity import file_identity, json_digest
+from ..video.assembly import assemble
+from ..video.encoder import Encoding
+from ..video.frame import VideoError
 from ..video.frame_size import FrameSizePlan
 from ..video.reader import VideoReader
-from ..video.writer import Encoding, SegmentWriter, VideoError, assemble, container_for
+from ..video.sound import container_for
+from ..video.writer import SegmentWriter
 from .spec import StreamSpec
 from .stages import VideoTranslation
 from .state_file import StateFileError, load_state, normalised, read_identity, save_state

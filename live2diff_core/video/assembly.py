@@ -12,7 +12,7 @@ from av.container import InputContainer, OutputContainer
 from av.video.stream import VideoStream
 
 from .container import Source, TrimWindow
-from .errors import VideoError
+from .frame import VideoError
 from .output import SUFFIXES, VideoOutput
 from .segment import Segment
 from .sound import audio_streams, open_sound, sound_packets

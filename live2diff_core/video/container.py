@@ -13,7 +13,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from .errors import VideoError
+from .frame import VideoError
 
 # Their clocks start anywhere; everywhere else zero is the beginning.
 _ARBITRARY_CLOCK = {"mpegts", "mpeg", "mpegvideo", "rtsp"}

@@ -22,8 +22,7 @@ from .container import (
     open_container,
     video_stream,
 )
-from .errors import VideoError
-from .frame import PendingFrame, VideoInfo, WarningLog
+from .frame import PendingFrame, VideoError, VideoInfo, WarningLog
 from .pixels import RgbFromFrame
 
 # Frames between the demuxer and the decoder's output; codecs allow 16.

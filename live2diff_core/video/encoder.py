@@ -11,8 +11,7 @@ import numpy as np
 from av.container import OutputContainer
 from av.packet import Packet
 
-from .errors import VideoError
-from .frame import Image
+from .frame import Image, VideoError
 from .pixels import BT709, FULL, LIMITED, Yuv420FromRgb, frame_of
 
 Codec = Literal["h264", "lossless"]

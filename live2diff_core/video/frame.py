@@ -17,6 +17,10 @@ Image = NDArray[np.uint8]
 MAX_WARNINGS = 100
 
 
+class VideoError(Exception):
+    """A video that cannot be read or written. The message says what was found and what to do."""
+
+
 @dataclass(frozen=True)
 class VideoInfo:
     """What is known of a video once its first frame is decoded.

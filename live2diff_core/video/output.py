@@ -10,13 +10,32 @@ from pathlib import Path
 import av
 from av.container import OutputContainer
 
-from .errors import DiskFullError, VideoWriteError
+from .frame import VideoError
 
 PART = ".part"
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 SUFFIXES = tuple(_FORMATS)
 _SOUND_RATE = 48_000
+
+
+class VideoWriteError(VideoError):
+    """Writing stopped. What was committed before is complete and stays.
+
+    Attributes:
+        frames_safe: frames in complete segments.
+        folder: where they are.
+    """
+
+    def __init__(self, message: str, frames_safe: int, folder: Path) -> None:
+        """Append to `message` how many frames are safe, and where."""
+        super().__init__(f"{message} {frames_safe} frames are safe in {folder}.")
+        self.frames_safe = frames_safe
+        self.folder = folder
+
+
+class DiskFullError(VideoWriteError):
+    """No space left, or a quota or size limit reached, while writing."""
 
 
 class _PartFile:

@@ -14,9 +14,8 @@ from PIL import Image as Pillow
 from PIL import ImageOps
 
 from .container import TrimWindow
-from .errors import VideoError
 from .folder import picture_names
-from .frame import Image, PendingFrame, VideoInfo, WarningLog
+from .frame import Image, PendingFrame, VideoError, VideoInfo, WarningLog
 
 # Frames per second of pictures, unless another is asked for: cinema's.
 PICTURE_RATE = 24

@@ -9,19 +9,17 @@ from types import TracebackType
 
 from .container import Source, TrimWindow, name_of, starts_like_webp
 from .decoder import ContainerSource
-from .errors import VideoError
 from .frame import (
     DecodedFrame,
     FrameSource,
     PendingFrame,
+    VideoError,
     VideoInfo,
     VideoWarning,
     WarningLog,
 )
 from .pictures import PICTURE_RATE, PictureSource, find_pictures
 from .webp import WebpSource
-
-__all__ = ["DecodedFrame", "VideoError", "VideoInfo", "VideoReader", "VideoWarning", "open_video"]
 
 
 class VideoReader:

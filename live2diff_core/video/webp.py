@@ -14,8 +14,7 @@ import numpy as np
 from PIL import Image as Pillow
 
 from .container import Source, TrimWindow, name_of
-from .errors import VideoError
-from .frame import Image, PendingFrame, VideoInfo, WarningLog
+from .frame import Image, PendingFrame, VideoError, VideoInfo, WarningLog
 from .pictures import PICTURE_ERRORS, rgb_of
 
 _MILLISECOND = Fraction(1, 1000)

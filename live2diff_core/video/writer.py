@@ -9,11 +9,9 @@ from types import TracebackType
 import av
 import numpy as np
 
-from .assembly import assemble
 from .encoder import Encoding, FrameEncoder
-from .errors import DiskFullError, VideoError, VideoWriteError
-from .frame import Image
-from .output import VideoOutput
+from .frame import Image, VideoError
+from .output import VideoOutput, VideoWriteError
 from .segment import (
     Segment,
     drop_segments,
@@ -21,19 +19,6 @@ from .segment import (
     segment_path,
     segment_tag,
 )
-from .sound import container_for
-
-__all__ = [
-    "DiskFullError",
-    "Encoding",
-    "Segment",
-    "SegmentWriter",
-    "VideoError",
-    "VideoWriteError",
-    "assemble",
-    "container_for",
-    "list_segments",
-]
 
 
 class SegmentWriter:

@@ -7,15 +7,13 @@ import clips
 import numpy as np
 import pytest
 
+from live2diff_core.video.assembly import assemble
+from live2diff_core.video.encoder import Encoding
+from live2diff_core.video.frame import VideoError
+from live2diff_core.video.output import DiskFullError
 from live2diff_core.video.reader import open_video
-from live2diff_core.video.writer import (
-    DiskFullError,
-    Encoding,
-    SegmentWriter,
-    VideoError,
-    assemble,
-    container_for,
-)
+from live2diff_core.video.sound import container_for
+from live2diff_core.video.writer import SegmentWriter
 
 # FFmpeg 7 reads the last frame of an MP4 track that starts late as shorter than it is, and then
 # drops it from every copy.

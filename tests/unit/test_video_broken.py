@@ -6,8 +6,8 @@ import clips
 import numpy as np
 import pytest
 
-from live2diff_core.video.frame import MAX_WARNINGS, WarningLog
-from live2diff_core.video.reader import VideoError, open_video
+from live2diff_core.video.frame import MAX_WARNINGS, VideoError, WarningLog
+from live2diff_core.video.reader import open_video
 
 
 def read(source, *args, **kwargs):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from live2diff_core.video.reader import VideoError, open_video
+from live2diff_core.video.frame import VideoError
+from live2diff_core.video.reader import open_video
 
 
 def read(source, *args, **kwargs):

@@ -10,7 +10,8 @@ import pytest
 from live2diff_core.video import decoder as video_decoder
 from live2diff_core.video.clock import FrameClock
 from live2diff_core.video.container import open_container
-from live2diff_core.video.reader import VideoError, open_video
+from live2diff_core.video.frame import VideoError
+from live2diff_core.video.reader import open_video
 
 FRAME = Fraction(1, 25)
 

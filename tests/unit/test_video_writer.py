@@ -10,15 +10,13 @@ import clips
 import numpy as np
 import pytest
 
+from live2diff_core.video.assembly import assemble
+from live2diff_core.video.encoder import Encoding
+from live2diff_core.video.frame import VideoError
+from live2diff_core.video.output import DiskFullError
 from live2diff_core.video.reader import open_video
-from live2diff_core.video.writer import (
-    DiskFullError,
-    Encoding,
-    SegmentWriter,
-    VideoError,
-    assemble,
-    list_segments,
-)
+from live2diff_core.video.segment import list_segments
+from live2diff_core.video.writer import SegmentWriter
 
 FAST = Encoding(preset="ultrafast")
 LOSSLESS = Encoding(codec="lossless", preset="ultrafast")
@@ -128,7 +126,9 @@ from fractions import Fraction
 from pathlib import Path
 import numpy as np
 sys.path.insert(0, sys.argv[1])
-from live2diff_core.video.writer import DiskFullError, Encoding, SegmentWriter
+from live2diff_core.video.encoder import Encoding
+from live2diff_core.video.output import DiskFullError
+from live2diff_core.video.writer import SegmentWriter
 
 settings = Encoding(codec=sys.argv[3], preset="ultrafast")
 writer = SegmentWriter(Path(sys.argv[2]), settings, 64, 48, Fraction(1, 25))
