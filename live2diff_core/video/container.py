@@ -1,4 +1,4 @@
-"""Opening a container, and where its time begins: shared by pictures and sound."""
+"""Opening a container, and what it says about its times: shared by pictures and sound."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from .frame import VideoError
 _ARBITRARY_CLOCK = {"mpegts", "mpeg", "mpegvideo", "rtsp"}
 # FFmpeg reads text files as a picture of a terminal, and lists as the files they name.
 _NO_VIDEOS = {"tty", "bin", "hls", "dash", "concat", "sdp", "imf"}
+
+# Frames per second where a file states none.
+_FALLBACK_RATE = Fraction(24)
 
 Source = str | Path | BytesIO
 
@@ -148,3 +151,24 @@ def begin_of(container: InputContainer, stream: VideoStream) -> Fraction:
     streams = [*container.streams.video, *container.streams.audio]
     known = [(s.start_time, s.time_base) for s in streams]
     return min((start * tick for start, tick in known if start is not None and tick), default=own)
+
+
+def frame_rate_of(stream: VideoStream) -> Fraction:
+    """Average frames per second, as far as the file tells."""
+    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
+        if rate:
+            return Fraction(rate)
+    return _FALLBACK_RATE
+
+
+def stated_end(stream: VideoStream) -> Fraction | None:
+    """Seconds on the file's clock at which the video ends, as the file says."""
+    if stream.duration is not None and stream.time_base is not None:
+        return (stream.duration + (stream.start_time or 0)) * stream.time_base
+    # Matroska: "00:00:02.400000000".
+    parts = stream.metadata.get("DURATION", "").split(":")
+    try:
+        hours, minutes, seconds = (Fraction(part.strip("\0 ")) for part in parts)
+    except ValueError:
+        return None
+    return hours * 3600 + minutes * 60 + seconds

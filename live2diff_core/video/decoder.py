@@ -13,13 +13,14 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from .clock import FrameClock, frame_rate_of, stated_end
 from .container import (
     Source,
     TrimWindow,
     begin_of,
+    frame_rate_of,
     name_of,
     open_container,
+    stated_end,
     video_stream,
 )
 from .frame import PendingFrame, VideoError, VideoInfo, WarningLog
@@ -29,6 +30,32 @@ from .pixels import RgbFromFrame
 _IN_FLIGHT = 64
 # A cut file fails once for every packet its index still lists.
 _MAX_READ_ERRORS = 64
+
+
+class FrameClock:
+    """Time stamps of frames in presentation order, in ticks: from the file, strictly increasing.
+
+    Args:
+        first: ticks of the first frame, should it have no stamp.
+        ticks_per_frame: at the average rate.
+    """
+
+    def __init__(self, first: int, ticks_per_frame: int) -> None:
+        """Begin before the first frame."""
+        self._ticks_per_frame = ticks_per_frame
+        self._next = first
+        self._last: int | None = None
+        self.guessed = False
+
+    def ticks(self, stamp: int | None) -> int:
+        """Ticks of the next frame, whose stamp in the file is `stamp`."""
+        ticks = self._next if stamp is None else stamp
+        self.guessed |= stamp is None
+        if self._last is not None:
+            # By one tick: the later frames, whose stamps may be right, keep theirs.
+            ticks = max(ticks, self._last + 1)
+        self._last, self._next = ticks, ticks + self._ticks_per_frame
+        return ticks
 
 
 class ContainerSource:
@@ -94,8 +121,8 @@ class ContainerSource:
         self._stamps: deque[int] = deque(maxlen=_IN_FLIGHT)
         self._rate = frame_rate_of(self._stream)
         self._time_base = self._stream.time_base or Fraction(1, 1000)
-        self._step = max(1, round(1 / (self._rate * self._time_base)))
-        self._clock = FrameClock(self._stream.start_time or 0, self._step)
+        ticks_per_frame = max(1, round(1 / (self._rate * self._time_base)))
+        self._clock = FrameClock(self._stream.start_time or 0, ticks_per_frame)
 
     def _frames_in_window(self) -> Iterator[tuple[int, VideoFrame]]:
         """Frames inside the trim window, with their ticks."""

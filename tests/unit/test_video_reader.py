@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from live2diff_core.video import decoder as video_decoder
-from live2diff_core.video.clock import FrameClock
 from live2diff_core.video.container import open_container
+from live2diff_core.video.decoder import FrameClock
 from live2diff_core.video.frame import VideoError
 from live2diff_core.video.reader import open_video
 
@@ -90,7 +90,7 @@ def test_a_duration_lasts_until_the_next_frame(tmp_path):
 
 
 def test_stamps_that_repeat_run_back_or_are_missing():
-    clock = FrameClock(first=100, step=40)
+    clock = FrameClock(first=100, ticks_per_frame=40)
     stamps = [None, 140, 140, 120, 150, None, 300, 200, 340]
     assert [clock.ticks(stamp) for stamp in stamps] == [100, 140, 141, 142, 150, 190, 300, 301, 340]
     assert clock.guessed and not FrameClock(0, 1).guessed
