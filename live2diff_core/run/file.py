@@ -13,11 +13,11 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from ..host.identity import file_identity, json_digest
-from ..video.assembly import assemble
 from ..video.encoder import Encoding
 from ..video.frame import VideoError
 from ..video.frame_size import FrameSizePlan
 from ..video.reader import VideoReader
+from ..video.segments import assemble
 from ..video.sound import container_for
 from ..video.writer import SegmentWriter
 from .spec import StreamSpec

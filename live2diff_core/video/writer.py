@@ -12,7 +12,7 @@ import numpy as np
 from .encoder import Encoding, FrameEncoder
 from .frame import Image, VideoError
 from .output import VideoOutput, VideoWriteError
-from .segment import (
+from .segments import (
     Segment,
     drop_segments,
     list_segments,

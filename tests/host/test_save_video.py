@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from comfy_api.latest import InputImpl, Types
 
-from live2diff_core.video.assembly import assemble
 from live2diff_core.video.encoder import Encoding
 from live2diff_core.video.reader import open_video
+from live2diff_core.video.segments import assemble
 from live2diff_core.video.sound import container_for
 from live2diff_core.video.writer import SegmentWriter
 

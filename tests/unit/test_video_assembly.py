@@ -7,11 +7,11 @@ import clips
 import numpy as np
 import pytest
 
-from live2diff_core.video.assembly import assemble
 from live2diff_core.video.encoder import Encoding
 from live2diff_core.video.frame import VideoError
 from live2diff_core.video.output import DiskFullError
 from live2diff_core.video.reader import open_video
+from live2diff_core.video.segments import assemble
 from live2diff_core.video.sound import container_for
 from live2diff_core.video.writer import SegmentWriter
 

@@ -10,12 +10,11 @@ import clips
 import numpy as np
 import pytest
 
-from live2diff_core.video.assembly import assemble
 from live2diff_core.video.encoder import Encoding
 from live2diff_core.video.frame import VideoError
 from live2diff_core.video.output import DiskFullError
 from live2diff_core.video.reader import open_video
-from live2diff_core.video.segment import list_segments
+from live2diff_core.video.segments import assemble, list_segments
 from live2diff_core.video.writer import SegmentWriter
 
 FAST = Encoding(preset="ultrafast")
