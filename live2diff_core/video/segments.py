@@ -16,8 +16,7 @@ from av.video.stream import VideoStream
 from .container import Source, TrimWindow
 from .frame import VideoError
 from .output import PART, SUFFIXES, VideoOutput
-from .sound import audio_streams, open_sound, sound_packets
-from .sound_track import TimedPacket, add_track
+from .sound import TimedPacket, add_track, audio_streams, open_sound, sound_packets
 
 TAG = "live2diff_segment"
 SUFFIX = ".mp4"
