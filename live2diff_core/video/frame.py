@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +31,9 @@ class VideoInfo:
         time_base: seconds per tick; all times of frames are whole multiples.
         frame_count: what the file says, cut to the trim window, or an estimate; None if unknown.
             For progress bars: only iterating tells how many frames decode.
+        codec: FFmpeg's name of the codec; "webp", "png", ... for pictures.
         rotation: degrees counter-clockwise that were applied to the stored frames: 0, 90, 180, 270.
         sample_aspect_ratio: width to height of a pixel, after rotation; 1 if the file says nothing.
-        codec: FFmpeg's name of the codec; "webp", "png", ... for pictures.
         audio_codecs: one name per audio stream that FFmpeg knows.
     """
 
@@ -42,9 +42,9 @@ class VideoInfo:
     frame_rate: Fraction
     time_base: Fraction
     frame_count: int | None
-    rotation: int
-    sample_aspect_ratio: Fraction
     codec: str
+    rotation: int = 0
+    sample_aspect_ratio: Fraction = Fraction(1)
     audio_codecs: tuple[str, ...] = ()
 
     @property
@@ -112,7 +112,7 @@ class WarningLog:
     def __init__(self, name: str) -> None:
         """Start without warnings."""
         self.warnings: list[VideoWarning] = []
-        self._name = name
+        self.name = name
 
     def warn(
         self, message: str, frame: int, time: Fraction | None = None, byte: int | None = None
@@ -125,31 +125,18 @@ class WarningLog:
             message = "Further damage is not listed"
         warning = VideoWarning(message, frame, time, byte)
         self.warnings.append(warning)
-        logging.getLogger(__name__).warning("%s: %s", self._name, warning)
+        logging.getLogger(__name__).warning("%s: %s", self.name, warning)
 
 
-@dataclass(frozen=True)
-class PendingFrame:
+class PendingFrame(NamedTuple):
     """A frame whose pixels are converted only when asked for.
 
     Attributes:
         time: seconds, as in `DecodedFrame`.
-        duration: seconds the file gives it, used if no frame follows; None if unknown.
+        duration: seconds until the next frame, should none follow.
         image: makes uint8 [H, W, 3].
     """
 
     time: Fraction
-    duration: Fraction | None
+    duration: Fraction
     image: Callable[[], Image]
-
-
-class FrameSource(Protocol):
-    """Where frames come from: a container that FFmpeg reads, or pictures."""
-
-    info: VideoInfo
-
-    def frames(self) -> Iterator[PendingFrame]:
-        """Frames in order of time, once."""
-
-    def close(self) -> None:
-        """Close the file."""

@@ -1,4 +1,4 @@
-"""Frames out of numbered pictures."""
+"""Frames of numbered pictures, and of WebP, which FFmpeg does not decode: Pillow reads both."""
 
 from __future__ import annotations
 
@@ -6,21 +6,25 @@ import re
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import partial
-from itertools import chain
+from io import BytesIO
+from itertools import accumulate, chain
 from pathlib import Path
 
 import numpy as np
 from PIL import Image as Pillow
-from PIL import ImageOps
+from PIL import ImageOps, ImageSequence
 
-from .container import TrimWindow
+from .container import Source, TrimWindow, name_of
 from .folder import picture_names
 from .frame import Image, PendingFrame, VideoError, VideoInfo, WarningLog
 
 # Frames per second of pictures, unless another is asked for: cinema's.
 PICTURE_RATE = 24
 # What Pillow raises for damaged pictures, and for those that look like an attack.
-PICTURE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Pillow.DecompressionBombError)
+_PICTURE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Pillow.DecompressionBombError)
+_MILLISECOND = Fraction(1, 1000)
+# Browsers show frames of up to 10 ms for 100: many files mean nothing by their zeros.
+_SHORTEST, _USUAL = 10, 100
 
 
 def find_pictures(source: str | Path) -> list[Path] | None:
@@ -54,7 +58,152 @@ def find_pictures(source: str | Path) -> list[Path] | None:
     return found
 
 
-def rgb_of(picture: Pillow.Image) -> Image:
+def open_pictures(
+    files: list[Path], frame_rate: Fraction, window: TrimWindow, log: WarningLog
+) -> tuple[VideoInfo, Iterator[PendingFrame]]:
+    """Open pictures in a row, shown at a constant frame rate.
+
+    A picture that cannot be read leaves a gap in time. Pictures of another size than the first are
+    scaled to it.
+
+    Args:
+        files: pictures in order.
+        frame_rate: frames per second.
+        window: trim window.
+        log: takes the warnings.
+
+    Raises:
+        VideoError: none of them can be read, or none is in the window.
+    """
+    tick, folder = 1 / frame_rate, files[0].parent
+    start, stop = window.ticks(tick)
+    inside = files[start:stop]
+    if not inside:
+        raise VideoError(
+            f"{folder} has no pictures in the part that was asked for. At {float(frame_rate):g} "
+            f"frames per second its {len(files)} pictures last {float(len(files) * tick):.3f} s."
+        )
+    frames = _read_pictures(inside, tick, log)
+    first = next(frames, None)
+    if first is None:
+        raise VideoError(f"None of the {len(files)} pictures in {folder} can be read.")
+    height, width = first.image().shape[:2]
+    codec = inside[0].suffix.lower().lstrip(".")
+    info = VideoInfo(width, height, frame_rate, tick, len(inside), codec)
+    return info, chain([first], frames)
+
+
+def _read_pictures(files: list[Path], tick: Fraction, log: WarningLog) -> Iterator[PendingFrame]:
+    """Pictures that can be read, `tick` seconds apart, in the size of the first."""
+    shown, size = 0, None
+    for slot, file in enumerate(files):
+        try:
+            with Pillow.open(file) as picture:
+                image = _rgb(picture)
+        except _PICTURE_ERRORS as error:
+            log.warn(f"{file.name} cannot be read: {error}", shown, slot * tick)
+            continue
+        height, width = image.shape[:2]
+        size = size or (width, height)
+        if (width, height) != size:
+            message = f"{file.name} is {width}x{height} and was scaled to the first's size"
+            log.warn(message, shown, slot * tick)
+            image = np.array(Pillow.fromarray(image).resize(size, Pillow.Resampling.LANCZOS))
+        shown += 1
+        yield PendingFrame(slot * tick, tick, partial(np.asarray, image))
+
+
+def open_webp(
+    source: Source, window: TrimWindow, log: WarningLog
+) -> tuple[VideoInfo, Iterator[PendingFrame]]:
+    """Open a WebP animation or picture, whose frames have durations in whole milliseconds.
+
+    Args:
+        source: file, or its bytes; the compressed bytes stay in memory.
+        window: trim window.
+        log: takes the warnings.
+
+    Raises:
+        VideoError: it cannot be decoded, or has no frame in the window.
+    """
+    name = name_of(source)
+    data = source.getvalue() if isinstance(source, BytesIO) else Path(source).read_bytes()
+    picture, used = _open_animation(data, name)
+    durations = _durations(picture, log)
+    stated = 8 + int.from_bytes(data[4:8], "little")
+    if used < stated:
+        log.warn("The file is cut off", len(durations), None, used)
+    if not durations:
+        raise VideoError(f"{name} is a WebP file that does not decode.")
+    start, stop = window.ticks(_MILLISECOND)
+    *begins, end = accumulate(durations, initial=0)
+    frames = [
+        PendingFrame(
+            (begin - start) * _MILLISECOND,
+            duration * _MILLISECOND,
+            partial(_rgb_at, picture, index),
+        )
+        for index, (begin, duration) in enumerate(zip(begins, durations, strict=True))
+        if start <= begin and (stop is None or begin < stop)
+    ]
+    if not frames:
+        raise VideoError(
+            f"{name} has no frames in the part that was asked for. It is {end / 1000:.3f} s long."
+        )
+    height, width = frames[0].image().shape[:2]
+    rate = len(frames) / sum((frame.duration for frame in frames), Fraction(0))
+    return VideoInfo(width, height, rate, _MILLISECOND, len(frames), "webp"), iter(frames)
+
+
+def _open_animation(data: bytes, name: str) -> tuple[Pillow.Image, int]:
+    """Open WebP, and return how many bytes of it are used: only complete chunks if it is cut off.
+
+    libwebp refuses an animation whose last frame is cut off; without that frame it takes it.
+    """
+    try:
+        return Pillow.open(BytesIO(data)), len(data)
+    except _PICTURE_ERRORS:
+        whole = _complete_chunks(data)
+    try:
+        return Pillow.open(BytesIO(whole)), len(whole)
+    except _PICTURE_ERRORS as error:
+        raise VideoError(f"{name} is a WebP file that does not decode.") from error
+
+
+def _complete_chunks(data: bytes) -> bytes:
+    """Cut a RIFF file after its last complete chunk."""
+    stop, end = 12, 12
+    while end <= len(data):
+        stop = end
+        size = int.from_bytes(data[stop + 4 : stop + 8], "little")
+        end = stop + 8 + size + size % 2
+    return b"RIFF" + (stop - 8).to_bytes(4, "little") + data[8:stop]
+
+
+def _durations(picture: Pillow.Image, log: WarningLog) -> list[int]:
+    """Milliseconds of all frames that decode; each builds on the one before, so damage is the end.
+
+    Pillow knows the duration of a frame only once it has decoded it.
+    """
+    durations: list[int] = []
+    try:
+        for frame in ImageSequence.Iterator(picture):
+            _rgb(frame)
+            duration = frame.info["duration"]
+            durations.append(duration if duration > _SHORTEST else _USUAL)
+    except _PICTURE_ERRORS as error:
+        message = f"The animation does not decode further ({error})"
+        log.warn(message, len(durations), sum(durations) * _MILLISECOND)
+    return durations
+
+
+def _rgb_at(picture: Pillow.Image, index: int) -> Image:
+    """Decode frame `index` of an animation to uint8 [H, W, 3]."""
+    picture.seek(index)
+    return _rgb(picture)
+
+
+def _rgb(picture: Pillow.Image) -> Image:
     """Return uint8 [H, W, 3]; alpha is dropped, the camera's turn is applied.
 
     16 bits become 8, and so do floats, where 1.0 is white.
@@ -70,82 +219,3 @@ def rgb_of(picture: Pillow.Image) -> Image:
         # Straight to RGB, Pillow warns about transparency that it would lose.
         picture = picture.convert("RGBA")
     return np.array(picture.convert("RGB"))
-
-
-def _sized(image: Image, size: tuple[int, int]) -> Image:
-    """Scale to (width, height), if it has another size."""
-    if (image.shape[1], image.shape[0]) == size:
-        return image
-    return np.array(Pillow.fromarray(image).resize(size, Pillow.Resampling.LANCZOS))
-
-
-class PictureSource:
-    """Pictures in a row, at a constant frame rate.
-
-    A picture that cannot be read leaves a gap in time. Pictures of another size than the first are
-    scaled to it.
-
-    Args:
-        files: pictures in order.
-        frame_rate: frames per second.
-        window: trim window.
-        log: takes the warnings.
-
-    Raises:
-        VideoError: none of them can be read, or none is in the window.
-    """
-
-    def __init__(
-        self, files: list[Path], frame_rate: Fraction, window: TrimWindow, log: WarningLog
-    ) -> None:
-        """Read the first picture, which knows the size."""
-        self._log, self._step = log, 1 / frame_rate
-        first, stop = window.ticks(self._step)
-        self._files = files[first:stop]
-        self._shown = 0
-        if not self._files:
-            raise VideoError(
-                f"{files[0].parent} has no pictures in the part that was asked for. At "
-                f"{float(frame_rate):g} frames per second its {len(files)} pictures last "
-                f"{float(len(files) * self._step):.3f} s."
-            )
-        pictures = self._read()
-        head = next(pictures, None)
-        if head is None:
-            raise VideoError(f"None of the {len(files)} pictures in {files[0].parent} can be read.")
-        self._pictures = chain([head], pictures)
-        self.info = VideoInfo(
-            width=head[1].shape[1],
-            height=head[1].shape[0],
-            frame_rate=frame_rate,
-            time_base=self._step,
-            frame_count=len(self._files),
-            rotation=0,
-            sample_aspect_ratio=Fraction(1),
-            codec=self._files[0].suffix.lower().lstrip("."),
-        )
-
-    def close(self) -> None:
-        """Nothing stays open between pictures."""
-
-    def frames(self) -> Iterator[PendingFrame]:
-        """Pictures that can be read, in order."""
-        size = (self.info.width, self.info.height)
-        for slot, image in self._pictures:
-            if (image.shape[1], image.shape[0]) != size:
-                found = f"{image.shape[1]}x{image.shape[0]}"
-                message = f"{self._files[slot].name} is {found} and was scaled to the first's size"
-                self._log.warn(message, self._shown, slot * self._step)
-            self._shown += 1
-            yield PendingFrame(slot * self._step, self._step, partial(_sized, image, size))
-
-    def _read(self) -> Iterator[tuple[int, Image]]:
-        for slot, file in enumerate(self._files):
-            try:
-                with Pillow.open(file) as picture:
-                    image = rgb_of(picture)
-            except PICTURE_ERRORS as error:
-                message = f"{file.name} cannot be read: {error}"
-                self._log.warn(message, self._shown, slot * self._step)
-                continue
-            yield slot, image

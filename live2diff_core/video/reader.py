@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from io import BytesIO
 from types import TracebackType
@@ -11,15 +11,13 @@ from .container import Source, TrimWindow, name_of, starts_like_webp
 from .decoder import ContainerSource
 from .frame import (
     DecodedFrame,
-    FrameSource,
     PendingFrame,
     VideoError,
     VideoInfo,
     VideoWarning,
     WarningLog,
 )
-from .pictures import PICTURE_RATE, PictureSource, find_pictures
-from .webp import WebpSource
+from .pictures import PICTURE_RATE, find_pictures, open_pictures, open_webp
 
 
 class VideoReader:
@@ -29,12 +27,16 @@ class VideoReader:
         info: what is known of the video.
     """
 
-    def __init__(self, source: FrameSource, log: WarningLog, name: str) -> None:
-        """Read from `source`, whose warnings are in `log`."""
-        self.info: VideoInfo = source.info
-        self._source, self._log, self._name = source, log, name
-        self._frames = self._indexed()
-        self._index = 0
+    def __init__(
+        self,
+        info: VideoInfo,
+        frames: Iterator[PendingFrame],
+        log: WarningLog,
+        close: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Hand out `frames`, whose warnings are in `log`; `close` closes their file."""
+        self.info, self._log, self._close = info, log, close
+        self._frames, self._index = _with_durations(frames), 0
 
     @property
     def warnings(self) -> list[VideoWarning]:
@@ -54,7 +56,7 @@ class VideoReader:
 
     def close(self) -> None:
         """Close the file."""
-        self._source.close()
+        self._close()
 
     def __iter__(self) -> Iterator[DecodedFrame]:
         """Return self: a loop goes on where the last one stopped."""
@@ -81,19 +83,22 @@ class VideoReader:
         while self._index < index:
             if next(self._frames, None) is None:
                 raise VideoError(
-                    f"{self._name} ends after {self._index} frames: it cannot go on at {index}."
+                    f"{self._log.name} ends after {self._index} frames: it cannot go on at {index}."
                 )
             self._index += 1
 
-    def _indexed(self) -> Iterator[tuple[PendingFrame, Fraction]]:
-        """Frames with their durations, each known when the next one comes."""
-        held: PendingFrame | None = None
-        for frame in self._source.frames():
-            if held is not None:
-                yield held, frame.time - held.time
-            held = frame
+
+def _with_durations(
+    frames: Iterator[PendingFrame],
+) -> Iterator[tuple[PendingFrame, Fraction]]:
+    """Frames with their durations, each known when the next one comes."""
+    held: PendingFrame | None = None
+    for frame in frames:
         if held is not None:
-            yield held, held.duration or 1 / self.info.frame_rate
+            yield held, frame.time - held.time
+        held = frame
+    if held is not None:
+        yield held, held.duration
 
 
 def open_video(
@@ -119,14 +124,12 @@ def open_video(
     window = TrimWindow(start, duration)
     log = WarningLog(name_of(source))
     pictures = None if isinstance(source, BytesIO) else find_pictures(source)
-    frames: FrameSource
     if pictures is not None:
         rate = Fraction(frame_rate).limit_denominator(100_000)
         if rate <= 0:
             raise VideoError(f"Pictures cannot be shown at {frame_rate} frames per second.")
-        frames = PictureSource(pictures, rate, window, log)
-    elif starts_like_webp(source):
-        frames = WebpSource(source, window, log)
-    else:
-        frames = ContainerSource(source, window, log)
-    return VideoReader(frames, log, name_of(source))
+        return VideoReader(*open_pictures(pictures, rate, window, log), log)
+    if starts_like_webp(source):
+        return VideoReader(*open_webp(source, window, log), log)
+    container = ContainerSource(source, window, log)
+    return VideoReader(container.info, container.frames(), log, container.close)

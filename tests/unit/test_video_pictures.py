@@ -150,6 +150,9 @@ def test_a_webp_that_is_cut_off_gives_its_whole_frames(tmp_path):
     frames, reader = read(clips.cut(path, 0.7))
     assert numbers(frames) == list(range(len(frames))) and 2 <= len(frames) < 6
     assert "cut off" in str(reader.warnings[0])
+    data = path.read_bytes()
+    frames, reader = read(clips.BytesIO(data[: data.rindex(b"ANMF")]))
+    assert numbers(frames) == list(range(5)) and "cut off" in str(reader.warnings[0])
     with pytest.raises(VideoError, match="WebP file that does not decode"):
         open_video(clips.cut(path, 0.05))
     with pytest.raises(VideoError, match="0.240 s long"):
