@@ -5,18 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from io import BytesIO
-from types import TracebackType
 
 from .container import Source, TrimWindow, name_of, starts_like_webp
 from .decoder import ContainerSource
-from .frame import (
-    DecodedFrame,
-    PendingFrame,
-    VideoError,
-    VideoInfo,
-    VideoWarning,
-    WarningLog,
-)
+from .frame import DecodedFrame, PendingFrame, VideoError, VideoInfo, WarningLog
 from .pictures import PICTURE_RATE, find_pictures, open_pictures, open_webp
 
 
@@ -25,6 +17,7 @@ class VideoReader:
 
     Attributes:
         info: what is known of the video.
+        warnings: damage found so far, in order.
     """
 
     def __init__(
@@ -35,23 +28,14 @@ class VideoReader:
         close: Callable[[], None] = lambda: None,
     ) -> None:
         """Hand out `frames`, whose warnings are in `log`; `close` closes their file."""
-        self.info, self._log, self._close = info, log, close
+        self.info, self.warnings = info, log.warnings
+        self._name, self._close = log.name, close
         self._frames, self._index = _with_durations(frames), 0
-
-    @property
-    def warnings(self) -> list[VideoWarning]:
-        """Damage found so far, in order."""
-        return self._log.warnings
 
     def __enter__(self) -> VideoReader:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -64,9 +48,9 @@ class VideoReader:
 
     def __next__(self) -> DecodedFrame:
         """Decode the next frame."""
-        frame, duration = next(self._frames)
+        frame = next(self._frames)
         self._index += 1
-        return DecodedFrame(self._index - 1, frame.time, duration, frame.image())
+        return DecodedFrame(self._index - 1, frame.time, frame.duration, frame.image())
 
     def skip(self, index: int) -> None:
         """Go on with frame `index`, which must not lie behind.
@@ -83,22 +67,20 @@ class VideoReader:
         while self._index < index:
             if next(self._frames, None) is None:
                 raise VideoError(
-                    f"{self._log.name} ends after {self._index} frames: it cannot go on at {index}."
+                    f"{self._name} ends after {self._index} frames: it cannot go on at {index}."
                 )
             self._index += 1
 
 
-def _with_durations(
-    frames: Iterator[PendingFrame],
-) -> Iterator[tuple[PendingFrame, Fraction]]:
-    """Frames with their durations, each known when the next one comes."""
-    held: PendingFrame | None = None
+def _with_durations(frames: Iterator[PendingFrame]) -> Iterator[PendingFrame]:
+    """Let each frame last until the next one, which must be decoded for that."""
+    held = next(frames, None)
     for frame in frames:
-        if held is not None:
-            yield held, frame.time - held.time
+        assert held is not None
+        yield held._replace(duration=frame.time - held.time)
         held = frame
     if held is not None:
-        yield held, held.duration
+        yield held
 
 
 def open_video(
@@ -115,7 +97,7 @@ def open_video(
             WebP, TIFF or BMP pictures; a pattern of those in one folder, such as `shot_%04d.png`
             or `shot_*.png`.
         start: seconds to leave out at the beginning.
-        duration: seconds to read; 0 is to the end.
+        duration: seconds to read; 0 reads to the end.
         frame_rate: frames per second of pictures; videos bring their own.
 
     Raises:
