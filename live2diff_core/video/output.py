@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import av
@@ -17,6 +18,8 @@ _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 SUFFIXES = tuple(_FORMATS)
 _SOUND_RATE = 48_000
+# Of Python, FFmpeg and PyAV.
+_WRITE_ERRORS = (OSError, av.error.FFmpegError, ValueError)
 
 
 class VideoWriteError(VideoError):
@@ -114,37 +117,40 @@ class VideoOutput:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = _PartFile(self._part)
         except OSError as error:
-            raise self.failure(error) from error
+            raise self._failure(error) from error
         self.container: OutputContainer = av.open(
             self._file, "w", format=_FORMATS[path.suffix], container_options=options
         )
         self.container.metadata.update(metadata)
 
-    def failure(self, error: Exception) -> VideoWriteError:
-        """Turn an error in writing into what the user is told."""
-        cause = self._file.error if hasattr(self, "_file") and self._file.error else error
-        if isinstance(cause, OSError) and cause.errno in _NO_SPACE:
-            message = f"The disk is full: {self._path.name} cannot be written ({cause.strerror})."
-            return DiskFullError(message, *self._safe)
-        return VideoWriteError(f"{self._path.name} cannot be written ({cause}).", *self._safe)
-
-    def commit(self) -> None:
-        """Finish the file, wait for the disk, and give the file its name.
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Tell the user what an error in the block means; the caller then abandons the file.
 
         Raises:
-            VideoWriteError: it could not be finished; nothing is left of it.
+            DiskFullError, VideoWriteError: as above.
         """
         try:
-            self.container.close()
-            if self._file.error is not None:
-                raise self._file.error
-            self._file.sync()
-            self._file.close()
-            os.replace(self._part, self._path)
-            _sync_folder(self._path.parent)
-        except (av.error.FFmpegError, OSError) as error:
-            self.abandon()
-            raise self.failure(error) from error
+            yield
+        except _WRITE_ERRORS as error:
+            raise self._failure(self._file.error or error) from error
+
+    def _failure(self, error: Exception) -> VideoWriteError:
+        """Turn an error in writing into what the user is told."""
+        if isinstance(error, OSError) and error.errno in _NO_SPACE:
+            message = f"The disk is full: {self._path.name} cannot be written ({error.strerror})."
+            return DiskFullError(message, *self._safe)
+        return VideoWriteError(f"{self._path.name} cannot be written ({error}).", *self._safe)
+
+    def commit(self) -> None:
+        """Finish the file, wait for the disk, and give the file its name; only while `writing`."""
+        self.container.close()
+        if self._file.error is not None:
+            raise self._file.error
+        self._file.sync()
+        self._file.close()
+        os.replace(self._part, self._path)
+        _sync_folder(self._path.parent)
 
     def abandon(self) -> None:
         """Leave nothing of the file. May be called twice."""

@@ -5,23 +5,22 @@ from __future__ import annotations
 import heapq
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import av
-from av.container import InputContainer, OutputContainer
+from av.container import OutputContainer
 from av.video.stream import VideoStream
 
 from .container import Source, TrimWindow
 from .frame import VideoError
 from .output import PART, SUFFIXES, VideoOutput
-from .sound import TimedPacket, add_track, audio_streams, open_sound, sound_packets
+from .sound import TimedPacket, sound_packets
 
 TAG = "live2diff_segment"
 SUFFIX = ".mp4"
-# Of Python, FFmpeg and PyAV.
-_WRITE_ERRORS = (OSError, av.error.FFmpegError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -147,16 +146,14 @@ def assemble(
             frames_safe=segments[-1].stop_frame,
             folder=segments[0].path.parent,
         )
+        sound = sound_packets(audio_from, result.container, window, end)
         try:
-            _write(result.container, segments, template, open_sound(audio_from), window, end)
-        except _WRITE_ERRORS as error:
-            failure = result.failure(error)
-            result.abandon()
-            raise failure from error
+            with result.writing(), closing(sound):
+                _write(result.container, segments, template, sound)
+                result.commit()
         except BaseException:
             result.abandon()
             raise
-    result.commit()
     return output
 
 
@@ -174,9 +171,7 @@ def _write(
     output: OutputContainer,
     segments: Sequence[Segment],
     template: VideoStream,
-    original: InputContainer | None,
-    window: TrimWindow,
-    end: Fraction | None,
+    sound: Iterator[TimedPacket],
 ) -> None:
     """Copy all packets in order of time."""
     stream = output.add_stream_from_template(template, opaque=True)
@@ -184,18 +179,11 @@ def _write(
     seconds = segments[-1].end - segments[0].start
     rate = segments[-1].stop_frame / seconds
     stream.codec_context.framerate = rate.limit_denominator(100_000)
-    timed: list[Iterator[TimedPacket]] = [_video_packets(segments, stream)]
-    try:
-        if original is not None:
-            tracks = {audio.index: add_track(audio, output) for audio in audio_streams(original)}
-            if tracks:
-                timed.append(sound_packets(original, tracks, window, end))
-        # FFmpeg holds packets back until all streams have caught up; in order, it holds few.
-        for _, _, packet in heapq.merge(*timed, key=lambda item: item[:2]):
-            output.mux(packet)
-    finally:
-        if original is not None:
-            original.close()
+    # FFmpeg holds packets back until all streams have caught up; in order, it holds few. The merge
+    # begins with the first packet of each, so all streams are there before one is written.
+    merged = heapq.merge(_video_packets(segments, stream), sound, key=lambda item: item[:2])
+    for _, _, packet in merged:
+        output.mux(packet)
 
 
 def _video_packets(segments: Sequence[Segment], stream: VideoStream) -> Iterator[TimedPacket]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from fractions import Fraction
 from io import BytesIO
-from typing import Protocol
 
 import av
 from av.audio.frame import AudioFrame
@@ -27,11 +26,11 @@ from .pictures import find_pictures
 
 _LOG = logging.getLogger(__name__)
 
-# Packets of sound may lie this far before the pictures of their time.
+# Packets of sound may lie this many seconds before the pictures of their time.
 _INTERLEAVING = 10
 # Seconds, number of the stream, packet.
 TimedPacket = tuple[Fraction, int, Packet]
-# Clocks of files are rounded, some to milliseconds; a longer gap than this is one.
+# Seconds. The clocks of files are rounded, some to milliseconds; a longer gap is a real one.
 _ROUNDING = Fraction(1, 50)
 
 
@@ -49,9 +48,9 @@ def container_for(audio_from: Source | None) -> str:
     if audio_from is None or _is_pictures(audio_from):
         return ".mp4"
     with open_container(audio_from) as container:
-        streams = audio_streams(container)
+        streams = _audio_streams(container)
         pcm = any(stream.codec_context.name.startswith("pcm_") for stream in streams)
-        both = all(takes("mov", stream) and takes("mp4", stream) for stream in streams)
+        both = all(_takes("mov", stream) and _takes("mp4", stream) for stream in streams)
     return ".mov" if pcm and both else ".mp4"
 
 
@@ -61,14 +60,7 @@ def _is_pictures(source: Source) -> bool:
     return starts_like_webp(source)
 
 
-def open_sound(source: Source | None) -> InputContainer | None:
-    """Open the file with the sound; None if there can be none."""
-    if source is None or _is_pictures(source):
-        return None
-    return open_container(source)
-
-
-def audio_streams(container: InputContainer) -> list[AudioStream]:
+def _audio_streams(container: InputContainer) -> list[AudioStream]:
     """Audio streams that can be taken over; FFmpeg knows nothing of some."""
     known = [stream for stream in container.streams.audio if stream.codec_context is not None]
     if len(known) < len(container.streams.audio):
@@ -77,33 +69,44 @@ def audio_streams(container: InputContainer) -> list[AudioStream]:
 
 
 def sound_packets(
-    original: InputContainer,
-    tracks: dict[int, SoundTrack],
-    window: TrimWindow,
-    end: Fraction | None,
-) -> Iterator[TimedPacket]:
-    """Packets of audio streams inside the window, on the window's clock, up to `end`.
+    audio_from: Source | None, output: OutputContainer, window: TrimWindow, end: Fraction | None
+) -> Generator[TimedPacket, None, None]:
+    """Add the audio streams of the original to `output`, then yield their packets for it.
 
     Args:
-        tracks: where they go, by the number of the stream in `original`.
+        audio_from: original; None and pictures have no sound.
+        output: takes the streams: as they are where it can, else as FLAC.
+        window: trim window of the original, whose beginning is zero in `output`. With a start,
+            sound begins with the first packet that begins inside.
+        end: seconds in `output` at which the sound ends, if not with the window or the original.
+
+    Raises:
+        VideoError: the original cannot be read.
     """
-    origin, length = _span(original, window, end)
-    last: dict[int, int] = {}
-    for packet in _demux(original, list(tracks)):
-        ticks = packet.pts if packet.pts is not None else packet.dts
-        if ticks is None or packet.time_base is None:
-            continue
-        time, index = ticks * packet.time_base - origin, packet.stream_index
-        if length is not None and time > length + _INTERLEAVING:
-            break
-        outside = (window.trimmed and time < 0) or (length is not None and time >= length)
-        # Stamps that run backwards come from damage; no container takes them.
-        if outside or ticks <= last.get(index, ticks - 1):
-            continue
-        packet.pts = last[index] = ticks
-        yield from tracks[index].write(packet, origin)
-    for track in tracks.values():
-        yield from track.flush()
+    if audio_from is None or _is_pictures(audio_from):
+        return
+    with open_container(audio_from) as original:
+        streams = _audio_streams(original)
+        if not streams:
+            return
+        origin, length = _span(original, window, end)
+        tracks = {stream.index: _add_track(stream, output, origin) for stream in streams}
+        last: dict[int, int] = {}
+        for packet in _demux(original, streams):
+            ticks = packet.pts if packet.pts is not None else packet.dts
+            if ticks is None or packet.time_base is None:
+                continue
+            time, index = ticks * packet.time_base - origin, packet.stream_index
+            if length is not None and time > length + _INTERLEAVING:
+                break
+            outside = (window.trimmed and time < 0) or (length is not None and time >= length)
+            # Stamps that run backwards come from damage; no container takes them.
+            if outside or ticks <= last.get(index, ticks - 1):
+                continue
+            packet.pts = last[index] = ticks
+            yield from tracks[index].write(packet)
+        for track in tracks.values():
+            yield from track.write(None)
 
 
 def _span(
@@ -125,9 +128,8 @@ def _span(
     return origin, min(lengths, default=None)
 
 
-def _demux(container: InputContainer, indices: list[int]) -> Iterator[Packet]:
-    """Packets of some streams, as far as the file can be read."""
-    streams = [container.streams[index] for index in indices]
+def _demux(container: InputContainer, streams: list[AudioStream]) -> Iterator[Packet]:
+    """Packets of `streams`, as far as the file can be read."""
     try:
         for packet in container.demux(streams):
             if packet.size:
@@ -136,34 +138,21 @@ def _demux(container: InputContainer, indices: list[int]) -> Iterator[Packet]:
         _LOG.warning("%s: the sound ends early (%s).", container.name, error.strerror)
 
 
-class SoundTrack(Protocol):
-    """Where packets of one stream go."""
-
-    def write(self, packet: Packet, origin: Fraction) -> Iterator[TimedPacket]:
-        """Packets for the new file.
-
-        Args:
-            packet: of the original, with a time; its times and durations may be changed.
-            origin: seconds on the original's clock that are 0 in the new file.
-        """
-
-    def flush(self) -> Iterator[TimedPacket]:
-        """Packets that were still held back."""
-
-
-def add_track(audio: AudioStream, output: OutputContainer) -> SoundTrack:
+def _add_track(
+    audio: AudioStream, output: OutputContainer, origin: Fraction
+) -> _CopiedSound | _FlacSound:
     """Add `audio` to `output`: as it is where the container takes it, else as FLAC."""
-    if takes(output.format.name, audio):
-        return _CopiedSound(audio, output)
+    if _takes(output.format.name, audio):
+        return _CopiedSound(audio, output, origin)
     _LOG.info(
         "%s sound does not fit into a %s file and becomes FLAC, without loss.",
         audio.codec_context.name,
         output.format.name,
     )
-    return _FlacSound(audio, output)
+    return _FlacSound(audio, output, origin)
 
 
-def takes(container_format: str, audio: AudioStream) -> bool:
+def _takes(container_format: str, audio: AudioStream) -> bool:
     """Whether a container takes packets of `audio`. Tried out: FFmpeg's versions differ in it."""
     try:
         with av.open(BytesIO(), "w", format=container_format) as trial:
@@ -193,16 +182,19 @@ def _layout(audio: AudioStream) -> str:
 
 
 class _CopiedSound:
-    """Packets as they are."""
+    """Copies the packets of one stream, with times from `origin` on, in seconds of the original."""
 
-    def __init__(self, audio: AudioStream, output: OutputContainer) -> None:
-        self._copy = _add_copy(audio, output)
+    def __init__(self, audio: AudioStream, output: OutputContainer, origin: Fraction) -> None:
+        self._copy, self._origin = _add_copy(audio, output), origin
         self._last: int | None = None
         self._gap = 0
 
-    def write(self, packet: Packet, origin: Fraction) -> Iterator[TimedPacket]:
+    def write(self, packet: Packet | None) -> Iterator[TimedPacket]:
+        """Change `packet` into one for the new file; None is the end."""
+        if packet is None:
+            return
         assert packet.pts is not None and packet.time_base is not None
-        time = packet.pts * packet.time_base - origin
+        time = packet.pts * packet.time_base - self._origin
         if self._last is not None:
             self._gap = packet.pts - self._last
         self._last = packet.pts
@@ -212,44 +204,40 @@ class _CopiedSound:
         packet.stream = self._copy
         yield time, self._copy.index, packet
 
-    def flush(self) -> Iterator[TimedPacket]:
-        return iter(())
-
 
 class _FlacSound:
-    """Decoded, and encoded without loss: up to 24 bits, which is all of what lossy kinds hold."""
+    """Decodes one stream, and encodes it without loss, with times from `origin` on.
 
-    def __init__(self, audio: AudioStream, output: OutputContainer) -> None:
+    FLAC holds up to 24 bits, and lossy kinds of sound have no more.
+    """
+
+    def __init__(self, audio: AudioStream, output: OutputContainer, origin: Fraction) -> None:
         layout, context = _layout(audio), audio.codec_context
         # Frames without places of channels cannot be converted.
         context.layout = layout
-        self._decoder, self._rate = context, context.sample_rate
+        self._decoder, self._rate, self._origin = context, context.sample_rate, origin
         self._stream = output.add_stream("flac", rate=self._rate, layout=layout)
         self._stream.codec_context.format = "s16" if context.format.bits <= 16 else "s32"
         # Sample of the new file at which the next frame begins.
         self._next: int | None = None
-        self._origin = Fraction(0)
         self._damaged = False
 
-    def write(self, packet: Packet, origin: Fraction) -> Iterator[TimedPacket]:
-        self._origin = origin
-        yield from self._convert(packet)
+    def write(self, packet: Packet | None) -> Iterator[TimedPacket]:
+        """Encode what `packet` holds; None is the end, and gives what was held back."""
+        for frame in self._decode(packet):
+            self._place(frame)
+            yield from self._encode(frame)
+        if packet is None:
+            yield from self._encode(None)
 
-    def flush(self) -> Iterator[TimedPacket]:
-        yield from self._convert(None)
-        yield from self._timed(self._stream.encode(None))
-
-    def _convert(self, packet: Packet | None) -> Iterator[TimedPacket]:
+    def _decode(self, packet: Packet | None) -> list[AudioFrame]:
         try:
-            frames = self._decoder.decode(packet)
+            return self._decoder.decode(packet)
         except av.error.FFmpegError as error:
             if not self._damaged:
                 _LOG.warning("Sound that cannot be decoded is left out (%s).", error.strerror)
             self._damaged = True
-            return
-        for frame in frames:
-            self._place(frame)
-            yield from self._timed(self._stream.encode(frame))
+            return []
 
     def _place(self, frame: AudioFrame) -> None:
         """Put `frame` behind the one before, or later where its time says that there is a gap."""
@@ -261,7 +249,7 @@ class _FlacSound:
         frame.pts, frame.time_base = begin, Fraction(1, self._rate)
         self._next = begin + frame.samples
 
-    def _timed(self, packets: list[Packet]) -> Iterator[TimedPacket]:
-        for packet in packets:
+    def _encode(self, frame: AudioFrame | None) -> Iterator[TimedPacket]:
+        for packet in self._stream.encode(frame):
             assert packet.pts is not None and packet.time_base is not None
             yield packet.pts * packet.time_base, self._stream.index, packet

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 
 from .encoder import Encoding, FrameEncoder
@@ -109,18 +110,10 @@ class SegmentWriter:
                 f"Frame {self.next_frame} is at {float(time):.6f} s, the one before at "
                 f"{float(self._last_ticks * self._time_base):.6f} s: times must increase."
             )
-        if self._output is None:
-            self._begin(ticks)
-        assert self._output is not None
-        try:
-            offset = ticks - self._first_ticks
-            self._encoder.write(image, offset, max(1, self._ticks(duration)))
-        except (av.error.FFmpegError, OSError) as error:
-            failure = self._output.failure(error)
-            self.abandon()
-            raise failure from error
-        self._last_ticks = ticks
-        self._last_end = ticks + max(1, self._ticks(duration))
+        lasts = max(1, self._ticks(duration))
+        with self._writing(self._output or self._begin(ticks)):
+            self._encoder.write(image, ticks - self._first_ticks, lasts)
+        self._last_ticks, self._last_end = ticks, ticks + lasts
         self.next_frame += 1
 
     def commit(self) -> Segment | None:
@@ -134,18 +127,10 @@ class SegmentWriter:
         """
         if self._output is None:
             return None
-        try:
+        first = self.frames_safe
+        with self._writing(self._output):
             self._encoder.flush()
-        except (av.error.FFmpegError, OSError) as error:
-            failure = self._output.failure(error)
-            self.abandon()
-            raise failure from error
-        output, first = self._output, self.frames_safe
-        try:
-            output.commit()
-        except VideoWriteError:
-            self.abandon()
-            raise
+            self._output.commit()
         self._output = None
         segment = Segment(
             path=segment_path(self.folder, first),
@@ -185,7 +170,17 @@ class SegmentWriter:
     def _ticks(self, seconds: Fraction) -> int:
         return round(seconds / self._time_base)
 
-    def _begin(self, ticks: int) -> None:
+    @contextmanager
+    def _writing(self, output: VideoOutput) -> Iterator[None]:
+        """Abandon the segment in progress if the block cannot write."""
+        try:
+            with output.writing():
+                yield
+        except VideoWriteError:
+            self.abandon()
+            raise
+
+    def _begin(self, ticks: int) -> VideoOutput:
         """Open the next segment, whose first frame is at `ticks`."""
         first = self.frames_safe
         self._first_ticks = ticks
@@ -205,3 +200,4 @@ class SegmentWriter:
             self._sample_aspect_ratio,
         )
         self._output = output
+        return output

@@ -12,7 +12,7 @@ import pytest
 
 from live2diff_core.video.encoder import Encoding
 from live2diff_core.video.frame import VideoError
-from live2diff_core.video.output import DiskFullError
+from live2diff_core.video.output import DiskFullError, VideoWriteError
 from live2diff_core.video.reader import open_video
 from live2diff_core.video.segments import assemble, list_segments
 from live2diff_core.video.writer import SegmentWriter
@@ -257,6 +257,18 @@ def test_a_full_disk_says_what_is_safe(tmp_path, monkeypatch, room):
     segments = write(tmp_path, images, settings=LOSSLESS, first=safe)
     shown = [frame.image for segment in segments for frame in decoded(segment.path)]
     assert np.array_equal(np.stack(shown), images)
+
+
+def test_a_file_that_cannot_be_renamed_says_why(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise PermissionError(13, "Permission denied")
+
+    with writer_of(tmp_path) as writer:
+        writer.write(clips.picture(0), FRAME, FRAME)
+        monkeypatch.setattr("os.replace", refuse)
+        with pytest.raises(VideoWriteError, match="written .*Permission denied.* 0 frames"):
+            writer.commit()
+        assert writer.next_frame == 0 and not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits on files there")
