@@ -15,39 +15,41 @@ from .frame import Image
 
 _FLAGS = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp+bitexact"
 # AVColorSpace to the names that the scale filter knows.
-_MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020"}
-_MATRICES[10] = "bt2020"
+_MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m"}
+_MATRICES |= {9: "bt2020", 10: "bt2020"}
 BT709, LIMITED, FULL = 1, 1, 2
 
 
-class _Conversion:
-    """A filter graph that converts frames of one kind, one at a time."""
+class _Converter:
+    """Converts frames with a filter graph, which is built anew when frames of another kind come."""
 
-    def __init__(self, frame: VideoFrame, filters: list[tuple[str, str]]) -> None:
+    _kind = ""
+
+    def _filters(self, frame: VideoFrame) -> list[tuple[str, str]]:
+        """Names and arguments of the filters for frames like `frame`."""
+        raise NotImplementedError
+
+    def _convert(self, frame: VideoFrame) -> VideoFrame:
         # The kind is declared, or the graph complains about every frame that differs.
         kind = (
             f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}:"
             f"time_base=1/1000:colorspace={int(frame.colorspace)}:range={int(frame.color_range)}"
         )
-        # PyAV's contexts do not keep their graph alive.
-        self._graph = av.filter.Graph()
-        nodes = [self._graph.add("buffer", kind)]
-        nodes += [self._graph.add(name, arguments) for name, arguments in filters]
-        nodes.append(self._graph.add("buffersink"))
-        for left, right in zip(nodes, nodes[1:]):  # noqa: B905
-            left.link_to(right)
-        self._graph.configure()
-        self._source, self._sink = nodes[0], nodes[-1]
-
-    def __call__(self, frame: VideoFrame) -> VideoFrame:
+        if kind != self._kind:
+            filters = [("buffer", kind), *self._filters(frame), ("buffersink", "")]
+            # PyAV's contexts do not keep their graph alive.
+            self._graph = av.filter.Graph()
+            nodes = [self._graph.add(name, arguments) for name, arguments in filters]
+            self._graph.link_nodes(*nodes).configure()
+            self._kind, self._source, self._sink = kind, nodes[0], nodes[-1]
         self._source.push(frame)
         converted = self._sink.pull()
         assert isinstance(converted, VideoFrame)
         return converted
 
 
-class RgbFromFrame:
-    """Decoded frames to RGB.
+class RgbFromFrame(_Converter):
+    """Converts decoded frames to RGB.
 
     Tagged range and matrix are honoured. Frames without a matrix get BT.709 from 1280 columns or
     577 rows on, else BT.601, as players guess. Alpha is dropped, as ComfyUI's own loader does; 10
@@ -63,19 +65,13 @@ class RgbFromFrame:
         """Convert to `width` x `height`, then rotate."""
         self._size = (width, height)
         self._quarter_turns = quarter_turns
-        self._kind: tuple[int | str, ...] = ()
-        self._conversion: _Conversion | None = None
 
     def __call__(self, frame: VideoFrame) -> Image:
         """Return uint8 [H, W, 3], contiguous."""
-        colors = (int(frame.colorspace), int(frame.color_range))
-        kind = (frame.width, frame.height, frame.format.name, *colors)
-        if self._conversion is None or kind != self._kind:
-            self._conversion, self._kind = self._build(frame), kind
-        image = self._conversion(frame).to_ndarray()
+        image = self._convert(frame).to_ndarray()
         return np.ascontiguousarray(np.rot90(image, self._quarter_turns))
 
-    def _build(self, frame: VideoFrame) -> _Conversion:
+    def _filters(self, frame: VideoFrame) -> list[tuple[str, str]]:
         full = int(frame.color_range) == FULL or frame.format.name.startswith("yuvj")
         guess = "bt709" if frame.width >= 1280 or frame.height > 576 else "bt601"
         scale = (
@@ -83,28 +79,24 @@ class RgbFromFrame:
             f":in_range={'pc' if full or frame.format.is_rgb else 'tv'}"
             f":in_color_matrix={_MATRICES.get(int(frame.colorspace), guess)}"
         )
-        return _Conversion(frame, [("scale", scale), ("format", "rgb24")])
+        return [("scale", scale), ("format", "rgb24")]
 
 
-class Yuv420FromRgb:
-    """RGB to yuv420p, BT.709, limited range: what every player takes."""
-
-    def __init__(self) -> None:
-        """Start without a graph: it is built for the first image."""
-        self._conversion: _Conversion | None = None
+class Yuv420FromRgb(_Converter):
+    """Converts RGB to yuv420p, BT.709, limited range, which every player takes."""
 
     def __call__(self, image: Image) -> VideoFrame:
-        """Convert uint8 [H, W, 3]; all images of one converter have one size, H and W even."""
-        frame = frame_of(image)
-        if self._conversion is None:
-            scale = f"out_color_matrix=bt709:out_range=tv:flags={_FLAGS}"
-            self._conversion = _Conversion(frame, [("scale", scale), ("format", "yuv420p")])
-        return self._conversion(frame)
+        """Convert uint8 [H, W, 3], H and W even."""
+        return self._convert(frame_of(image))
+
+    def _filters(self, frame: VideoFrame) -> list[tuple[str, str]]:
+        scale = f"out_color_matrix=bt709:out_range=tv:flags={_FLAGS}"
+        return [("scale", scale), ("format", "yuv420p")]
 
 
 def frame_of(image: Image) -> VideoFrame:
-    """uint8 [H, W, 3] as a frame in rgb24."""
+    """Copy uint8 [H, W, 3] into a frame in rgb24."""
     frame = VideoFrame.from_ndarray(image, format="rgb24")
-    # Says that these numbers are RGB; without it some versions warn about the link to the filter.
+    # These numbers are RGB; untagged, some versions warn about the link to the filter.
     frame.colorspace, frame.color_range = 0, FULL
     return frame
