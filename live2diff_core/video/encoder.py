@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, get_args
 
-import av
-import numpy as np
 from av.container import OutputContainer
-from av.packet import Packet
+from av.video.stream import VideoStream
 
-from .frame import Image, VideoError
-from .pixels import BT709, FULL, LIMITED, Yuv420FromRgb, frame_of
+from .frame import VideoError
+from .pixels import BT709, FULL, LIMITED
 
 Codec = Literal["h264", "lossless"]
 PRESETS = (
@@ -60,61 +58,41 @@ class Encoding:
             raise VideoError(f"The preset is '{self.preset}'; choose one of {', '.join(PRESETS)}.")
 
     @property
-    def pixel_format(self) -> str:
-        """FFmpeg's name of the encoded pixels."""
-        return "yuv420p" if self.codec == "h264" else "rgb24"
-
-    @property
     def key(self) -> str:
-        """Text that is equal for settings that give the same bytes."""
+        """Text that is equal for two encodings that give the same bytes."""
         quality = f"crf{self.crf}" if self.codec == "h264" else "qp0"
         return f"{self.codec}-{quality}-{self.preset}"
 
-    def encoded_size(self, width: int, height: int) -> tuple[int, int]:
-        """Size of the encoded picture.
-
-        4:2:0 has no odd sizes, and 4:4:4 no browser that plays it: "h264" repeats the last row or
-        column once. "lossless" keeps every size.
-        """
-        if self.codec == "h264":
-            return width + width % 2, height + height % 2
-        return width, height
-
-
-class FrameEncoder:
-    """One encoder for one file, from a keyframe on.
-
-    B-frames are off: their decoding times would make the lengths of frames in MP4 wrong at a
-    variable frame rate, and pieces could not be joined without changing them.
-
-    Args:
-        container: takes the packets.
-        settings: how to encode.
-        size: width and height of the images.
-        time_base: seconds per tick.
-        frame_rate: average, for x264's rate control.
-        sample_aspect_ratio: width to height of a pixel.
-    """
-
-    def __init__(
+    def add_stream(
         self,
         container: OutputContainer,
-        settings: Encoding,
         size: tuple[int, int],
         time_base: Fraction,
         frame_rate: Fraction,
         sample_aspect_ratio: Fraction,
-    ) -> None:
-        """Add a stream to `container`."""
-        lossless = settings.codec == "lossless"
-        options = {"preset": settings.preset, "threads": _THREADS, "g": "250", "bf": "0"}
-        options |= {"qp": "0"} if lossless else {"crf": str(settings.crf)}
+    ) -> VideoStream:
+        """Add a stream that encodes frames in this way, from a keyframe on.
+
+        4:2:0 has no odd sizes, and no browser plays 4:4:4: a stream of "h264" is a row higher or a
+        column wider than odd frames. B-frames are off: their decoding times would make the lengths
+        of frames in MP4 wrong at a variable frame rate, and pieces could not be joined without
+        changing them.
+
+        Args:
+            container: gets the stream.
+            size: width and height of the images.
+            time_base: seconds per tick.
+            frame_rate: average, for x264's rate control.
+            sample_aspect_ratio: width to height of a pixel.
+        """
+        lossless = self.codec == "lossless"
+        options = {"preset": self.preset, "threads": _THREADS, "g": "250", "bf": "0"}
+        options |= {"qp": "0"} if lossless else {"crf": str(self.crf)}
         encoder = "libx264rgb" if lossless else "libx264"
         stream = container.add_stream(encoder, rate=frame_rate, options=options)
-        assert isinstance(stream, av.VideoStream)
-        self._width, self._height = settings.encoded_size(*size)
-        stream.width, stream.height = self._width, self._height
-        stream.pix_fmt = settings.pixel_format
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height = (side + side % 2 * (not lossless) for side in size)
+        stream.pix_fmt = "rgb24" if lossless else "yuv420p"
         stream.time_base = time_base
         context = stream.codec_context
         context.time_base = time_base
@@ -123,28 +101,4 @@ class FrameEncoder:
         context.color_primaries, context.color_trc = BT709, BT709
         # RGB is matrix 0, and always full range.
         context.colorspace, context.color_range = (0, FULL) if lossless else (BT709, LIMITED)
-        self._container, self._stream, self._time_base = container, stream, time_base
-        self._frame = frame_of if lossless else Yuv420FromRgb()
-        self._durations: dict[int, int] = {}
-
-    def write(self, image: Image, ticks: int, duration: int) -> None:
-        """Encode uint8 [H, W, 3], shown from `ticks` on for `duration` ticks."""
-        height, width = image.shape[:2]
-        if (width, height) != (self._width, self._height):
-            margins = ((0, self._height - height), (0, self._width - width), (0, 0))
-            image = np.pad(image, margins, mode="edge")
-        frame = self._frame(np.ascontiguousarray(image))
-        frame.pts, frame.time_base = ticks, self._time_base
-        self._durations[ticks] = duration
-        self._mux(self._stream.encode(frame))
-
-    def flush(self) -> None:
-        """Write what the encoder still holds."""
-        self._mux(self._stream.encode(None))
-
-    def _mux(self, packets: list[Packet]) -> None:
-        for packet in packets:
-            # The last frame's is in no difference of times.
-            assert packet.pts is not None
-            packet.duration = self._durations.pop(packet.pts)
-            self._container.mux(packet)
+        return stream

@@ -1,4 +1,4 @@
-"""Frames into a video, piece by piece, so that a crash loses the last piece at most."""
+"""Writes frames into a video, piece by piece: a crash loses the last piece at most."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from av.container import OutputContainer
+from av.video.frame import VideoFrame
 
-from .encoder import Encoding, FrameEncoder
+from .encoder import Encoding
 from .frame import Image, VideoError
 from .output import VideoOutput, VideoWriteError
-from .segments import (
-    Segment,
-    drop_segments,
-    list_segments,
-    segment_path,
-    segment_tag,
-)
+from .pixels import Yuv420FromRgb, frame_of
+from .segments import Segment, drop_segments, list_segments, segment_path, segment_tag
 
 
 class SegmentWriter:
@@ -33,7 +30,7 @@ class SegmentWriter:
 
     Args:
         folder: for this video's segments only; created if missing.
-        settings: how to encode.
+        encoding: how frames are encoded.
         width, height: pixels of the images.
         time_base: seconds per tick. Times are rounded to it; a reader's are whole ticks of its own.
         frame_rate: average, for the encoder's rate control.
@@ -43,13 +40,13 @@ class SegmentWriter:
         segments: complete ones, in order.
 
     Raises:
-        VideoError: the folder holds segments of another size or other settings.
+        VideoError: the folder holds segments of another size, time base or encoding.
     """
 
     def __init__(
         self,
         folder: Path,
-        settings: Encoding,
+        encoding: Encoding,
         width: int,
         height: int,
         time_base: Fraction,
@@ -58,13 +55,14 @@ class SegmentWriter:
         sample_aspect_ratio: Fraction = Fraction(1),
     ) -> None:
         """Find the complete segments."""
-        self.folder, self._settings, self._size = folder, settings, (width, height)
+        self.folder, self._encoding, self._size = folder, encoding, (width, height)
         self._time_base, self._frame_rate = time_base, frame_rate
         self._sample_aspect_ratio = sample_aspect_ratio
         self._key = (
-            f"{width}x{height} {settings.key} time_base={time_base} rate={frame_rate} "
+            f"{width}x{height} {encoding.key} time_base={time_base} rate={frame_rate} "
             f"aspect={sample_aspect_ratio}"
         )
+        self._to_frame = frame_of if encoding.codec == "lossless" else Yuv420FromRgb()
         self._output: VideoOutput | None = None
         self._last_ticks = -1
         self.segments: list[Segment] = list_segments(folder)
@@ -111,8 +109,11 @@ class SegmentWriter:
                 f"{float(self._last_ticks * self._time_base):.6f} s: times must increase."
             )
         lasts = max(1, self._ticks(duration))
-        with self._writing(self._output or self._begin(ticks)):
-            self._encoder.write(image, ticks - self._first_ticks, lasts)
+        with self._writing(self._output or self._begin(ticks)) as container:
+            frame = self._to_frame(self._padded(image))
+            frame.pts, frame.time_base = ticks - self._first_ticks, self._time_base
+            self._lengths[frame.pts] = lasts
+            self._encode(frame, container)
         self._last_ticks, self._last_end = ticks, ticks + lasts
         self.next_frame += 1
 
@@ -128,8 +129,8 @@ class SegmentWriter:
         if self._output is None:
             return None
         first = self.frames_safe
-        with self._writing(self._output):
-            self._encoder.flush()
+        with self._writing(self._output) as container:
+            self._encode(None, container)
             self._output.commit()
         self._output = None
         segment = Segment(
@@ -171,11 +172,11 @@ class SegmentWriter:
         return round(seconds / self._time_base)
 
     @contextmanager
-    def _writing(self, output: VideoOutput) -> Iterator[None]:
+    def _writing(self, output: VideoOutput) -> Iterator[OutputContainer]:
         """Abandon the segment in progress if the block cannot write."""
         try:
             with output.writing():
-                yield
+                yield output.container
         except VideoWriteError:
             self.abandon()
             raise
@@ -191,13 +192,28 @@ class SegmentWriter:
             frames_safe=first,
             folder=self.folder,
         )
-        self._encoder = FrameEncoder(
+        self._stream = self._encoding.add_stream(
             output.container,
-            self._settings,
             self._size,
             self._time_base,
             self._frame_rate,
             self._sample_aspect_ratio,
         )
+        self._lengths: dict[int, int] = {}
         self._output = output
         return output
+
+    def _padded(self, image: Image) -> Image:
+        """Repeat the last row or column where the encoder's pictures are larger; contiguous."""
+        down, across = self._stream.height - image.shape[0], self._stream.width - image.shape[1]
+        if down or across:
+            image = np.pad(image, ((0, down), (0, across), (0, 0)), mode="edge")
+        return np.ascontiguousarray(image)
+
+    def _encode(self, frame: VideoFrame | None, container: OutputContainer) -> None:
+        """Encode `frame`, or flush the encoder, and write what comes out."""
+        for packet in self._stream.encode(frame):
+            # How long the last frame lasts is in no difference of times.
+            assert packet.pts is not None
+            packet.duration = self._lengths.pop(packet.pts)
+            container.mux(packet)
