@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from functools import partial
 from itertools import chain
@@ -74,8 +75,9 @@ class ContainerSource:
         """Open the file and decode its first frame, which knows the size and the rotation."""
         self._source, self._log, self._name = source, log, name_of(source)
         self._window, self._shown = window, 0
-        self._open()
+        self._container = open_container(source)
         try:
+            self._choose_stream()
             begin = begin_of(self._container, self._stream)
             self._origin, self._end = window.ticks(self._time_base, begin)
             frames = self._frames_in_window()
@@ -104,13 +106,8 @@ class ContainerSource:
                 image=partial(self._convert, frame),
             )
 
-    def _open(self) -> None:
-        self._container = open_container(self._source)
-        try:
-            self._stream: VideoStream = video_stream(self._container, self._name)
-        except VideoError:
-            self._container.close()
-            raise
+    def _choose_stream(self) -> None:
+        self._stream: VideoStream = video_stream(self._container, self._name)
         # Frame threads repair damage differently from run to run; slices do not.
         self._stream.thread_type = "SLICE"
         # Durations of packets by stamp, of the few in flight: PyAV 14's frames have none.
@@ -140,20 +137,19 @@ class ContainerSource:
     def _from_keyframe(self) -> Iterator[tuple[int, VideoFrame]]:
         """Decode from the last keyframe before the window."""
         if self._window.trimmed:
-            try:
+            head = None
+            with suppress(av.error.FFmpegError):
                 self._container.seek(self._origin, stream=self._stream)
-            except av.error.FFmpegError:
-                frames: Iterator[tuple[int, VideoFrame]] = iter(())
-            else:
                 frames = self._stamped_frames()
-            head = next(frames, None)
+                head = next(frames, None)
             if head is not None and head[0] <= self._origin and not self._clock.guessed:
                 yield head
                 yield from frames
                 return
             # It cannot seek, the index is wrong, or there are no stamps to seek by.
             self._container.close()
-            self._open()
+            self._container = open_container(self._source)
+            self._choose_stream()
         yield from self._stamped_frames()
 
     def _stamped_frames(self) -> Iterator[tuple[int, VideoFrame]]:
@@ -166,13 +162,11 @@ class ContainerSource:
     def _decode(self) -> Iterator[VideoFrame]:
         for packet in self._packets():
             try:
-                frames = packet.decode() if packet is not None else self._stream.decode(None)
+                frames = self._stream.decode(packet)
             except av.error.FFmpegError as error:
-                ticks = packet.pts if packet is not None else None
-                byte = packet.pos if packet is not None else None
-                self._warn(
-                    f"Data that does not decode was left out ({error.strerror})", ticks, byte
-                )
+                message = f"Data that does not decode was left out ({error.strerror})"
+                ticks, byte = (packet.pts, packet.pos) if packet is not None else (None, None)
+                self._warn(message, ticks, byte)
                 continue
             yield from frames
 

@@ -91,7 +91,8 @@ class Encoding:
         encoder = "libx264rgb" if lossless else "libx264"
         stream = container.add_stream(encoder, rate=frame_rate, options=options)
         assert isinstance(stream, VideoStream)
-        stream.width, stream.height = (side + side % 2 * (not lossless) for side in size)
+        multiple = 1 if lossless else 2
+        stream.width, stream.height = (side + side % multiple for side in size)
         stream.pix_fmt = "rgb24" if lossless else "yuv420p"
         stream.time_base = time_base
         context = stream.codec_context

@@ -47,16 +47,6 @@ class VideoInfo:
     sample_aspect_ratio: Fraction = Fraction(1)
     audio_codecs: tuple[str, ...] = ()
 
-    @property
-    def has_audio(self) -> bool:
-        """Whether there is an audio stream."""
-        return bool(self.audio_codecs)
-
-    @property
-    def audio_codec(self) -> str | None:
-        """Codec of the first audio stream."""
-        return self.audio_codecs[0] if self.audio_codecs else None
-
 
 @dataclass(frozen=True)
 class DecodedFrame:

@@ -37,11 +37,6 @@ class FrameSizePlan:
         """Width and height of the result."""
         return self.crop[2], self.crop[3]
 
-    @property
-    def changes_nothing(self) -> bool:
-        """Whether frames come out as they go in."""
-        return self.source == self.scaled == self.size
-
     def __str__(self) -> str:
         """Describe the plan for people."""
         text = f"{self.source[0]}x{self.source[1]}"

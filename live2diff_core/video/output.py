@@ -51,6 +51,7 @@ class _PartFile:
     def __init__(self, path: Path) -> None:
         # Unbuffered: FFmpeg collects 32 KB itself, and a full disk must show in `write`.
         self._file = path.open("wb", buffering=0)
+        self.seek, self.tell, self.close = self._file.seek, self._file.tell, self._file.close
         self.error: OSError | None = None
 
     def write(self, data: bytes) -> int:
@@ -64,15 +65,6 @@ class _PartFile:
                 self.error = error
                 raise
         return len(data)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def close(self) -> None:
-        self._file.close()
 
     def sync(self) -> None:
         """Wait until the bytes are on the disk."""

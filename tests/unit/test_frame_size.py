@@ -21,7 +21,8 @@ def test_keep_cuts_from_the_middle():
 def test_a_size_that_suits_is_left_alone():
     plan = plan_frame_size(64, 48, "keep")
     image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
-    assert plan.changes_nothing and np.array_equal(plan.apply(image), image)
+    assert plan.source == plan.scaled == plan.size
+    assert np.array_equal(plan.apply(image), image)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_what_is_known_of_a_video(tmp_path):
     with open_video(path) as reader:
         info = reader.info
     assert info.frame_rate == 25 and info.frame_count == 12 and info.rotation == 0
-    assert info.codec == "h264" and info.has_audio and info.audio_codec == "aac"
+    assert info.codec == "h264" and info.audio_codecs[0] == "aac"
     assert info.audio_codecs[1].startswith("mp3")
     assert info.sample_aspect_ratio == Fraction(4, 3)
 
