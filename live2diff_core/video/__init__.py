@@ -1,1 +1,1 @@
-"""Video files in and out. Knows neither torch nor anything else of this pack."""
+"""Reads and writes video files. Imports neither torch nor anything else of this pack."""

@@ -1,4 +1,4 @@
-"""Opening a container, and what it says about its times: shared by pictures and sound."""
+"""Opens containers, and reads the times that they state: for the frames and for the sound."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from av.video.stream import VideoStream
 
 from .frame import VideoError
 
-# Their clocks start anywhere; everywhere else zero is the beginning.
+# Formats whose clocks start at any time. In all others, a video begins at zero.
 _ARBITRARY_CLOCK = {"mpegts", "mpeg", "mpegvideo", "rtsp"}
-# FFmpeg reads text files as a picture of a terminal, and lists as the files they name.
+# FFmpeg reads a text file as a picture of a terminal, and a list as the files that it names.
 _NO_VIDEOS = {"tty", "bin", "hls", "dash", "concat", "sdp", "imf"}
 
 # Frames per second where a file states none.
@@ -119,11 +119,6 @@ class TrimWindow:
         if not (0 <= self.start < math.inf and 0 <= self.duration < math.inf):
             raise VideoError(f"A video cannot be cut to {self.duration} s from {self.start} s.")
 
-    @property
-    def trimmed(self) -> bool:
-        """Whether it leaves out the beginning."""
-        return self.start > 0
-
     def ticks(self, time_base: Fraction, begin: Fraction = Fraction(0)) -> tuple[int, int | None]:
         """First tick inside and first tick behind, of `time_base` seconds; None is the end.
 
@@ -142,8 +137,9 @@ class TrimWindow:
 def begin_of(container: InputContainer, stream: VideoStream) -> Fraction:
     """Seconds on the clock of `container` at which its video begins.
 
-    That is zero, not the first frame: a video may start after its sound, and keeps its delay. Where
-    clocks are arbitrary, it is the first frame or sample. Frames before zero are kept.
+    A video begins at zero, not with its first frame: one that starts after its sound keeps its
+    delay. Frames before zero are kept. In formats whose clocks start at any time, a video begins
+    with the first frame or sample.
     """
     own = (stream.start_time or 0) * (stream.time_base or Fraction(0))
     if container.format.name not in _ARBITRARY_CLOCK:
@@ -154,7 +150,7 @@ def begin_of(container: InputContainer, stream: VideoStream) -> Fraction:
 
 
 def frame_rate_of(stream: VideoStream) -> Fraction:
-    """Average frames per second, as far as the file tells."""
+    """Average frames per second as the file states them, or 24."""
     for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
         if rate:
             return Fraction(rate)
@@ -162,7 +158,7 @@ def frame_rate_of(stream: VideoStream) -> Fraction:
 
 
 def stated_end(stream: VideoStream) -> Fraction | None:
-    """Seconds on the file's clock at which the video ends, as the file says."""
+    """Seconds on the file's clock at which the video ends; None if the file states none."""
     if stream.duration is not None and stream.time_base is not None:
         return (stream.duration + (stream.start_time or 0)) * stream.time_base
     # Matroska: "00:00:02.400000000".

@@ -1,4 +1,4 @@
-"""Frames out of a container, through PyAV, and what to do when the file is damaged."""
+"""Decodes the frames of a container with PyAV, also where the file is damaged."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class ContainerSource:
     """
 
     def __init__(self, source: Source, window: TrimWindow, log: WarningLog) -> None:
-        """Open the file and decode its first frame, which knows the size and the rotation."""
+        """Open the file and decode its first frame, which has the size and the rotation."""
         self._source, self._log, self._name = source, log, name_of(source)
         self._window, self._shown = window, 0
         self._container = open_container(source)
@@ -112,7 +112,7 @@ class ContainerSource:
         self._stream.thread_type = "SLICE"
         # Durations of packets by stamp, of the few in flight: PyAV 14's frames have none.
         self._durations: dict[int, int] = {}
-        # AVI knows no presentation times, and FFmpeg's guesses are wrong with B-frames. Its frames
+        # AVI stores no presentation times, and FFmpeg's guesses are wrong with B-frames. Its frames
         # are shown in the order of the decoding stamps, whose gaps are frames left out.
         self._decoding_order = self._container.format.name == "avi"
         self._stamps: deque[int] = deque(maxlen=_IN_FLIGHT)
@@ -136,7 +136,7 @@ class ContainerSource:
 
     def _from_keyframe(self) -> Iterator[tuple[int, VideoFrame]]:
         """Decode from the last keyframe before the window."""
-        if self._window.trimmed:
+        if self._window.start > 0:
             head = None
             with suppress(av.error.FFmpegError):
                 self._container.seek(self._origin, stream=self._stream)
@@ -200,7 +200,7 @@ class ContainerSource:
                 del self._durations[min(self._durations)]
 
     def _duration_of(self, ticks: int) -> Fraction:
-        """Seconds for a frame that none follows."""
+        """Seconds that a frame lasts if no other follows."""
         stated = self._durations.get(ticks)
         duration = stated * self._time_base if stated else 1 / self._rate
         if self._end is not None:
@@ -208,7 +208,7 @@ class ContainerSource:
         return duration
 
     def _check_end(self, ticks: int) -> None:
-        """Warn if the file promised more than it held after the frame at `ticks`."""
+        """Warn if the file states an end long after the last frame, which is at `ticks`."""
         end = stated_end(self._stream)
         if end is None:
             return
@@ -223,7 +223,7 @@ class ContainerSource:
         self._log.warn(message, self._shown, time, byte)
 
     def _nothing(self) -> str:
-        if self._window.trimmed or self._end is not None:
+        if self._window.start > 0 or self._end is not None:
             length = self._container.duration
             known = f" It is {length / av.time_base:.3f} s long." if length else ""
             return f"{self._name} has no frames in the part that was asked for.{known}"
@@ -249,7 +249,7 @@ class ContainerSource:
         )
 
     def _count(self) -> int | None:
-        if not self._window.trimmed and self._end is None and self._stream.frames:
+        if self._window.start == 0 and self._end is None and self._stream.frames:
             return self._stream.frames
         end = stated_end(self._stream)
         if end is None and self._container.duration:

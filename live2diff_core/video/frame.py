@@ -1,4 +1,4 @@
-"""What a reader says about a video, and what it hands out: frames, and warnings with a place."""
+"""What a reader returns: facts about a video, its frames, and warnings of damage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
 
-# A file of noise has a warning per packet; memory must not grow with it.
+# A damaged file may have a warning per packet, and memory must not grow with its length.
 MAX_WARNINGS = 100
 
 
@@ -29,12 +29,12 @@ class VideoInfo:
         width, height: pixels of the frames handed out, after rotation.
         frame_rate: average, frames per second.
         time_base: seconds per tick; all times of frames are whole multiples.
-        frame_count: what the file says, cut to the trim window, or an estimate; None if unknown.
-            For progress bars: only iterating tells how many frames decode.
+        frame_count: stated by the file and cut to the trim window, or estimated; None if unknown.
+            Good enough for progress bars: fewer frames may decode.
         codec: FFmpeg's name of the codec; "webp", "png", ... for pictures.
         rotation: degrees counter-clockwise that were applied to the stored frames: 0, 90, 180, 270.
-        sample_aspect_ratio: width to height of a pixel, after rotation; 1 if the file says nothing.
-        audio_codecs: one name per audio stream that FFmpeg knows.
+        sample_aspect_ratio: width to height of a pixel, after rotation; 1 if the file states none.
+        audio_codecs: one name per audio stream whose codec FFmpeg has.
     """
 
     width: int
@@ -56,7 +56,7 @@ class DecodedFrame:
         index: 0, 1, 2, ... without gaps, from the first frame inside the trim window.
         time: seconds from the beginning of the trim window; without one, from the beginning of the
             file, not from its first frame: a video that starts after its sound keeps its delay.
-        duration: seconds until the next frame; for the last one, what the file says.
+        duration: seconds until the next frame; for the last one, as the file states.
         image: uint8 [H, W, 3], RGB, contiguous.
     """
 
@@ -93,7 +93,7 @@ class VideoWarning:
 
 
 class WarningLog:
-    """Warnings of one file, each place logged once.
+    """Keeps the warnings of one file, and logs one for each place.
 
     Args:
         name: the file, for the log.
@@ -107,7 +107,7 @@ class WarningLog:
     def warn(
         self, message: str, frame: int, time: Fraction | None = None, byte: int | None = None
     ) -> None:
-        """Keep and log a warning, unless damage at the same frame has been told already."""
+        """Keep and log a warning, unless there is one at the same frame already."""
         same_place = any(known.frame == frame for known in self.warnings[-2:])
         if len(self.warnings) > MAX_WARNINGS or same_place:
             return

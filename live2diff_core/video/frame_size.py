@@ -15,7 +15,7 @@ LARGEST = 16_384
 
 
 class FrameSizeError(ValueError):
-    """A size that frames cannot have. The message says which and what to do."""
+    """A size that frames cannot have. The message names the size and the remedy."""
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class DiskFullError(VideoWriteError):
 
 
 class _PartFile:
-    """What FFmpeg writes to. Keeps the first error, which FFmpeg's own files may swallow.
+    """File that FFmpeg writes to. Keeps the first error, which FFmpeg's own files may swallow.
 
     Args:
         path: file to create.
@@ -51,7 +51,8 @@ class _PartFile:
     def __init__(self, path: Path) -> None:
         # Unbuffered: FFmpeg collects 32 KB itself, and a full disk must show in `write`.
         self._file = path.open("wb", buffering=0)
-        self.seek, self.tell, self.close = self._file.seek, self._file.tell, self._file.close
+        self.seek, self.tell = self._file.seek, self._file.tell
+        self.close, self.fileno = self._file.close, self._file.fileno
         self.error: OSError | None = None
 
     def write(self, data: bytes) -> int:
@@ -66,10 +67,6 @@ class _PartFile:
                 raise
         return len(data)
 
-    def sync(self) -> None:
-        """Wait until the bytes are on the disk."""
-        os.fsync(self._file.fileno())
-
 
 class VideoOutput:
     """A container that is written beside its name, synchronised, and renamed when complete.
@@ -78,7 +75,7 @@ class VideoOutput:
         path: final name; its suffix (.mp4, .mov, .mkv) chooses the format.
         time_base_denominator: ticks per second, so that a late start is exact.
         metadata: tags of the file; any names.
-        frames_safe, folder: what to say about the frames saved before, should writing fail.
+        frames_safe, folder: frames that were saved before, and where, for messages of errors.
 
     Raises:
         DiskFullError: no space left.
@@ -117,7 +114,7 @@ class VideoOutput:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Tell the user what an error in the block means; the caller then abandons the file.
+        """Raise errors of the block as the user reads them; the caller then abandons the file.
 
         Raises:
             DiskFullError, VideoWriteError: as above.
@@ -128,7 +125,7 @@ class VideoOutput:
             raise self._failure(self._file.error or error) from error
 
     def _failure(self, error: Exception) -> VideoWriteError:
-        """Turn an error in writing into what the user is told."""
+        """Turn an error in writing into the one that the user reads."""
         if isinstance(error, OSError) and error.errno in _NO_SPACE:
             message = f"The disk is full: {self._path.name} cannot be written ({error.strerror})."
             return DiskFullError(message, *self._safe)
@@ -139,7 +136,7 @@ class VideoOutput:
         self.container.close()
         if self._file.error is not None:
             raise self._file.error
-        self._file.sync()
+        os.fsync(self._file.fileno())
         self._file.close()
         os.replace(self._part, self._path)
         _sync_folder(self._path.parent)
@@ -157,7 +154,7 @@ class VideoOutput:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a new name last. Windows cannot open folders, and needs no such thing."""
+    """Make a new name survive a crash. Windows cannot open folders, and does not need it."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Frames of numbered pictures, and of WebP, which FFmpeg does not decode: Pillow reads both."""
+"""Reads numbered pictures, and WebP, which FFmpeg does not decode, with Pillow."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from .container import Source, TrimWindow, name_of
 from .folder import picture_names
 from .frame import Image, PendingFrame, VideoError, VideoInfo, WarningLog
 
-# Frames per second of pictures, unless another is asked for: cinema's.
+# Frames per second of pictures, unless another rate is asked for: that of cinema.
 PICTURE_RATE = 24
-# What Pillow raises for damaged pictures, and for those that look like an attack.
+# Pillow raises these for damaged pictures, and the last for those too large to be honest.
 _PICTURE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Pillow.DecompressionBombError)
 _MILLISECOND = Fraction(1, 1000)
-# Browsers show frames of up to 10 ms for 100: many files mean nothing by their zeros.
+# Browsers show frames of up to 10 ms for 100 ms, because many files state 0 for no reason.
 _SHORTEST, _USUAL = 10, 100
 
 
 def find_pictures(source: str | Path) -> list[Path] | None:
     """Pictures of a folder, or of a pattern such as `shot_%04d.png` or `shot_*.png`.
 
-    Sorted as people count: `shot_2` comes before `shot_10`. Hidden files are left out.
+    They are in natural order: `shot_2` comes before `shot_10`. Hidden files are left out.
 
     Returns:
         The files, or None if `source` is neither a folder nor a pattern.
@@ -181,9 +181,9 @@ def _complete_chunks(data: bytes) -> bytes:
 
 
 def _durations(picture: Pillow.Image, log: WarningLog) -> list[int]:
-    """Milliseconds of all frames that decode; each builds on the one before, so damage is the end.
+    """Milliseconds of the frames that decode: up to damage, since each builds on the one before.
 
-    Pillow knows the duration of a frame only once it has decoded it.
+    Pillow states the duration of a frame only once it has decoded it.
     """
     durations: list[int] = []
     try:
@@ -210,12 +210,12 @@ def _rgb(picture: Pillow.Image) -> Image:
     """
     picture = ImageOps.exif_transpose(picture)
     if picture.mode == "F" or picture.mode.startswith("I"):
-        # Pillow would clip these, not scale them.
+        # Pillow would clip these values, not scale them.
         values = np.asarray(picture)
         scaled = values * 255.0 if picture.mode == "F" else values.astype(np.int64) >> 8
         gray = np.nan_to_num(scaled).clip(0, 255).astype(np.uint8)
         return np.repeat(gray[:, :, None], 3, axis=2)
     if "transparency" in picture.info:
-        # Straight to RGB, Pillow warns about transparency that it would lose.
+        # Converting straight to RGB, Pillow warns about the transparency that it loses.
         picture = picture.convert("RGBA")
     return np.array(picture.convert("RGB"))

@@ -1,4 +1,4 @@
-"""Pixels between FFmpeg's formats and RGB, with swscale, the same on every run.
+"""Converts pixels between FFmpeg's formats and RGB with swscale, the same on every run.
 
 swscale's fast paths differ from run to run in the last columns of some widths and formats. Its
 `accurate_rnd` and `bitexact` paths do not, and they round rather than truncate. A filter graph is
@@ -14,7 +14,7 @@ from av.video.frame import VideoFrame
 from .frame import Image
 
 _FLAGS = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp+bitexact"
-# AVColorSpace to the names that the scale filter knows.
+# AVColorSpace to the names that the scale filter takes.
 _MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m"}
 _MATRICES |= {9: "bt2020", 10: "bt2020"}
 BT709, LIMITED, FULL = 1, 1, 2
@@ -30,7 +30,7 @@ class _Converter:
         raise NotImplementedError
 
     def _convert(self, frame: VideoFrame) -> VideoFrame:
-        # The kind is declared, or the graph complains about every frame that differs.
+        # Undeclared, the graph would complain about every frame that differs from its defaults.
         kind = (
             f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}:"
             f"time_base=1/1000:colorspace={int(frame.colorspace)}:range={int(frame.color_range)}"

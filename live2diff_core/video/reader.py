@@ -1,4 +1,4 @@
-"""Videos as frames, decoded one at a time, in constant memory."""
+"""Reads videos as frames, one at a time, in constant memory."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ class VideoReader:
         return DecodedFrame(self._index - 1, frame.time, frame.duration, frame.image())
 
     def skip(self, index: int) -> None:
-        """Go on with frame `index`, which must not lie behind.
+        """Go on with frame `index`, which must not have been read yet.
 
-        All frames before it are decoded, only not converted: after a seek, some files decode to
+        All frames before it are decoded, but not converted: after a seek, some files decode to
         other pictures, and a resumed video must equal an uninterrupted one.
 
         Raises:
@@ -73,7 +73,7 @@ class VideoReader:
 
 
 def _with_durations(frames: Iterator[PendingFrame]) -> Iterator[PendingFrame]:
-    """Let each frame last until the next one, which must be decoded for that."""
+    """Let each frame last until the next one, which is decoded first to know its time."""
     held = next(frames, None)
     for frame in frames:
         assert held is not None
@@ -101,7 +101,7 @@ def open_video(
         frame_rate: frames per second of pictures; videos bring their own.
 
     Raises:
-        VideoError: there is no video to read; says what was found.
+        VideoError: there is no video to read; the message says what was found.
     """
     window = TrimWindow(start, duration)
     log = WarningLog(name_of(source))

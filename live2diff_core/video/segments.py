@@ -1,4 +1,4 @@
-"""Segments: pieces of a video, each a complete file, and how they are joined to one video."""
+"""Lists segments, pieces of a video that are complete files, and joins them to one video."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SUFFIX = ".mp4"
 
 @dataclass(frozen=True)
 class Segment:
-    """A complete piece.
+    """A complete piece of a video.
 
     Attributes:
         path: its file. Inside, time begins at 0: it plays by itself.
@@ -33,7 +33,7 @@ class Segment:
         frames: how many it holds.
         start: seconds of its first frame in the video.
         end: seconds at which its last frame ends.
-        key: size, time base and encoder settings, as text.
+        key: size, time base and encoding, as text.
     """
 
     path: Path
@@ -55,12 +55,12 @@ def segment_path(folder: Path, first_frame: int) -> Path:
 
 
 def segment_tag(first_frame: int, start: Fraction, key: str) -> dict[str, str]:
-    """Metadata of a segment's file. What is only known at its end is in the file itself."""
+    """Metadata of a segment's file; its length, only known at the end, is not among them."""
     return {TAG: json.dumps({"first_frame": first_frame, "start": str(start), "key": key})}
 
 
 def list_segments(folder: Path) -> list[Segment]:
-    """Complete segments of a folder from frame 0 on, up to the first gap. Changes nothing."""
+    """Complete segments of a folder from frame 0 on, up to the first gap; no file is changed."""
     segments: list[Segment] = []
     for path in sorted(folder.glob(f"segment_*{SUFFIX}")):
         segment = _read(path)
@@ -74,7 +74,7 @@ def list_segments(folder: Path) -> list[Segment]:
 def drop_segments(folder: Path, keep: list[Segment]) -> None:
     """Delete every segment of `folder` that is not kept, and what a crash left of one."""
     kept = {segment.path for segment in keep}
-    # From the back: interrupted in between, what is left still has no gap.
+    # The last comes first: if this is interrupted, what is left still has no gap.
     for path in sorted(folder.glob("segment_*"), reverse=True):
         if path not in kept and path.name.endswith((SUFFIX, SUFFIX + PART)):
             path.unlink(missing_ok=True)
@@ -175,7 +175,7 @@ def _write(
 ) -> None:
     """Copy all packets in order of time."""
     stream = output.add_stream_from_template(template, opaque=True)
-    # MP4 counts its frames itself; Matroska would state the ticks per second.
+    # MP4 counts its frames itself; Matroska would state the ticks per second as its rate.
     seconds = segments[-1].end - segments[0].start
     rate = segments[-1].stop_frame / seconds
     stream.codec_context.framerate = rate.limit_denominator(100_000)
@@ -191,7 +191,7 @@ def _video_packets(segments: Sequence[Segment], stream: VideoStream) -> Iterator
     for segment in segments:
         with av.open(str(segment.path)) as container:
             source = container.streams.video[0]
-            # The decoder gets it once, for all.
+            # The decoder gets the extradata once, for all segments.
             if extradata not in (None, source.codec_context.extradata):
                 raise VideoError(f"{segment.path} was encoded in another way than the first one.")
             extradata = source.codec_context.extradata

@@ -61,7 +61,7 @@ def _is_pictures(source: Source) -> bool:
 
 
 def _audio_streams(container: InputContainer) -> list[AudioStream]:
-    """Audio streams that can be taken over; FFmpeg knows nothing of some."""
+    """Audio streams of a kind that FFmpeg reads; others are left out with a warning."""
     known = [stream for stream in container.streams.audio if stream.codec_context is not None]
     if len(known) < len(container.streams.audio):
         _LOG.warning("%s: an audio stream of unknown kind is left out.", container.name)
@@ -99,7 +99,7 @@ def sound_packets(
             time, index = ticks * packet.time_base - origin, packet.stream_index
             if length is not None and time > length + _INTERLEAVING:
                 break
-            outside = (window.trimmed and time < 0) or (length is not None and time >= length)
+            outside = (window.start > 0 and time < 0) or (length is not None and time >= length)
             # Stamps that run backwards come from damage; no container takes them.
             if outside or ticks <= last.get(index, ticks - 1):
                 continue
@@ -112,7 +112,7 @@ def sound_packets(
 def _span(
     original: InputContainer, window: TrimWindow, end: Fraction | None
 ) -> tuple[Fraction, Fraction | None]:
-    """Seconds on the file's clock that are 0, and how many follow; goes there if it is far."""
+    """Seconds at which the sound begins in the original, and how many it lasts; seeks if far."""
     video = video_stream(original, name_of(original.name))
     time_base = video.time_base or Fraction(1, 1000)
     first, stop = window.ticks(time_base, begin_of(original, video))
@@ -153,7 +153,7 @@ def _add_track(
 
 
 def _takes(container_format: str, audio: AudioStream) -> bool:
-    """Whether a container takes packets of `audio`. Tried out: FFmpeg's versions differ in it."""
+    """Whether a container takes packets of `audio`; it is tried, since FFmpeg's versions differ."""
     try:
         with av.open(BytesIO(), "w", format=container_format) as trial:
             _add_copy(audio, trial)
@@ -172,9 +172,9 @@ def _add_copy(audio: AudioStream, output: OutputContainer) -> AudioStream:
 
 
 def _layout(audio: AudioStream) -> str:
-    """Name of the places of the channels; AVI and Matroska give PCM a number of them only.
+    """Name of the layout of the channels; AVI and Matroska state only their number for PCM.
 
-    MP4 wants to know: without it, the host's Save Video could not copy the sound.
+    MP4 needs a name: without it, the host's Save Video could not copy the sound.
     """
     layout = audio.codec_context.layout
     unknown = layout.name == f"{layout.nb_channels} channels"
@@ -198,7 +198,7 @@ class _CopiedSound:
         if self._last is not None:
             self._gap = packet.pts - self._last
         self._last = packet.pts
-        # Matroska often gives none, and MP4 would end before the last packet.
+        # Matroska often states no duration, and MP4 would then end before the last packet.
         packet.duration = packet.duration or self._gap
         packet.pts = packet.dts = round(time / packet.time_base)
         packet.stream = self._copy
@@ -213,7 +213,7 @@ class _FlacSound:
 
     def __init__(self, audio: AudioStream, output: OutputContainer, origin: Fraction) -> None:
         layout, context = _layout(audio), audio.codec_context
-        # Frames without places of channels cannot be converted.
+        # Frames without a layout cannot be converted.
         context.layout = layout
         self._decoder, self._rate, self._origin = context, context.sample_rate, origin
         self._stream = output.add_stream("flac", rate=self._rate, layout=layout)
@@ -240,12 +240,12 @@ class _FlacSound:
             return []
 
     def _place(self, frame: AudioFrame) -> None:
-        """Put `frame` behind the one before, or later where its time says that there is a gap."""
+        """Put `frame` behind the one before, or later where its time shows a gap."""
         begin = self._next or 0
         if frame.pts is not None and frame.time_base is not None:
-            told = round((frame.pts * frame.time_base - self._origin) * self._rate)
-            if self._next is None or told - begin > self._rate * _ROUNDING:
-                begin = told
+            stated = round((frame.pts * frame.time_base - self._origin) * self._rate)
+            if self._next is None or stated - begin > self._rate * _ROUNDING:
+                begin = stated
         frame.pts, frame.time_base = begin, Fraction(1, self._rate)
         self._next = begin + frame.samples
 

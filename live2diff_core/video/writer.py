@@ -56,8 +56,7 @@ class SegmentWriter:
     ) -> None:
         """Find the complete segments."""
         self.folder, self._encoding, self._size = folder, encoding, (width, height)
-        self._time_base, self._frame_rate = time_base, frame_rate
-        self._sample_aspect_ratio = sample_aspect_ratio
+        self._time_base, self._frame_rate, self._aspect = time_base, frame_rate, sample_aspect_ratio
         self._key = (
             f"{width}x{height} {encoding.key} time_base={time_base} rate={frame_rate} "
             f"aspect={sample_aspect_ratio}"
@@ -152,7 +151,7 @@ class SegmentWriter:
         self.next_frame = self.frames_safe
         self._last_ticks = -1
         if self.segments:
-            # When the last frame began is not written down, but every frame lasts a tick.
+            # Segments do not state when the last frame began, but every frame lasts a tick.
             last = self.segments[-1]
             self._last_ticks = self._ticks(last.start) + last.frames - 1
 
@@ -193,11 +192,7 @@ class SegmentWriter:
             folder=self.folder,
         )
         self._stream = self._encoding.add_stream(
-            output.container,
-            self._size,
-            self._time_base,
-            self._frame_rate,
-            self._sample_aspect_ratio,
+            output.container, self._size, self._time_base, self._frame_rate, self._aspect
         )
         self._lengths: dict[int, int] = {}
         self._output = output
@@ -213,7 +208,7 @@ class SegmentWriter:
     def _encode(self, frame: VideoFrame | None, container: OutputContainer) -> None:
         """Encode `frame`, or flush the encoder, and write what comes out."""
         for packet in self._stream.encode(frame):
-            # How long the last frame lasts is in no difference of times.
+            # No difference of times gives the duration of the last frame.
             assert packet.pts is not None
             packet.duration = self._lengths.pop(packet.pts)
             container.mux(packet)
