@@ -1,14 +1,14 @@
 """Translate a folder of videos on a ComfyUI server, near or far: see `queue_folder.py --help`.
 
-    translate.py   one video on one server, its result: a plain function
+    translate.py   translate one video on one server: a plain function
     folder_run.py  all videos of a folder: skip, retry, report
     workflow.py    the graph: where the video goes in, where the result comes out
-    ledger.py      what is done already
-    client.py      prompts: queue them, follow them, learn what they made
+    ledger.py      the record of the finished videos
+    client.py      queue prompts, follow them, read their results
     connection.py  HTTP and websockets, on one aiohttp session
-    answers.py     what the server says, as values; errors.py: what can go wrong
-    transfer.py    videos to the server, results back
+    answers.py     the server's answers as dataclasses; errors.py: the exceptions
+    transfer.py    send videos to the server, fetch the results
     command.py     the command line, with bars.py and report.py
 
-Knows neither torch nor ComfyUI's modules: it needs aiohttp, tqdm and PyAV, which ComfyUI has.
+Imports neither torch nor ComfyUI's modules, only aiohttp, tqdm and PyAV, which ComfyUI installs.
 """

@@ -1,4 +1,4 @@
-"""What a ComfyUI server says, as values read from its JSON."""
+"""A ComfyUI server's answers, as values parsed from its JSON."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, NamedTuple, TypedDict
 
 
 class Answer(NamedTuple):
-    """The body of an answer, and the bytes that it announced, if it did."""
+    """The body of an HTTP response, and its Content-Length in bytes, if it has one."""
 
     size: int | None
     body: bytes
 
 
 class Message(TypedDict):
-    """A message of a prompt or of the server; what `data` holds depends on the type."""
+    """A message about a prompt or the server; the contents of `data` depend on the type."""
 
     type: str
     data: dict[str, Any]
@@ -23,7 +23,7 @@ class Message(TypedDict):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a node is: `value` of `total`. `node_id` is the key in the queued graph."""
+    """The progress of a node: `value` of `total`. `node_id` is its key in the queued graph."""
 
     node_id: str
     value: int
@@ -32,21 +32,21 @@ class Progress:
 
 @dataclass(frozen=True)
 class QueueState:
-    """Ids of the prompts that run and of those that wait."""
+    """Ids of the running prompts and of the waiting ones."""
 
     running: tuple[str, ...]
     waiting: tuple[str, ...]
 
     @classmethod
     def parse(cls, answer: dict[str, Any]) -> QueueState:
-        """Read what GET /queue answers; its items are [number, prompt id, ...]."""
+        """Parse the answer to GET /queue; its items are [number, prompt id, ...]."""
         lists = (answer["queue_running"], answer["queue_pending"])
         return cls(*(tuple(item[1] for item in items) for items in lists))
 
 
 @dataclass(frozen=True)
 class SavedFile:
-    """A file on the server: `type` is "output", "input" or "temp", the folder it lies in."""
+    """A file on the server, in the folder that `type` names: "output", "input" or "temp"."""
 
     filename: str
     subfolder: str
@@ -54,16 +54,16 @@ class SavedFile:
 
     @property
     def path(self) -> str:
-        """Its path in that folder."""
+        """The path within that folder."""
         return f"{self.subfolder}/{self.filename}".lstrip("/")
 
 
 @dataclass(frozen=True)
 class PromptResult:
-    """What a prompt left behind.
+    """The result of a finished prompt.
 
     `outputs` is the server's record, {node id: {kind: [...]}}, and `ending` its last message.
-    `executed` are the nodes that did not come from the server's cache.
+    `executed` holds the ids of the nodes that ran, rather than come from the server's cache.
     """
 
     outputs: dict[str, dict[str, Any]]
@@ -73,12 +73,12 @@ class PromptResult:
 
     @classmethod
     def parse(cls, record: dict[str, Any], output_dir: Path | None = None) -> PromptResult:
-        """Read a record of GET /history."""
+        """Parse a record from GET /history."""
         kind, data = record["status"]["messages"][-1]
         return cls(record["outputs"], Message(type=kind, data=data), output_dir)
 
     def entries(self, node_id: str | None = None) -> list[SavedFile]:
-        """List what one node saved in the output folder, or what all did, in order."""
+        """List the files that one node, or all nodes, saved in the output folder, in order."""
         chosen = self.outputs.values() if node_id is None else [self.outputs.get(node_id, {})]
         return [
             SavedFile(entry["filename"], entry["subfolder"], entry["type"])
@@ -90,7 +90,7 @@ class PromptResult:
         ]
 
     def files(self, node_id: str | None = None) -> list[Path]:
-        """List the paths of the same; ValueError when this machine cannot see the folder."""
+        """List the paths of those files. Raises ValueError without an `output_dir`."""
         if self.output_dir is None:
             raise ValueError("where this server saves is not known; use entries() and download")
         return [self.output_dir / entry.path for entry in self.entries(node_id)]

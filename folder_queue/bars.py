@@ -1,4 +1,4 @@
-"""Two progress bars: the running video, and all videos."""
+"""Two progress bars: one for the running video, one for all videos."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from .workflow import Workflow
 
 
 class Bars:
-    """A Watcher that shows bars on a terminal, and elsewhere one line a video."""
+    """A Watcher that shows bars on a terminal, and elsewhere prints one line per video."""
 
     def __init__(self, count: int, workflow: Workflow) -> None:
-        """Show nothing yet; `count` videos will come."""
+        """Prepare for `count` videos; nothing is shown yet."""
         self._count = count
         self._workflow = workflow
         self._node = ""
         self._video = ""
 
     def __enter__(self) -> Bars:
-        # disable=None: none where the output is no terminal.
+        # disable=None: tqdm shows no bars where the output is no terminal.
         self._all = tqdm(
             total=self._count, desc="all videos", unit="video", position=1, disable=None
         )
@@ -33,12 +33,12 @@ class Bars:
         self._all.close()
 
     def begin(self, video: str) -> None:
-        """Name the video."""
+        """Show the name of the video that begins."""
         self._video, self._node = video, ""
         self._start(video, 1)
 
     def progress(self, progress: Progress) -> None:
-        """Show how far a node is; the bar starts anew with each node."""
+        """Show a node's progress; the bar starts again with each node."""
         if progress.node_id != self._node:
             self._node = progress.node_id
             title = self._workflow.title(progress.node_id)
@@ -47,7 +47,7 @@ class Bars:
         self._one.refresh()
 
     def end(self, report: VideoReport) -> None:
-        """Leave one line for the video and count it."""
+        """Print one line for the video and count it."""
         tqdm.write(f"{report.video}: {outcome(report)}")
         self._all.update()
 

@@ -1,4 +1,4 @@
-"""A client of a running ComfyUI: queue an API-format graph, follow it, learn what it made."""
+"""A client of a running ComfyUI: queue an API-format graph, follow it, read its result."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from .connection import Connection
 from .errors import AnswerError, ConnectionLostError, PromptError, PromptRefusedError
 
 Graph = dict[str, dict[str, Any]]
-# After so much silence the server is asked whether it still knows the prompt.
+# After this much silence the client asks the server whether it still knows the prompt.
 SILENCE_SECONDS = 60.0
 WAITING = Message(type="waiting", data={})
-# What the server says last, when it has written the record.
+# The server's last message, sent once it has written the record.
 ENDED = Message(type="executing", data={"node": None})
 
 
 class ComfyClient(Connection):
-    """Runs prompts on one server, which saves in `output_dir` if this machine can see that."""
+    """Runs prompts on one server; `output_dir` is its output folder, if visible from here."""
 
     def __init__(self, url: str, output_dir: Path | None = None) -> None:
-        """Keep the address; nothing is connected yet."""
+        """Store the address; nothing is connected yet."""
         super().__init__(url)
         self.output_dir = output_dir
 
     def queue_prompt(self, graph: Graph, prompt_id: str | None = None) -> str:
         """Queue a graph and return its prompt id: the UUID `prompt_id`, or a new one.
 
-        Raises PromptRefusedError when the server does not take it, or not all of it.
+        Raises PromptRefusedError when the server refuses the graph or a part of it.
         """
         prompt_id = prompt_id or str(uuid.uuid4())
-        # The prompt's messages go to the websocket of this name, also if it is opened once more.
+        # The server sends the prompt's messages to the websocket with this id, even a reopened one.
         body = {"prompt": graph, "prompt_id": prompt_id, "client_id": prompt_id}
         try:
             answer = json.loads(self.post("/prompt", body))
@@ -46,7 +46,7 @@ class ComfyClient(Connection):
                 raise
             raise PromptRefusedError(_refusal(error.body, graph)) from error
         if answer.get("node_errors"):
-            # The server runs the outputs that are in order; a graph in part is no use to us.
+            # The server runs the valid outputs, but a part of the graph is not enough.
             self.cancel(answer["prompt_id"])
             raise PromptRefusedError(_refusal(json.dumps(answer), graph))
         return str(answer["prompt_id"])
@@ -56,32 +56,32 @@ class ComfyClient(Connection):
         self.post("/interrupt", {})
 
     def cancel(self, prompt_id: str) -> None:
-        """Take one prompt out of the queue, and stop it if it runs; others are left alone."""
+        """Remove one prompt from the queue, and stop it if it runs. Other prompts continue."""
         self.post("/queue", {"delete": [prompt_id]})
         self.post("/interrupt", {"prompt_id": prompt_id})
 
     def queue(self) -> QueueState:
-        """Ask which prompts run and which wait."""
+        """Fetch which prompts run and which wait."""
         return QueueState.parse(self.get("/queue"))
 
     def history(self, prompt_id: str) -> PromptResult | None:
-        """Ask what a finished prompt left behind; None while the server has no record of it."""
+        """Fetch the result of a finished prompt; None while the server has no record of it."""
         record = self.get(f"/history/{prompt_id}").get(prompt_id)
         return PromptResult.parse(record, self.output_dir) if record else None
 
     def messages(self, graph: Graph, prompt_id: str | None = None) -> Iterator[Message]:
-        """Queue a graph and yield its messages until it has ended, the last included.
+        """Queue a graph and yield its messages, up to and including the last.
 
-        They are the server's, and some of type "waiting" while it says nothing; all have the
-        prompt's id. The last is of type "executing" with no node, also after a failure, which is
-        not raised. A `prompt_id` that the server knows is not queued again but taken up where it
-        is, so that after a lost connection the same call goes on.
+        They are the server's messages, and one of type "waiting" whenever it is silent; all carry
+        the prompt's id. The last is of type "executing" without a node, even after a failure, which
+        is not raised. A `prompt_id` that the server knows is not queued again but followed, so
+        repeating the call after a lost connection resumes the prompt.
 
         Raises PromptRefusedError, and ConnectionLostError when the server goes away.
         """
         prompt_id = prompt_id or str(uuid.uuid4())
         with closing(self.listen(f"/ws?clientId={prompt_id}", SILENCE_SECONDS)) as heard:
-            # The server greets with a status message: from then on nothing is missed.
+            # The server first sends a status message; from then on no message is missed.
             if next(heard) is None:
                 raise ConnectionLostError(f"{self.url} accepts connections but is silent")
             first = self._standing(prompt_id)
@@ -104,10 +104,10 @@ class ComfyClient(Connection):
         on_node: Callable[[str], None] | None = None,
         prompt_id: str | None = None,
     ) -> PromptResult:
-        """Queue a graph, wait for its end and return what it made; PromptError when it failed.
+        """Queue a graph, wait for its end and return its result. Raises PromptError if it failed.
 
         `on_node` is called with the id of each node as it begins, `on_progress` within nodes.
-        About `prompt_id` and what else is raised see `messages`.
+        See `messages` for `prompt_id` and for the other errors.
         """
         executed: list[str] = []
         for message in self.messages(graph, prompt_id):
@@ -125,7 +125,7 @@ class ComfyClient(Connection):
         return replace(result, executed=tuple(executed))
 
     def _standing(self, prompt_id: str) -> Message | None:
-        """Ask how a prompt stands: WAITING, ENDED, or None: the server does not know it."""
+        """Fetch a prompt's status: WAITING, ENDED, or None when the server does not know it."""
         queue = self.queue()
         if prompt_id in queue.running + queue.waiting:
             return WAITING
@@ -143,7 +143,7 @@ def _raise_on_failure(message: Message) -> None:
 
 
 def _refusal(body: str, graph: Graph) -> str:
-    """Say in one text why the server refused a graph."""
+    """Describe why the server refused a graph."""
     try:
         answer = json.loads(body)
         refused = [

@@ -30,7 +30,7 @@ give those another --out."""
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="queue_folder.py",
         description="Translate all videos of a folder on a ComfyUI server, one after another.",
@@ -109,9 +109,9 @@ def _add_folder_options(add: Callable[..., Any]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; its exit status."""
+    """Run the command and return its exit status."""
     options = build_parser().parse_args(arguments)
-    # A request to terminate ends like Ctrl-C: the prompt is taken off the server.
+    # SIGTERM ends the run like Ctrl-C: the prompt is cancelled on the server.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return _run(options)
@@ -139,7 +139,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def prepare(options: argparse.Namespace) -> FolderRun:
-    """Check all that can be checked before the first video; UsageError with one line."""
+    """Check the options before the first video. Raises UsageError with a one-line message."""
     folder, out = options.folder, options.out or default_out(options.folder)
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}")
@@ -148,7 +148,7 @@ def prepare(options: argparse.Namespace) -> FolderRun:
     if options.retry < 0 or options.wait < 0:
         raise UsageError("--retry and --wait take 0 or more")
     workflow = load_workflow(options.workflow, options.set, options.video_node, options.save_node)
-    # Results inside the folder, of this run or an earlier one, are no sources.
+    # Results inside the folder, of this run or an earlier one, are not sources.
     videos = [
         video
         for video in list_videos(folder, options.pattern, options.recursive)
@@ -175,6 +175,6 @@ def prepare(options: argparse.Namespace) -> FolderRun:
 
 
 def default_out(folder: Path) -> Path:
-    """The folder of results when none is given: beside the sources."""
+    """Return the default folder of results, which lies beside the sources."""
     real = folder.resolve()
     return real.with_name(f"{real.name}-translated")

@@ -1,7 +1,7 @@
 """HTTP and websockets to one ComfyUI server, for callers that wait for each answer.
 
-The one aiohttp session lives on a thread with an event loop of its own. So the caller needs no
-event loop, and may well have another one running (Playwright's synchronous API has).
+The one aiohttp session lives on a thread with its own event loop. The caller therefore needs no
+event loop, and may have another one running, as Playwright's synchronous API does.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ ANSWER_SECONDS = 600.0
 PING = aiohttp.ClientTimeout(5.0)
 PAUSE_SECONDS = 1.0
 CLOSE_SECONDS = 10.0
-# Waits are cut into such pieces, because on Windows Ctrl-C does not reach a waiting thread.
+# Waits are split into polls, because on Windows Ctrl-C does not interrupt a waiting thread.
 POLL_SECONDS = 0.5
 CHUNK_BYTES = 1 << 20
-# What a proxy answers while the server behind it is away.
+# A proxy's status codes while the server behind it is down.
 AWAY = (502, 503, 504)
 LOST = (aiohttp.ClientError, ConnectionError, asyncio.TimeoutError, futures.CancelledError)
 
 
 class Connection:
-    """Requests to the server at `url`; several threads may send them at the same time.
+    """Sends requests to the server at `url`; several threads may use it at the same time.
 
-    `close` ends the session and its thread, as does a `with` block, and as does the garbage
-    collector for a connection that nobody closed. The interpreter does not wait for it to exit.
+    `close` ends the session and its thread, and so does the end of a `with` block or the garbage
+    collection of an unclosed connection. The interpreter does not wait for the thread at exit.
     """
 
     def __init__(self, url: str) -> None:
@@ -63,10 +63,10 @@ class Connection:
         self._thread.join(CLOSE_SECONDS)
 
     def ask(self, method: str, path: str, into: BinaryIO | None = None, **options: Any) -> Answer:
-        """Send a request and return the answer, its body written `into` a file where one is given.
+        """Send a request and return the answer; write its body `into` a file if one is given.
 
-        `options` are more arguments of `aiohttp.ClientSession.request`. Raises AnswerError when the
-        answer is an error, ConnectionLostError when there is none or it is shorter than announced.
+        `options` are passed to `aiohttp.ClientSession.request`. Raises AnswerError when the answer
+        is an error, ConnectionLostError when there is none or it is shorter than announced.
         """
 
         async def exchange() -> Answer:
@@ -88,13 +88,13 @@ class Connection:
         return json.loads(self.ask("GET", path, **options).body)
 
     def post(self, path: str, document: dict[str, Any]) -> bytes:
-        """POST a JSON document and return the answer as it is; raises as `ask` does."""
+        """POST a JSON document and return the body of the answer; raises as `ask` does."""
         return self.ask("POST", path, json=document).body
 
     def listen(self, path: str, seconds: float) -> Generator[Message | None, None, None]:
-        """Open a websocket and yield its messages, and None whenever it is silent for `seconds`.
+        """Open a websocket and yield its messages, and None after every `seconds` of silence.
 
-        Close the generator to close the websocket. Raises ConnectionLostError when the server does.
+        Closing the generator closes the websocket. Raises ConnectionLostError if the server closes.
         """
 
         async def connect() -> aiohttp.ClientWebSocketResponse:
@@ -109,14 +109,14 @@ class Connection:
                 self._wait_for(socket.close())
 
     def is_up(self) -> bool:
-        """Whether a ComfyUI answers."""
+        """Return whether a ComfyUI answers."""
         try:
             return "system" in self.get("/system_stats", timeout=PING)
         except (PromptError, ValueError, TypeError):
             return False
 
     def wait_until_up(self, seconds: float) -> None:
-        """Ask again and again; ServerGoneError after `seconds` in vain."""
+        """Wait until the server answers. Raises ServerGoneError after `seconds`."""
         deadline = time.monotonic() + seconds
         while not self.is_up():
             left = deadline - time.monotonic()
@@ -125,14 +125,14 @@ class Connection:
             time.sleep(min(PAUSE_SECONDS, left))
 
     def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do `work` on the session's thread and return its result; Ctrl-C here cancels it."""
+        """Run `work` on the session's thread and return its result; Ctrl-C here cancels it."""
         if not self._end.alive:
             work.close()
             raise RuntimeError(f"the connection to {self.url} is closed")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             while not futures.wait([future], POLL_SECONDS).done:
-                # What reaches the event loop as it ends would never be done.
+                # Work that is scheduled while the event loop ends would never run.
                 if not self._end.alive:
                     future.cancel()
             return future.result()
@@ -147,14 +147,14 @@ async def _serve(ready: futures.Future[Any]) -> None:
     """Open a session, hand out (event loop, session, stop), and close it when `stop` is set."""
     stop = asyncio.Event()
     async with aiohttp.ClientSession(
-        # A connection that is kept for the next request may be dead by then.
+        # A connection kept alive for the next request may be dead by then.
         connector=aiohttp.TCPConnector(force_close=True),
         timeout=aiohttp.ClientTimeout(None, sock_connect=ANSWER_SECONDS, sock_read=ANSWER_SECONDS),
         trust_env=True,
     ) as session:
         ready.set_result((asyncio.get_running_loop(), session, stop))
         await stop.wait()
-        # Before the session is gone, or they would try again without one.
+        # Cancel the tasks before the session closes, or they would retry without one.
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
 

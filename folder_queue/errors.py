@@ -1,36 +1,36 @@
-"""What can go wrong on a server, by what to do about it."""
+"""Exceptions of a run on a server, one for each remedy."""
 
 from __future__ import annotations
 
 
 class PromptError(RuntimeError):
-    """A prompt that was refused or failed; the text names the nodes and says what they said.
+    """A prompt was refused or failed; the text names the nodes and quotes their errors.
 
     `traceback` is the failing node's own, as the server printed it, or "".
     """
 
     def __init__(self, text: str, traceback: str = "") -> None:
-        """Keep what the server said."""
+        """Store the server's error and traceback."""
         super().__init__(text)
         self.traceback = traceback
 
 
 class AnswerError(PromptError):
-    """The answer to a request is an error: its HTTP `status` and its `body`."""
+    """The server answered a request with an error, of HTTP `status` and `body`."""
 
     def __init__(self, path: str, status: int, body: str) -> None:
-        """Keep the answer."""
+        """Store the answer."""
         super().__init__(f"the server answered {path} with {status}: {body.strip()[:300]}")
         self.status = status
         self.body = body
 
 
 class PromptRefusedError(PromptError):
-    """The server did not take the graph; it would not take it for the next video either."""
+    """The server refused the graph; it would refuse it for the next video, too."""
 
 
 class UploadRefusedError(PromptError):
-    """The server did not take this video; another try would end the same."""
+    """The server refused this video; a retry would fail in the same way."""
 
 
 class ConnectionLostError(PromptError):
@@ -38,8 +38,8 @@ class ConnectionLostError(PromptError):
 
 
 class ServerGoneError(PromptError):
-    """The server did not come back in the time it was given."""
+    """The server did not come back in the allowed time."""
 
 
 class UsageError(ValueError):
-    """What a person asked for cannot be done; the text is one line that says what to change."""
+    """The command cannot be run as given; the text is one line that says what to change."""

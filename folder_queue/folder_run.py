@@ -1,4 +1,4 @@
-"""All videos of a folder, one after another, on one server: skip, retry, report."""
+"""Translate all videos of a folder, one after another, on one server: skip, retry, report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GOOD = frozenset({DONE, SKIPPED})
 
 @dataclass
 class VideoReport:
-    """What became of one video; paths are relative to the folders of sources and of results."""
+    """The outcome of one video; paths are relative to the folders of sources and of results."""
 
     video: str
     status: str = WAITING
@@ -32,23 +32,23 @@ class VideoReport:
 
 
 class Watcher(Protocol):
-    """Who is told how a run goes."""
+    """Receives the progress of a run."""
 
     def begin(self, video: str) -> None:
-        """A video's turn has come."""
+        """Called when a video begins."""
 
     def progress(self, progress: Progress) -> None:
-        """A node has got on."""
+        """Called when a node reports progress."""
 
     def end(self, report: VideoReport) -> None:
-        """A video is dealt with."""
+        """Called when a video is finished."""
 
 
 @dataclass
 class FolderRun:
     """A run over `videos`, which are relative to `folder`; results go to `out`.
 
-    After `run`, `reports` says what became of each, and `stopped` why it ended early, if it did.
+    After `run`, `reports` holds each video's outcome, and `stopped` why the run ended early, if so.
     """
 
     client: ComfyClient
@@ -63,7 +63,7 @@ class FolderRun:
     stopped: str = ""
 
     def __post_init__(self) -> None:
-        """Make the folder of results and look what is done; UsageError when it will not do."""
+        """Make the folder of results and read its ledger. Raises UsageError if it is unusable."""
         names = result_names(self.videos)
         check_folders(self.folder, self.out, self.videos, names)
         try:
@@ -81,11 +81,11 @@ class FolderRun:
 
     @property
     def interrupted(self) -> bool:
-        """Whether a person ended the run."""
+        """Whether Ctrl-C ended the run."""
         return any(report.status == STOPPED for report in self.reports)
 
     def run(self, watcher: Watcher) -> None:
-        """Go through the videos. Ctrl-C, a server that is gone or a refused workflow end it."""
+        """Translate the videos. Ctrl-C, a lost server or a refused workflow end the run early."""
         for video, report in zip(self.videos, self.reports, strict=True):
             watcher.begin(report.video)
             try:
@@ -119,7 +119,7 @@ class FolderRun:
     def _translate(
         self, video: Path, report: VideoReport, watcher: Watcher, content: str, key: str
     ) -> Entry | None:
-        """Try once and as often again as allowed; None when all of it failed."""
+        """Try once, then retry up to `retries` times; None when every attempt failed."""
         for _ in range(1 + self.retries):
             report.attempts += 1
             try:
@@ -148,7 +148,7 @@ class FolderRun:
 
 
 def check_folders(folder: Path, out: Path, videos: Sequence[Path], names: Sequence[Path]) -> None:
-    """UsageError when results would lie among the sources or overwrite them."""
+    """Raise UsageError when results would lie among the sources or overwrite them."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file, not a folder")
     sources = {(folder / video).resolve().with_suffix("") for video in videos}
@@ -158,10 +158,10 @@ def check_folders(folder: Path, out: Path, videos: Sequence[Path], names: Sequen
 
 
 def result_names(videos: Sequence[Path]) -> list[Path]:
-    """Where each video's result goes, without an ending, one for one.
+    """Return the path of each video's result, without the ending of its format.
 
-    It is called as the video; where two differ in nothing but the ending, each keeps its own, as
-    in clip.mov.mp4. Upper and lower case are one, as they are on many disks.
+    A result has its video's name; videos that differ only in their ending keep it, as in
+    clip.mov.mp4. Upper and lower case count as equal, as they do on many file systems.
     """
     stems = [video.with_suffix("").as_posix().casefold() for video in videos]
     return [

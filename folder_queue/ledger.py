@@ -1,4 +1,4 @@
-"""What is done already: a small JSON file beside the results."""
+"""The record of the finished videos: a small JSON file beside the results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Entry:
-    """One finished video: what it was made from, and the file it became, relative to the ledger."""
+    """One finished video: a hash of its source, and its result's path relative to the ledger."""
 
     fingerprint: str
     result: str
@@ -30,17 +30,17 @@ class Entry:
 class Ledger:
     """The finished videos of one folder of results, by their path in the folder of sources.
 
-    Every change is written at once, so that a crash forgets nothing.
+    Every change is written at once, so that a crash loses nothing.
     """
 
     def __init__(self, out: Path) -> None:
-        """Read the ledger of the folder `out`, if there is one; UsageError when it is damaged."""
+        """Read the ledger of the folder `out`, if any. Raises UsageError when it is damaged."""
         self._out = out
         self._path = out / LEDGER_NAME
         self._entries = self._read()
 
     def done(self, video: str, fingerprint: str) -> Entry | None:
-        """The entry of a video, if made from the same and its result still is what was written."""
+        """Return a video's entry if its fingerprint and the size of its result still match."""
         entry = self._entries.get(video)
         if entry is None or entry.fingerprint != fingerprint:
             return None
@@ -48,7 +48,7 @@ class Ledger:
         return entry if result.is_file() and result.stat().st_size == entry.size else None
 
     def add(self, video: str, entry: Entry) -> None:
-        """Note that a video is done."""
+        """Record a finished video."""
         self._entries[video] = entry
         videos = {name: asdict(each) for name, each in self._entries.items()}
         write_json(self._path, {"version": _VERSION, "videos": videos})
@@ -68,12 +68,12 @@ class Ledger:
 
 
 def job_fingerprint(content: str, workflow: str) -> str:
-    """One hash from those of a video's content and of the workflow with its settings."""
+    """Combine the hashes of a video's content and of the workflow into one."""
     return hashlib.sha256(f"{content} {workflow}".encode()).hexdigest()
 
 
 def content_hash(path: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
+    """Return the SHA-256 of a file, which is read in pieces."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while piece := file.read(_CHUNK):
@@ -82,7 +82,7 @@ def content_hash(path: Path) -> str:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write a JSON file so that it is there as a whole or not at all."""
+    """Write a JSON file atomically: it exists as a whole or not at all."""
     part = path.with_name(f".{path.name}.part")
     part.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(part, path)

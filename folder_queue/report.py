@@ -1,4 +1,4 @@
-"""What a run leaves to read: a table for people, a JSON file for programs."""
+"""The report of a run: a table for people, a JSON file for programs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LONGEST_ERROR = 200
 
 
 def table(reports: Sequence[VideoReport]) -> str:
-    """A line a video: name, frames, seconds, result."""
+    """Format one line per video: name, frames, seconds, result."""
     rows = [("video", "frames", "seconds", "result")]
     rows += [
         (each.video, _number(each.frames), _number(each.seconds), outcome(each)) for each in reports
@@ -31,7 +31,7 @@ def table(reports: Sequence[VideoReport]) -> str:
 
 
 def outcome(report: VideoReport) -> str:
-    """What became of a video, in a few words."""
+    """Describe the outcome of a video in a few words."""
     tries = f" after {report.attempts} attempts" if report.attempts > 1 else ""
     if report.status == DONE:
         return f"{report.result}{tries}"
@@ -45,14 +45,14 @@ def outcome(report: VideoReport) -> str:
 
 
 def summary(run: FolderRun) -> str:
-    """One line: how many videos ended how."""
+    """Describe in one line how many videos had which outcome."""
     counts = Counter(report.status for report in run.reports)
     text = ", ".join(f"{count} {status}" for status, count in counts.items())
     return f"{len(run.reports)} videos: {text}" + (f". {run.stopped}" if run.stopped else "")
 
 
 def write_report(path: Path, run: FolderRun, workflow: Path, seconds: float) -> None:
-    """Write the whole of a run to a JSON file, which is there as a whole or not at all."""
+    """Write a run and its reports to a JSON file, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data: dict[str, Any] = {
         "server": run.client.url,

@@ -1,4 +1,4 @@
-"""Videos to the server and results back."""
+"""Send videos to the server and fetch the results."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .answers import SavedFile
 from .connection import ANSWER_SECONDS, Connection
 from .errors import AnswerError, ConnectionLostError, UploadRefusedError
 
-# Folder in the server's input folder for videos, and in its output folder for results.
+# Subfolder of the server's input folder for videos, and of its output folder for results.
 SUBFOLDER = "queue_folder"
 TOO_LARGE = 413
-# What a server takes unless it was started with another --max-upload-size.
+# Bytes that a server accepts unless it was started with another --max-upload-size.
 USUAL_LIMIT = 100 * 2**20
-# A server that takes fewer bytes than these in a second is given up.
+# Bytes per second; an upload that is slower on average times out.
 SLOWEST_UPLOAD = 2**14
 
 
@@ -29,18 +29,18 @@ SLOWEST_UPLOAD = 2**14
 def on_server(
     connection: Connection, video: Path, content: str, input_dir: Path | None
 ) -> Iterator[Callable[[], str]]:
-    """Have a video in the server's input folder.
+    """Keep a video in the server's input folder for the length of a `with` block.
 
     Yields a function that makes sure it is there and returns its name for Load Video. Call it
     again after the connection was lost: a new server may have an empty input folder.
 
     Args:
         connection: the server.
-        video: the file here.
-        content: hash of its content, which becomes its name, so that it is sent only once.
-        input_dir: the server's input folder, when this machine can write to it: then nothing is
-            sent, and what is put there is taken away at the end. A video that lies there already
-            is used where it is. None: the video is uploaded, and stays.
+        video: the local file.
+        content: hash of its content, used as its name, so that it is sent only once.
+        input_dir: the server's input folder, when this machine can write to it: the video is then
+            linked or copied there, and removed at the end; a video that lies there already is used
+            where it is. None: the video is uploaded, and stays on the server.
     """
     suffix = re.sub(r"[^a-z0-9.]", "", video.suffix.lower())
     file = SavedFile(f"{content[:32]}{suffix}", SUBFOLDER, "input")
@@ -57,10 +57,10 @@ def on_server(
 
 
 def upload(connection: Connection, video: Path, file: SavedFile) -> str:
-    """Send a video, unless `file` is on the server in the same size; its name for Load Video.
+    """Upload a video and return its name for Load Video.
 
-    It is sent as it is read, so that its size does not matter here. The server has a limit:
-    UploadRefusedError when the video is larger.
+    Nothing is sent when the server has `file` in the same size. The video is streamed, so that it
+    may be of any size here. Raises UploadRefusedError when it exceeds the server's limit.
     """
     size = video.stat().st_size
     with suppress(AnswerError):
@@ -73,7 +73,7 @@ def upload(connection: Connection, video: Path, file: SavedFile) -> str:
             form.add_field("image", content, filename=file.filename)
             connection.ask("POST", "/upload/image", data=form, timeout=timeout)
     except (AnswerError, ConnectionLostError) as error:
-        # A server that has read enough of too large a video hangs up in mid-sentence.
+        # A server may close the connection in the middle of too large a video.
         hung_up = isinstance(error, ConnectionLostError) and size > USUAL_LIMIT
         if not (hung_up and connection.is_up()) and getattr(error, "status", 0) != TOO_LARGE:
             raise
@@ -86,9 +86,9 @@ def upload(connection: Connection, video: Path, file: SavedFile) -> str:
 
 
 def download(connection: Connection, saved: SavedFile, target: Path) -> Path:
-    """Fetch a saved file to `target`, which is whole or not there.
+    """Fetch a saved file to `target`, atomically, and return the path written.
 
-    The ending of `target` is replaced by the saved file's. Returns the path written.
+    The path is `target` with the saved file's ending appended.
     """
     target = target.with_name(target.name + Path(saved.filename).suffix)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -103,11 +103,11 @@ def download(connection: Connection, saved: SavedFile, target: Path) -> Path:
 
 
 def _place(video: Path, place: Path) -> None:
-    """Make a file appear at `place`: a second name for the same file where possible, or a copy."""
+    """Make a file appear at `place`: a hard link where possible, else a copy."""
     place.parent.mkdir(parents=True, exist_ok=True)
     place.unlink(missing_ok=True)
     try:
         os.link(video.resolve(), place)
     except OSError:
-        # Another disk, or one without links.
+        # The folder is on another file system, or on one without hard links.
         shutil.copyfile(video, place)

@@ -1,4 +1,4 @@
-"""One video through one server: a plain function, for whoever has many of both."""
+"""Translate one video on one server: a plain function, also for callers with many of both."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from .transfer import SUBFOLDER, download, on_server
 from .workflow import Workflow
 
 PATIENCE_SECONDS = 300.0
-# A video that brings the server down so often is taken for the cause.
+# A video that loses the server this many times is taken for the cause.
 MOST_LOSSES = 5
 
 
 @dataclass(frozen=True)
 class VideoResult:
-    """A translated video: the file, its frames, and the seconds it took, waiting included."""
+    """A translated video: its file, its frames, and the seconds it took, waits included."""
 
     path: Path
     frames: int
@@ -46,24 +46,24 @@ def translate_video(
 ) -> VideoResult:
     """Translate one video and wait for the result.
 
-    When the connection is lost it waits for the server, and goes on with the prompt or, after a
-    restart, queues it anew. When it is interrupted itself, it takes the prompt off the server.
+    When the connection is lost, it waits for the server and resumes the prompt or, after a
+    restart, queues it again. When it is interrupted itself, it cancels the prompt on the server.
 
     Args:
         client: the server.
-        workflow: what to do with the video.
-        video: the file here.
-        out: where the result goes, without an ending: the server decides on that.
-        on_progress: called as each node gets on.
+        workflow: the workflow to run the video through.
+        video: the local file.
+        out: path of the result without its ending, which depends on the saved file.
+        on_progress: called with the progress of each node.
         content: hash of the video's content, if it is known.
         input_dir: the server's input folder, if this machine can write to it; None: upload.
         patience: seconds to wait for a lost server.
 
     Raises:
-        UploadRefusedError: the server does not take the video.
-        PromptRefusedError: the server does not take the workflow.
+        UploadRefusedError: the server refuses the video.
+        PromptRefusedError: the server refuses the workflow.
         ServerGoneError: the server did not come back.
-        PromptError: the translation failed; says in which node and why.
+        PromptError: the translation failed; the text names the node and the reason.
     """
     started = monotonic()
     prompt_id = str(uuid.uuid4())
@@ -81,7 +81,7 @@ def translate_video(
         try:
             path = outlast(client, lambda: attempt(there()), patience)
         except BaseException:
-            # Harmless when it has ended, or was never queued.
+            # Harmless when the prompt has ended, or was never queued.
             with suppress(PromptError):
                 client.cancel(prompt_id)
             raise
@@ -89,7 +89,7 @@ def translate_video(
 
 
 def outlast(client: ComfyClient, attempt: Callable[[], Path], patience: float) -> Path:
-    """Try until the connection holds; PromptError when it has been lost too often."""
+    """Retry after each lost connection. Raises PromptError after MOST_LOSSES of them."""
     for _ in range(MOST_LOSSES):
         try:
             return attempt()
@@ -99,7 +99,7 @@ def outlast(client: ComfyClient, attempt: Callable[[], Path], patience: float) -
 
 
 def count_frames(path: Path) -> int:
-    """Frames of a video, without decoding them; PromptError when the file is no video."""
+    """Count a video's frames without decoding them. Raises PromptError if it is no video."""
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
@@ -109,5 +109,5 @@ def count_frames(path: Path) -> int:
 
 
 def safe_name(stem: str) -> str:
-    """A file's stem without what Save Video or a file system reads in a way of its own."""
+    """Replace the characters of a file's stem that Save Video or a file system may interpret."""
     return re.sub(r"[^A-Za-z0-9_-]+", "_", stem)[:60] or "video"

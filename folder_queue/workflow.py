@@ -1,4 +1,4 @@
-"""The workflow that every video goes through: an API-format graph with two places to change."""
+"""The workflow for every video: an API-format graph whose input and output are replaced."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .client import Graph
 from .errors import UsageError
 
 LOAD_VIDEO, SAVE_VIDEO = "LoadVideo", "SaveVideo"
-# What an input that names a video file is called.
+# The names of inputs that hold a video file.
 FILE_INPUTS = ("file", "video")
 HOW_TO_EXPORT = (
     "Open it in ComfyUI, choose Workflow > Export (API) (in older versions: Save (API Format), "
@@ -32,43 +32,43 @@ class Workflow:
     save_node: str
 
     def for_video(self, name: str, prefix: str) -> Graph:
-        """The graph that reads `name` from the server's input folder and saves under `prefix`."""
+        """Return the graph with `name` as the video to load and `prefix` as the name to save to."""
         graph = copy.deepcopy(self.graph)
         graph[self.video_node]["inputs"][self.video_input] = name
         graph[self.save_node]["inputs"]["filename_prefix"] = prefix
         return graph
 
     def fingerprint(self) -> str:
-        """A hash of all that decides about the result, save the video."""
+        """Hash everything but the video that determines the result."""
         graph = self.for_video("", "")
         plain = {key: [node["class_type"], node["inputs"]] for key, node in graph.items()}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
     def title(self, node_id: str) -> str:
-        """What a person calls a node; nodes that grew from others have ids like 12.0.3."""
+        """Return a node's title or class; expanded nodes have ids like 12.0.3."""
         node = self.graph.get(node_id) or self.graph.get(node_id.split(".")[0]) or {}
         return str(node.get("_meta", {}).get("title") or node.get("class_type") or node_id)
 
 
 def load_workflow(
     path: Path,
-    settings: Iterable[str] = (),
+    changes: Iterable[str] = (),
     video_node: str | None = None,
     save_node: str | None = None,
 ) -> Workflow:
-    """Read a workflow, change its inputs, find where the video goes in and the result comes out.
+    """Read a workflow, change its inputs, and find the nodes that load and save the video.
 
     Args:
         path: an API-format file, or a UI-format file with its API twin in `api/` beside it.
-        settings: changes, as in "13.seed=7" or "ImageScale.width=512".
+        changes: new values of inputs, as in "13.seed=7" or "ImageScale.width=512".
         video_node: id of the node whose video is replaced; None: the only Load Video.
         save_node: id of the node whose result is fetched; None: the only Save Video.
 
     Raises UsageError with one line that says what to do.
     """
     graph = read_graph(path)
-    for setting in settings:
-        apply_setting(graph, setting)
+    for change in changes:
+        apply_change(graph, change)
     video = video_node or _only(graph, LOAD_VIDEO, "the video", "--video-node")
     save = save_node or _only(graph, SAVE_VIDEO, "the result", "--save-node")
     if "filename_prefix" not in _node(graph, save)["inputs"]:
@@ -77,7 +77,7 @@ def load_workflow(
 
 
 def read_graph(path: Path) -> Graph:
-    """The API-format graph in `path`, or in its twin; UsageError when there is none."""
+    """Read the API-format graph in `path` or its twin. Raises UsageError when there is none."""
     data = _read_json(path)
     if isinstance(data, dict) and isinstance(data.get("nodes"), list):
         twin = path.parent / "api" / path.name
@@ -92,38 +92,38 @@ def read_graph(path: Path) -> Graph:
     return data
 
 
-def apply_setting(graph: Graph, setting: str) -> None:
+def apply_change(graph: Graph, change: str) -> None:
     """Change one input in place: NODE.INPUT=VALUE, the node by id or by a class that occurs once.
 
-    VALUE is read as JSON (numbers, true, false) unless the input holds text; UsageError when the
-    node or the input is not there, comes from another node, or is of another kind.
+    VALUE is read as JSON (numbers, true, false) unless the input holds text. Raises UsageError
+    when the node or input does not exist, or the input is linked or of another kind.
     """
-    place, equals, text = setting.partition("=")
+    place, equals, text = change.partition("=")
     node, dot, name = place.partition(".")
     if not (equals and dot and name):
-        raise UsageError(f"--set takes NODE.INPUT=VALUE, as in ImageScale.width=512; got {setting}")
+        raise UsageError(f"--set takes NODE.INPUT=VALUE, as in ImageScale.width=512; got {change}")
     node_id = node if node in graph else _only(graph, node, "--set", "the id in --set")
     inputs = graph[node_id]["inputs"]
     if name not in inputs:
         raise UsageError(f"{_name(graph, node_id)} has no input {name}; it has {', '.join(inputs)}")
     if isinstance(inputs[name], list):
         raise UsageError(f"{name} of {_name(graph, node_id)} comes from node {inputs[name][0]}")
-    inputs[name] = _value(text, inputs[name], setting)
+    inputs[name] = _value(text, inputs[name], change)
 
 
-def _value(text: str, current: Any, setting: str) -> Any:
+def _value(text: str, current: Any, change: str) -> Any:
     if isinstance(current, str):
         return text
     try:
         value = json.loads(text)
     except ValueError:
         value = text
-    # bool is an int to Python, but not to a node.
+    # In Python a bool is an int, but a node tells them apart.
     kinds = (bool,) if isinstance(current, bool) else (int, float)
     if isinstance(current, (bool, int, float)) and (
         not isinstance(value, kinds) or isinstance(value, bool) != isinstance(current, bool)
     ):
-        raise UsageError(f"--set {setting}: the value now is {current!r}; give one of that kind")
+        raise UsageError(f"--set {change}: the value now is {current!r}; give one of that kind")
     return value
 
 
@@ -150,7 +150,7 @@ def _is_graph(data: Any) -> bool:
 
 
 def _only(graph: Graph, class_type: str, purpose: str, option: str) -> str:
-    """Id of the one node of a class; UsageError that names the candidates otherwise."""
+    """Return the id of the only node of a class, else raise a UsageError with the candidates."""
     found = [key for key, node in graph.items() if node["class_type"] == class_type]
     if len(found) == 1:
         return found[0]
