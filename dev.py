@@ -14,7 +14,7 @@ OLDEST, NEWEST = (3, 10), (3, 12)
 
 
 def python_problem(version):
-    """One line that says why this Python will not do, or None.
+    """Explain in one line why this Python is unsupported; None when it is supported.
 
     Must run on Python 3.8, too.
     """
@@ -28,7 +28,7 @@ def python_problem(version):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line: demo, test, golden, lint."""
+    """Build the parser of the command line: demo, test, golden, lint."""
     parser = argparse.ArgumentParser(prog="dev.py", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -66,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Parse the command line and run the command; its exit status."""
+    """Parse the command line, run the command and return its exit status."""
     problem = python_problem(sys.version_info)
     if problem:
         sys.stderr.write("error: %s\n" % problem)
@@ -76,8 +76,8 @@ def main() -> int:
     if rest and options.command != "test":
         parser.error("unrecognized arguments: " + " ".join(rest))
 
-    # Only now: these need the Python that was just checked for. It may have been told not to look
-    # beside the script (PYTHONSAFEPATH), hence the path.
+    # Imported only now, because devtools needs the Python that was just checked for. The path is
+    # added because PYTHONSAFEPATH leaves the script's folder out.
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     from devtools import commands
     from devtools.console import run_main

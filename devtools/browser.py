@@ -1,4 +1,4 @@
-"""The Chromium that the tests of ComfyUI's page use: one that is there, else one that we bring.
+"""The Chromium for the tests of ComfyUI's page: an installed one, else one that is fetched.
 
 Standard library only: this runs before the environment exists.
 """
@@ -15,21 +15,21 @@ from devtools.hosts import tools_python
 from devtools.paths import cache_dir, exclusive
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-# Package manager -> what it is told, one after the other, to install Chromium.
+# Package manager -> the arguments of its successive calls that install Chromium.
 PACKAGE_MANAGERS = {
     "apt-get": (["update"], ["install", "--yes", "--no-install-recommends", "chromium"]),
     "dnf": (["install", "--assumeyes", "chromium"],),
     "pacman": (["--sync", "--refresh", "--noconfirm", "chromium"],),
 }
-# For any one command; a download may take long.
+# Time limit of each command; a download may take long.
 SECONDS = 900
-# Prints where Playwright keeps its download.
+# Code that prints where Playwright keeps its download.
 WHERE = "from playwright.sync_api import sync_playwright as p\nwith p() as started: "
 WHERE += "print(started.chromium.executable_path)"
 
 
 def find_browser() -> Path | None:
-    """The browser that the variable CHROMIUM names, else the first on the PATH.
+    """Return the browser that the variable CHROMIUM names, else the first on the PATH.
 
     Raises ToolError when CHROMIUM names no file.
     """
@@ -40,10 +40,10 @@ def find_browser() -> Path | None:
 
 
 def ensure_browser() -> Path:
-    """Return a browser that runs, bringing one first when there is none (a minute).
+    """Return a browser that runs; fetch one first when there is none (a minute).
 
-    Playwright's own download goes into the cache folder; where it cannot be had, the system's
-    package manager is asked, if this user may. Raises ToolError with one line when neither works.
+    Playwright's own download goes into the cache folder; if that fails, the system's package
+    manager is used, if this user may. Raises ToolError with one line when neither works.
     """
     found = find_browser()
     if found:
@@ -59,20 +59,20 @@ def ensure_browser() -> Path:
 
 
 def _downloaded() -> Path | None:
-    """Playwright's Chromium in our cache folder, if it can be had and runs."""
+    """Return Playwright's Chromium in our cache folder, if it can be fetched and runs."""
     python = [str(tools_python())]
     browser = Path(_output([*python, "-c", WHERE]) or "missing")
     if not browser.is_file():
         say("Fetching Chromium for the tests of the page ...")
         _output([*python, "-m", "playwright", "install", "--no-shell", "chromium"])
     if browser.is_file() and not _runs(browser) and _as_root() is not None:
-        # It lacks libraries of the system.
+        # It does not run because system libraries are missing.
         _output([*python, "-m", "playwright", "install-deps", "chromium"])
     return browser if _runs(browser) else None
 
 
 def _packaged() -> Path | None:
-    """Chromium from the system's package manager, if there is one and this user may use it."""
+    """Install Chromium with the system's package manager, if this user may, and return it."""
     root = _as_root()
     manager = next(filter(shutil.which, PACKAGE_MANAGERS), None)
     if root is None or manager is None:
@@ -85,7 +85,7 @@ def _packaged() -> Path | None:
 
 
 def _as_root() -> list[str] | None:
-    """What to put before a command so that it runs as root; None where that is not allowed."""
+    """Return the prefix that runs a command as root; None where that is not allowed."""
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         return []
     return ["sudo", "-n"] if _output(["sudo", "-n", "true"]) is not None else None
@@ -96,8 +96,8 @@ def _runs(browser: Path) -> bool:
 
 
 def _output(command: list[str]) -> str | None:
-    """What a command prints, without a word to the user; None when it fails or is not there."""
-    settings = {
+    """Run a command silently and return its output; None when it fails or does not exist."""
+    variables = {
         "DEBIAN_FRONTEND": "noninteractive",
         "PLAYWRIGHT_BROWSERS_PATH": str(cache_dir() / "browsers"),
         "PLAYWRIGHT_DOWNLOAD_CONNECTION_TIMEOUT": "5000",
@@ -109,7 +109,7 @@ def _output(command: list[str]) -> str | None:
             capture_output=True,
             text=True,
             errors="replace",
-            env={**os.environ, **settings},
+            env={**os.environ, **variables},
             timeout=SECONDS,
         )
     except (OSError, subprocess.TimeoutExpired):

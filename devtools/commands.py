@@ -1,4 +1,4 @@
-"""The commands of dev.py. Standard library only: they set things up and start the venv's Python."""
+"""The commands of dev.py. Standard library only: they prepare and start the venv's Python."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from devtools.paths import REPO
 from devtools.server import choose_port
 
 RUNNER = REPO / "devtools" / "run.py"
-# What `test` leaves to `--all`, by pytest mark (pyproject.toml says what each is), and older hosts.
+# Pytest marks (described in pyproject.toml) and older hosts that `test` runs only with `--all`.
 MARKS = ("fuzz", "thorough", "long", "marathon", "network")
 OLDER_HOSTS = tuple(version for version in CARRIER_VERSIONS if version != DEFAULT_VERSION)
-# On all cores; tests that share a server stay together (tests/conftest.py).
+# Use all cores; tests that share a server stay together (tests/conftest.py).
 PARALLEL = ("-n", "logical", "--maxprocesses=8", "--dist=loadgroup")
 ALL_TESTS = ("tests/unit", "tests/host", "tests/server", "tests/browser")
-# What depends on the host's version; the other tests need to run only once.
+# The tests that depend on the host's version; the others need to run only once.
 HOST_TESTS = ("tests/host", "tests/server")
 PAGE_TESTS = REPO / "tests" / "browser"
 INTERRUPTED, NO_TESTS_COLLECTED = 2, 5
 
 
 def run(options: argparse.Namespace, pytest_arguments: list[str]) -> int:
-    """Run the command that `dev.py` parsed; its exit status."""
+    """Run the command that `dev.py` parsed and return its exit status."""
     if options.command == "demo":
         return _demo(options)
     if options.command == "test":
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace, pytest_arguments: list[str]) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    # Before minutes of setting up, rather than after.
+    # Check the options before the setup, which takes minutes.
     choose_port(options.port)
     if options.input is not None and not Path(options.input).is_file():
         raise ToolError(f"there is no file {options.input}")
@@ -53,7 +53,7 @@ def _demo(options: argparse.Namespace) -> int:
     for name in ("input", "checkpoint", "motion_module", "depth_model", "port"):
         value = getattr(options, name)
         if value is not None:
-            # The demo runs in the checkout; a relative path is meant from where the user is.
+            # The demo runs in the checkout, but a relative path starts at the user's folder.
             given = Path(str(value)).resolve() if Path(str(value)).is_file() else value
             arguments += [f"--{name.replace('_', '-')}", str(given)]
     return _run_module(ensure_host(options.host), "devtools.demo", arguments)
@@ -68,7 +68,7 @@ def _test(version: str | None, also: set[str], arguments: list[str]) -> int:
         status = _pytest(
             host, pytest_arguments(arguments, also, HOST_TESTS if older else ALL_TESTS)
         )
-        # Words that choose tests (-k) may choose none that depend on the host.
+        # A selection of tests (-k) may contain none that depend on the host.
         if status and not (older and status == NO_TESTS_COLLECTED):
             failed.append(host.version)
     if failed:
@@ -78,7 +78,7 @@ def _test(version: str | None, also: set[str], arguments: list[str]) -> int:
 
 
 def parts(names: str) -> set[str]:
-    """What runs beside the usual tests, from names with commas between them, or "all"."""
+    """Parse which tests run beside the usual ones: names separated by commas, or "all"."""
     known = [*MARKS, *OLDER_HOSTS]
     wanted = set(known if names == "all" else filter(None, names.split(",")))
     if not wanted <= set(known):
@@ -88,12 +88,12 @@ def parts(names: str) -> set[str]:
 
 
 def pytest_arguments(given: list[str], also: set[str], folders: Sequence[str]) -> list[str]:
-    """What pytest is to run: the tests that are named, whatever their marks, else the usual ones.
+    """Return pytest's arguments for the named tests, whatever their marks, else the usual ones.
 
     Args:
         given: the user's arguments, which come later and so win.
-        also: marks of tests that are no usual ones and run even so.
-        folders: where the usual tests are.
+        also: marks of tests that run in addition to the usual ones.
+        folders: the folders of the usual tests.
     """
     if any(_path_in(argument) for argument in given):
         return given
@@ -102,7 +102,7 @@ def pytest_arguments(given: list[str], also: set[str], folders: Sequence[str]) -
 
 
 def _path_in(argument: str) -> Path | None:
-    """The file or folder of tests that an argument of pytest names."""
+    """Return the file or folder of tests that an argument of pytest names."""
     path = (REPO / argument.split("::")[0]).resolve()
     return path if not argument.startswith("-") and path.exists() else None
 
@@ -111,7 +111,7 @@ def _pytest(host: Host, arguments: list[str]) -> int:
     env = {}
     paths = [path for argument in arguments if (path := _path_in(argument))]
     if any(PAGE_TESTS in (path, *path.parents) or path in PAGE_TESTS.parents for path in paths):
-        # Before minutes of tests, rather than after.
+        # Fetch the browser before the tests, which take minutes.
         env["CHROMIUM"] = str(ensure_browser())
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "report.xml"
@@ -124,7 +124,7 @@ def _pytest(host: Host, arguments: list[str]) -> int:
 
 
 def skip_lines(junit_xml: str) -> list[str]:
-    """What was skipped and why, one line a reason, from pytest's JUnit report."""
+    """List the reasons for skipped tests, one line each, from pytest's JUnit report."""
     if not junit_xml:
         return []
     skipped = ElementTree.fromstring(junit_xml).iter("skipped")
@@ -151,7 +151,7 @@ def _lint() -> int:
 def _run_module(
     host: Host, module: str, arguments: list[str], more: dict[str, str] | None = None
 ) -> int:
-    # COMFYUI_PATH is for the tests and the tools inside the venv: which host was chosen.
+    # COMFYUI_PATH tells the tests and the tools inside the venv which host was chosen.
     paths = {
         "PYTHONPATH": host.python_path(host.source, REPO),
         "COMFYUI_PATH": str(host.source),
@@ -166,7 +166,7 @@ def _environment(**more: str) -> dict[str, str]:
 
 
 def _call(command: list[str | Path], env: dict[str, str]) -> int:
-    """Run a child in the checkout. It gets Ctrl-C itself, and the time to stop its server."""
+    """Run a child in the checkout. It receives Ctrl-C itself and is awaited while it stops."""
     process = subprocess.Popen([str(part) for part in command], cwd=REPO, env=env)
     if sys.platform != "win32":
         signal.signal(signal.SIGTERM, lambda *_: process.terminate())

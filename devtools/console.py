@@ -1,4 +1,4 @@
-"""What the tools say to a person, and how they fail: one clear line, no traceback."""
+"""Output of the tools, and their failures: one clear line, no traceback."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 
 class ToolError(RuntimeError):
-    """A failure that a person can do something about; its text is one line that says what."""
+    """A failure that the user can fix; its text is one line that says how."""
 
 
 def say(text: str = "") -> None:
-    """Write one line to standard output, at once, so that it interleaves with child processes."""
+    """Write one line to standard output and flush it, so that child processes' lines follow it."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
@@ -20,7 +20,7 @@ def say(text: str = "") -> None:
 def run_main(main: Callable[[], int]) -> int:
     """Call `main()` and turn a ToolError or Ctrl-C into one line and an exit status.
 
-    A request to terminate unwinds like Ctrl-C, so that servers are stopped on the way out.
+    SIGTERM unwinds the stack like Ctrl-C, so that servers are stopped on the way out.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:

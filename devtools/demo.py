@@ -23,16 +23,16 @@ from folder_queue.errors import PromptError
 
 WORKFLOW = REPO / "workflows" / "api" / "video_to_video_depth.json"
 OUTPUT = REPO / "output"
-# What the clip is called in the server's input folder.
+# The clip's name in the server's input folder.
 CLIP_NAME = "live2diff-demo"
 SAMPLER = "Live2DiffStreamSampler"
-# What the progress bar says while a node works: those that take long.
+# Labels of the progress bar for the nodes that take long.
 WORK = {
     "Live2DiffEstimateDepth": "Estimating depth",
     SAMPLER: "Translating",
     "VAEDecode": "Decoding",
 }
-# Of the translated pictures, in pixels; a CPU takes minutes even so.
+# Longest side of the translated pictures in pixels; a CPU still takes minutes.
 LONGEST_SIDE, LONGEST_SIDE_CPU = 512, 192
 # Node class -> (input, key of models.WANTED).
 MODEL_INPUTS = {
@@ -45,7 +45,7 @@ MODEL_INPUTS = {
 
 
 def main() -> int:
-    """Run the demo with the options on the command line; its exit status."""
+    """Run the demo with the options on the command line and return its exit status."""
     options = parse_options(sys.argv[1:])
     started = time.monotonic()
     host = current_host()
@@ -73,7 +73,7 @@ def main() -> int:
 
 
 def parse_options(arguments: list[str]) -> argparse.Namespace:
-    """The options that dev.py passes on."""
+    """Parse the options that dev.py passes on."""
     parser = argparse.ArgumentParser(prog="dev.py demo")
     for name in ("--input", "--checkpoint", "--motion-module", "--depth-model"):
         parser.add_argument(name)
@@ -83,7 +83,7 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
 
 
 def sample_or_given(path: str | None) -> Path:
-    """The user's video, or the sample clip."""
+    """Return the user's video, or write the sample clip and return it."""
     if path is not None:
         return Path(path)
     clip = cache_dir() / "sample.mp4"
@@ -92,7 +92,7 @@ def sample_or_given(path: str | None) -> Path:
 
 
 def choose(options: argparse.Namespace, host: Host, workspace: Path) -> models.Models:
-    """Decide on the models and tell the user when they are stand-ins."""
+    """Choose the models and tell the user when they are stand-ins."""
     folders = [folder for folder in (host.models, cache_models()) if folder is not None]
     keys = ("checkpoint", "motion_module", "depth_model")
     wanted = {key: getattr(options, key) for key in keys}
@@ -113,21 +113,21 @@ def patch_graph(graph: Graph, video: str, names: dict[str, str]) -> Graph:
 
 
 def working_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
-    """(width, height) in multiples of 8 pixels, in the clip's shape, no side above `longest`."""
+    """Scale (width, height) to multiples of 8 pixels, with no side longer than `longest`."""
     scale = min(1.0, longest / max(size))
     width, height = (max(8, round(side * scale / 8) * 8) for side in size)
     return width, height
 
 
 def set_size(graph: Graph, size: tuple[int, int]) -> None:
-    """Have the workflow scale the frames to `size`, instead of the size it was saved with."""
+    """Make the workflow scale the frames to `size` instead of the size it was saved with."""
     for node in graph.values():
         if node["class_type"] == "ImageScale":
             node["inputs"]["width"], node["inputs"]["height"] = size
 
 
 def translate(client: ComfyClient, graph: Graph, frames: int) -> Path:
-    """Run the graph with a progress bar over its frames; the path of the video it saved."""
+    """Run the graph with a progress bar over its frames and return the path of the saved video."""
     with tqdm(total=frames, unit="frame", desc="Loading", dynamic_ncols=True) as bar:
 
         def show(progress: Progress) -> None:
@@ -150,7 +150,7 @@ def translate(client: ComfyClient, graph: Graph, frames: int) -> Path:
 
 
 def write_results(clip: Path, translated: Path) -> None:
-    """Copy the video into output/, add the two comparisons, print paths, check the count."""
+    """Copy the video into output/, add two comparisons, print the paths, check the frame count."""
     OUTPUT.mkdir(exist_ok=True)
     video, beside, sheet = (
         OUTPUT / f"{clip.stem}-{name}"

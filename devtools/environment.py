@@ -1,4 +1,4 @@
-"""The virtual environment: pinned requirements, made once per set of pins, reused after.
+"""The virtual environment: pinned requirements, made once per set of pins and then reused.
 
 Standard library only: this runs before the environment exists.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from devtools.console import ToolError, say
 from devtools.paths import REPO, cache_dir, exclusive, remove_tree, require_free_space
 
-# torchaudio ends at 2.11 and the three must match, or the host stops at start.
+# The last torchaudio is 2.11 and the three must match, or the host fails at its start.
 TORCH_PINS = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 REQUIREMENT_FILES = ("requirements.txt", "requirements-dev.txt")
 CONSTRAINTS = REPO / "devtools" / "constraints.txt"
@@ -26,9 +26,9 @@ STAMP = "complete"
 
 
 def pins_hash(texts: list[str], python: tuple[int, int], machine: str) -> str:
-    """Twelve hex digits that change when any requirement, the Python or the platform does.
+    """Return twelve hex digits that depend on the requirements, the Python and the platform.
 
-    Comments and blank lines do not count, so that a reworded comment costs nobody a reinstall.
+    Comments and blank lines do not count, so that a reworded comment causes no reinstallation.
     """
     lines = [
         line.split(" #")[0].strip()
@@ -41,7 +41,7 @@ def pins_hash(texts: list[str], python: tuple[int, int], machine: str) -> str:
 
 
 def environment_dir(host_requirements: Path) -> Path:
-    """The folder of the environment for the present pins; it may not exist yet."""
+    """Return the folder of the environment for the current pins; it may not exist yet."""
     files = [host_requirements, CONSTRAINTS, *_own_requirements()]
     texts = ["\n".join(TORCH_PINS), *(path.read_text(encoding="utf-8") for path in files)]
     machine = f"{sys.platform} {platform.machine()}"
@@ -49,14 +49,14 @@ def environment_dir(host_requirements: Path) -> Path:
 
 
 def python_in(venv: Path) -> Path:
-    """The interpreter of a virtual environment on this operating system."""
+    """Return the path of a virtual environment's interpreter on this operating system."""
     return venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def ensure_environment(host_requirements: Path) -> Path:
-    """Return the Python of the ready environment, installing it first when needed (minutes).
+    """Return the Python of the environment; install the environment first when needed (minutes).
 
-    A half-made environment (no stamp file) is removed and made again. Raises ToolError with one
+    An incomplete environment (no stamp file) is removed and made again. Raises ToolError with one
     line when the disk is too full, `venv` is missing or the packages cannot be installed.
     """
     venv = environment_dir(host_requirements)
@@ -85,7 +85,7 @@ def _install(venv: Path, host_requirements: Path) -> None:
 
 
 def make_venv(venv: Path) -> None:
-    """Make an empty virtual environment with pip in it; ToolError when Python cannot."""
+    """Make a virtual environment with only pip in it. Raises ToolError when that fails."""
     for module in ("venv", "ensurepip"):
         if importlib.util.find_spec(module) is None:
             raise ToolError(
@@ -100,7 +100,7 @@ def make_venv(venv: Path) -> None:
 
 
 def run_pip(python: Path, arguments: list[str], log: Path) -> None:
-    """Run `python -m pip` with its output in `log`; ToolError with one line when it fails."""
+    """Run `python -m pip` with its output in `log`. Raises ToolError with one line on failure."""
     command = [str(python), "-m", "pip", "--disable-pip-version-check", *arguments]
     with open(log, "w", encoding="utf-8", errors="replace") as handle:
         code = subprocess.call(
@@ -112,7 +112,7 @@ def run_pip(python: Path, arguments: list[str], log: Path) -> None:
 
 
 def explain_pip_failure(output: str) -> str:
-    """One line that says why pip failed, judged by its output."""
+    """Explain in one line why pip failed, from its output."""
     text = output.lower()
     if "no space left on device" in text or "not enough space on the disk" in text:
         return "the disk is full: make room in the cache folder and run again"
@@ -127,11 +127,11 @@ def explain_pip_failure(output: str) -> str:
     if any(sign in text for sign in unreachable):
         return "the package registry cannot be reached: check the network or pip's configuration"
     if "(from versions: none)" in text or "(from versions: )" in text:
-        # Every package we ask for exists: the registry gave no answer, or has no copy of it.
+        # Every required package exists: the registry did not answer, or has no copy of it.
         missing = re.search(r"requirement (\S+)", output)
         name = missing[1] if missing else "a package"
         return f"the package registry cannot be reached, or has no {name}: check the network"
     errors = [line for line in output.splitlines() if line.upper().startswith("ERROR")]
-    # "No matching distribution" only follows the line that says which versions there are.
+    # "No matching distribution" follows the line that lists the available versions; show that.
     reason = errors[0] if errors else (output.strip().splitlines() or ["no message"])[-1]
     return f"pip could not install the packages: {reason.strip()}"

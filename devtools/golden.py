@@ -38,7 +38,7 @@ MODULES = {
 
 
 def import_host() -> None:
-    """Import ComfyUI for the CPU; its command line must be set before anything else is loaded."""
+    """Import ComfyUI for the CPU; its options must be set before its other modules load."""
     argv, sys.argv = sys.argv, sys.argv[:1]
     try:
         import comfy.cli_args
@@ -50,14 +50,14 @@ def import_host() -> None:
 
 
 def load_engine(name: str = "live2diff_core") -> SimpleNamespace:
-    """Import the engine's modules that a trace needs, from the package called `name`."""
+    """Import the engine's modules that a trace needs, from the package `name`."""
     return SimpleNamespace(
         **{n: importlib.import_module(f"{name}.{path}") for n, path in MODULES.items()}
     )
 
 
 def build_sd15(path: Path) -> Any:
-    """Build a float32 SD1.5 of any widths from LDM weights: a ModelPatcher.
+    """Build the ModelPatcher of a float32 SD1.5 of any widths from LDM weights.
 
     Args:
         path: safetensors with keys `model.diffusion_model.*`; the configuration is inferred.
@@ -79,19 +79,19 @@ def build_sd15(path: Path) -> Any:
 
 
 class Recorder:
-    """Stands before a model and keeps every frame's noise prediction at every step."""
+    """Wraps a model and records every frame's noise prediction at every step."""
 
     def __init__(self, model: Any, schedule: Any) -> None:
-        """Record calls of `model`, which runs at the levels of `schedule`."""
+        """Record calls of `model`, whose noise levels are those of `schedule`."""
         self.model, self.schedule = model, schedule
         self.eps: dict[tuple[int, int], Any] = {}
 
     def __getattr__(self, name: str) -> Any:
-        """Whatever else a session asks of its model."""
+        """Return any other attribute of the model that a session uses."""
         return getattr(self.model, name)
 
     def __call__(self, x: Any, plan: Any) -> Any:
-        """Run the model: [N, C, h, w] to x0, noting eps = (x - sqrt_alpha * x0) / sqrt_beta."""
+        """Predict x0 from x [N, C, h, w]; record eps = (x - sqrt_alpha * x0) / sqrt_beta."""
         denoised = self.model(x, plan)
         for row, before, after in zip(plan.rows, x, denoised, strict=True):
             signal = self.schedule.sqrt_alpha[row.step] * after
@@ -100,7 +100,7 @@ class Recorder:
 
 
 def run_live2diff(engine: SimpleNamespace, model: Any, trace: dict[str, Any], depth: bool) -> dict:
-    """Stream a trace's frames, pipelined, and return our tensors under the trace's names."""
+    """Stream a trace's frames, pipelined, and return the results under the trace's names."""
     import torch
 
     timesteps = [int(t) for t in trace["timesteps"]]
@@ -136,7 +136,7 @@ def _opened(
 
 
 def run_streamv2v(engine: SimpleNamespace, plain: Any, trace: dict[str, Any], config: Any) -> dict:
-    """Run a trace's inputs with the bank and without: [F, T, C, h, w] eps under its names."""
+    """Run a trace's inputs with and without the bank; return eps [F, T, C, h, w] by its names."""
     import torch
 
     timesteps = [int(t) for t in trace["timesteps"]]
@@ -157,7 +157,7 @@ def run_streamv2v(engine: SimpleNamespace, plain: Any, trace: dict[str, Any], co
 
 
 def _call(engine: SimpleNamespace, model: Any, x: Any, frame: int, memory: Any) -> None:
-    """Run one frame at all of its steps at once, as the traces do."""
+    """Run one frame at all steps in one call, as the traces do."""
     rows = tuple(engine.call_plan.Row(frame, step) for step in range(len(x)))
     part = None
     if memory is not None:
@@ -168,7 +168,7 @@ def _call(engine: SimpleNamespace, model: Any, x: Any, frame: int, memory: Any) 
 
 
 def recorded_order(engine: SimpleNamespace, model: Any, trace: dict[str, Any], config: Any) -> Any:
-    """Give out a trace's random token orders, which it recorded merge by merge."""
+    """Return a function that looks up a trace's random token orders, recorded for each merge."""
     unet = model.model.diffusion_model
     layers = [
         f"{part}.{number}.0"
@@ -185,7 +185,7 @@ def recorded_order(engine: SimpleNamespace, model: Any, trace: dict[str, Any], c
 
 
 def _named(schedule: Any, eps: dict, x0: Any, warmup: int) -> dict:
-    """Lay out results as a trace does."""
+    """Arrange the results under the names and in the shapes of a trace."""
     import torch
 
     steps = range(len(schedule))
@@ -204,14 +204,14 @@ def _named(schedule: Any, eps: dict, x0: Any, warmup: int) -> dict:
 
 
 def max_relative_error(ours: dict, trace: dict) -> float:
-    """Worst of max|ours - golden| / max|golden| over all tensors; inf if one is missing."""
+    """Return the largest max|ours - golden| / max|golden| of all tensors; inf if one is missing."""
     worst = 0.0
     results = [n for n in trace if n.startswith(("warmup.", "stream.", "eps"))]
     for name in {*ours, *results}:
         if name not in ours or name not in trace or ours[name].shape != trace[name].shape:
             return float("inf")
         error = (ours[name] - trace[name]).abs().max() / trace[name].abs().max()
-        # A NaN must not compare as small.
+        # A NaN must not pass as a small error.
         worst = max(worst, error.item()) if error.isfinite() else float("inf")
     return worst
 
@@ -241,24 +241,24 @@ def _check_streamv2v(
     engine: SimpleNamespace, folder: Path, plain: Any
 ) -> Iterator[tuple[str, float]]:
     for path in traces(folder):
-        trace, settings = read_trace(path)
-        ours = run_streamv2v(engine, plain, trace, bank_config(engine, settings))
+        trace, metadata = read_trace(path)
+        ours = run_streamv2v(engine, plain, trace, bank_config(engine, metadata))
         yield path.stem, max_relative_error(ours, trace)
 
 
-def bank_config(engine: SimpleNamespace, settings: dict[str, str]) -> Any:
-    """Read the bank's settings from what a trace says of itself."""
+def bank_config(engine: SimpleNamespace, metadata: dict[str, str]) -> Any:
+    """Read the BankConfig from a trace's metadata."""
     return engine.bank.BankConfig(
-        kind={"dyme": "merge", "queue": "queue"}[settings["mode"]],
-        queue_frames=int(settings["max_frames"]),
-        interval=int(settings["interval"]),
-        fusion_strength=float(settings["fusion_strength"]),
-        similarity_threshold=float(settings["similarity_threshold"]),
+        kind={"dyme": "merge", "queue": "queue"}[metadata["mode"]],
+        queue_frames=int(metadata["max_frames"]),
+        interval=int(metadata["interval"]),
+        fusion_strength=float(metadata["fusion_strength"]),
+        similarity_threshold=float(metadata["similarity_threshold"]),
     )
 
 
 def read_trace(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Read a trace's tensors and settings."""
+    """Read a trace's tensors and metadata."""
     import safetensors
 
     with safetensors.safe_open(str(path), framework="pt") as file:
@@ -277,7 +277,7 @@ def trace_folders(folder: Path) -> list[Path]:
 
 
 def main() -> int:
-    """Print a line per trace; 0 only if there is one and all pass."""
+    """Check all traces, print a line for each; return 0 only if there is one and all pass."""
     parser = argparse.ArgumentParser(
         prog="dev.py golden", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

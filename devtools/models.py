@@ -1,6 +1,6 @@
-"""Which models the demo uses: the real files where they are all there, else stand-ins.
+"""The models of the demo: the real files if all of them exist, else stand-ins.
 
-Run inside the venv (the stand-ins need torch).
+Runs inside the venv (the stand-ins need torch).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from devtools.workspace import link_file
 
 @dataclass(frozen=True)
 class Wanted:
-    """A model the workflow needs: where it lies, how to know it, where to get it."""
+    """A model that the workflow needs: its folder, file name patterns, stand-in and source."""
 
     kind: str
     patterns: tuple[str, ...]
@@ -27,7 +27,7 @@ class Wanted:
     source: str
 
 
-# Sources are Hugging Face repositories.
+# The sources are Hugging Face repositories.
 WANTED = {
     "checkpoint": Wanted(
         "checkpoints",
@@ -72,7 +72,7 @@ WANTED = {
 
 @dataclass
 class Models:
-    """The choice: `names` as the nodes list them, by key of WANTED, and folders to search."""
+    """The chosen models: `names` as the nodes list them, by key of WANTED, and their folders."""
 
     names: dict[str, str] = field(default_factory=dict)
     folders: list[Path] = field(default_factory=list)
@@ -82,11 +82,11 @@ class Models:
 def choose_models(
     real_folders: Sequence[Path], chosen: dict[str, str | None], scratch: Path
 ) -> Models:
-    """Pick the models of a run, generating stand-ins when a real one is missing.
+    """Choose the models of a run; generate stand-ins when a real one is missing.
 
     `chosen` maps keys of WANTED to a path or a name of the user's choice, which always wins; such
     files are linked into `scratch`, a folder of ours that is emptied first. Real files and
-    stand-ins have different widths, so but for the user's choice it is all of one or the other.
+    stand-ins have different widths, so the other models are either all real or all stand-ins.
     """
     remove_tree(scratch)
     scratch.mkdir(parents=True)
@@ -112,7 +112,7 @@ def choose_models(
 
 
 def find_model(wanted: Wanted, folders: Sequence[Path]) -> str | None:
-    """The name, as ComfyUI lists it, of a real file of this sort; None if there is none."""
+    """Return the name, as ComfyUI lists it, of a matching real file; None if there is none."""
     for folder in folders:
         base = folder / wanted.kind
         for pattern in wanted.patterns:
@@ -123,7 +123,7 @@ def find_model(wanted: Wanted, folders: Sequence[Path]) -> str | None:
 
 
 def locate(value: str, kind: str, folders: Sequence[Path]) -> Path:
-    """The file that a user's option means: a path, or a name in a models folder."""
+    """Resolve a user's option to a file: it is a path, or a name in a models folder."""
     candidates = [Path(value).expanduser(), *(folder / kind / value for folder in folders)]
     for path in candidates:
         if path.is_file():
@@ -133,7 +133,7 @@ def locate(value: str, kind: str, folders: Sequence[Path]) -> Path:
 
 
 def is_sd15(path: Path) -> bool:
-    """Whether a safetensors file is an SD1.5 checkpoint, by the shapes in its header."""
+    """Return whether a safetensors file is an SD1.5 checkpoint, from a shape in its header."""
     key = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
     try:
         with open(path, "rb") as handle:
@@ -145,7 +145,7 @@ def is_sd15(path: Path) -> bool:
 
 
 def announce(models: Models, put_into: Path) -> None:
-    """Say in one line that the run uses stand-ins, and which files to download; or nothing."""
+    """If the run uses stand-ins, print that in one line, and which files to download."""
     if models.missing:
         say(
             "Using stand-in models with random weights: the pictures are texture, not art. For "

@@ -1,4 +1,4 @@
-"""Where the tools keep things: the checkout, and one folder in the user's cache."""
+"""The folders of the tools: the checkout, and one folder in the user's cache."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ APP_NAME = "comfyui-live2diff"
 
 
 def user_cache_root(platform: str, env: dict[str, str], home: Path) -> Path:
-    """The folder where this operating system wants caches. `platform` is `sys.platform`."""
+    """Return the operating system's folder for caches. `platform` is `sys.platform`."""
     if platform == "win32":
         return Path(env.get("LOCALAPPDATA") or home / "AppData" / "Local")
     if platform == "darwin":
@@ -25,7 +25,7 @@ def user_cache_root(platform: str, env: dict[str, str], home: Path) -> Path:
 
 
 def cache_dir() -> Path:
-    """Our cache folder, made if missing. The variable LIVE2DIFF_CACHE overrides its place.
+    """Return our cache folder, made if missing. The variable LIVE2DIFF_CACHE overrides its path.
 
     Raises ToolError when the folder cannot be made.
     """
@@ -43,7 +43,7 @@ def cache_dir() -> Path:
 
 
 def require_free_space(folder: Path, gigabytes: float, purpose: str) -> None:
-    """Raise ToolError when less than `gigabytes` (10^9 bytes) are free where `folder` lies."""
+    """Raise ToolError when less than `gigabytes` (10^9 bytes) are free on the disk of `folder`."""
     free = shutil.disk_usage(folder).free / 1e9
     if free < gigabytes:
         raise ToolError(
@@ -53,7 +53,7 @@ def require_free_space(folder: Path, gigabytes: float, purpose: str) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Delete a folder if it is there; a link is unlinked, never followed."""
+    """Delete a folder if it exists; a link is unlinked, never followed."""
     if path.is_symlink() or path.is_file():
         path.unlink()
     elif path.exists():
@@ -62,9 +62,9 @@ def remove_tree(path: Path) -> None:
 
 @contextlib.contextmanager
 def exclusive(name: str) -> Iterator[None]:
-    """Hold an operating-system lock on `<cache>/<name>.lock`, waiting for another holder.
+    """Hold an operating-system lock on `<cache>/<name>.lock`; wait while another process does.
 
-    The system drops the lock when the holder dies, so a crash never leaves it behind.
+    The system releases the lock when its holder dies, so a crash never leaves it behind.
     """
     with open(cache_dir() / f"{name}.lock", "a+b") as handle:
         if not _try_lock(handle.fileno()):

@@ -1,4 +1,4 @@
-"""A ComfyUI server process: started on a free loopback port, stopped without fail.
+"""A ComfyUI server process: started on a free loopback port, always stopped at the end.
 
     with ComfyServer(current_host(), prepare_workspace(tmp_path, [standins])) as server:
         result = server.client.run(api_graph)
@@ -35,10 +35,10 @@ LOOPBACK = "127.0.0.1"
 
 
 def choose_port(wanted: int | None = None) -> int:
-    """A free loopback port: the `wanted` one, or any. ToolError when the wanted one is taken."""
+    """Return the `wanted` loopback port, or any free one. Raises ToolError when it is taken."""
     with socket.socket() as probe:
         if os.name != "nt":
-            # As the server itself does: a port in TIME_WAIT is free.
+            # The server sets this option, too: it can bind a port in TIME_WAIT.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, wanted or 0))
@@ -50,7 +50,7 @@ def choose_port(wanted: int | None = None) -> int:
 
 
 def has_accelerator(python: Path) -> bool:
-    """Whether torch, as this interpreter has it, sees a GPU of any kind (takes a few seconds)."""
+    """Return whether this interpreter's torch finds a GPU of any kind (takes a few seconds)."""
     code = "import sys, torch; sys.exit(not torch.accelerator.is_available())"
     return subprocess.call([str(python), "-c", code], stderr=subprocess.DEVNULL) == 0
 
@@ -60,7 +60,7 @@ class ComfyServer:
 
     `base` is its base directory (see `prepare_workspace`). `port` None means any free one.
     `log_path` defaults to `base`/server.log. `cpu` None means: `--cpu` only without a GPU.
-    `arguments` go to main.py as they are.
+    `arguments` are passed to main.py.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ComfyServer:
         cpu: bool | None = None,
         arguments: Sequence[str] = (),
     ) -> None:
-        """Choose the port; ToolError when the one asked for is taken. Nothing is started yet."""
+        """Choose the port; start nothing yet. Raises ToolError when the given port is taken."""
         self.host = host
         self.base = base
         self.port = choose_port(port)
@@ -90,7 +90,7 @@ class ComfyServer:
 
     @property
     def client(self) -> ComfyClient:
-        """The client for this server, the same each time; `stop` closes it."""
+        """The one client of this server; `stop` closes it."""
         from folder_queue.client import ComfyClient
 
         if self._client is None:
@@ -99,19 +99,19 @@ class ComfyServer:
 
     @property
     def process_id(self) -> int:
-        """The running server's process; RuntimeError when there is none."""
+        """The running server's process id. Raises RuntimeError when there is none."""
         if self._process is None:
             raise RuntimeError("the server is not running")
         return self._process.pid
 
     def kill(self) -> None:
-        """End the server as a crash would: at once, with nothing tidied up."""
+        """End the server as a crash would: at once, without any cleanup."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
     def log(self) -> str:
-        """What the server has printed so far."""
+        """Return the server's output so far."""
         return self.log_path.read_text(encoding="utf-8", errors="replace")
 
     def __enter__(self) -> ComfyServer:
@@ -140,7 +140,7 @@ class ComfyServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                # Its own group: Ctrl-C reaches us alone, and we stop it and its children.
+                # In its own group: only we receive Ctrl-C, and we stop it and its children.
                 **_new_group(),
             )
         atexit.register(self.stop)
@@ -167,7 +167,7 @@ class ComfyServer:
             process.wait()
 
     def wait(self) -> int:
-        """Block until the process ends by itself; its exit status."""
+        """Wait until the process ends by itself and return its exit status."""
         return self._process.wait() if self._process else 0
 
     def _command(self, cpu: bool) -> list[str]:
@@ -184,7 +184,7 @@ class ComfyServer:
     def _environment(self) -> dict[str, str]:
         # The checkout must not be importable here: users' servers have it in custom_nodes only.
         env = {**os.environ, "PYTHONPATH": self.host.python_path()}
-        # Whatever a node loads is on the disk: fail at once rather than wait for a network.
+        # All models are on the disk: a missing one fails at once rather than wait for a network.
         return {**env, "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"}
 
     def _wait_until_up(self) -> None:

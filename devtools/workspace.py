@@ -1,4 +1,4 @@
-"""The folder a server works in: this checkout linked into custom_nodes, and model folders.
+"""A server's base directory: this checkout linked into custom_nodes, and model folders.
 
 Standard library only. ComfyUI is started with `--base-directory` on a folder of ours, so that
 nothing is ever written into a user's ComfyUI or among their models.
@@ -17,7 +17,7 @@ from pathlib import Path
 from devtools.console import ToolError
 from devtools.paths import APP_NAME, REPO, cache_dir
 
-# Kinds of models the workflows name, which is also how ComfyUI names their folders.
+# ComfyUI's names of the model folders that the workflows use.
 MODEL_KINDS = (
     "animatediff_models",
     "checkpoints",
@@ -31,13 +31,13 @@ MODEL_KINDS = (
 
 
 def default_workspace() -> Path:
-    """The workspace of this checkout: two checkouts never fight over one link."""
+    """Return the workspace of this checkout; each checkout has its own."""
     key = hashlib.sha256(str(REPO).encode()).hexdigest()[:8]
     return cache_dir() / "workspace" / key
 
 
 def cache_models() -> Path:
-    """The folder for real models when there is no ComfyUI of the user's own."""
+    """Return the folder for real models, used when the user has no ComfyUI."""
     return cache_dir() / "models"
 
 
@@ -56,12 +56,12 @@ def prepare_workspace(base: Path, model_folders: Sequence[Path] = ()) -> Path:
 
 
 def extra_paths_file(base: Path) -> Path:
-    """Where `prepare_workspace` writes what `--extra-model-paths-config` is to read."""
+    """Return the path of the file that `--extra-model-paths-config` reads."""
     return base / "extra_model_paths.yaml"
 
 
 def extra_paths_yaml(model_folders: Sequence[Path]) -> str:
-    """The text of an extra_model_paths.yaml: one section a folder, in order."""
+    """Format an extra_model_paths.yaml: one section for each folder, in order."""
     lines = []
     for index, folder in enumerate(model_folders):
         # A JSON string is a YAML string: no path needs further quoting.
@@ -71,7 +71,7 @@ def extra_paths_yaml(model_folders: Sequence[Path]) -> str:
 
 
 def link_folder(source: Path, link: Path) -> None:
-    """Make `link` point to the folder `source`: a symlink, on Windows a junction."""
+    """Make `link` point to the folder `source`, as a symlink or, on Windows, a junction."""
     if link.is_symlink() or link.exists():
         if link.resolve() == source.resolve():
             return
