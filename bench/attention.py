@@ -30,12 +30,12 @@ from live2diff_core.live2diff.kv_cache import KVCache  # noqa: E402
 from live2diff_core.live2diff.window import AttentionWindow  # noqa: E402
 
 HEADS, WINDOW, FRAME = 8, 16, 100
-# (channels, downsampling, attentions): 5 modules of 2 attentions on each of SD1.5's levels.
+# (channels, downsampling, attentions): each level of SD1.5 has 5 modules of 2 attentions.
 LEVELS = ((320, 1, 10), (640, 2, 10), (1280, 4, 10), (1280, 8, 10))
 
 
 def released_form(query: Tensor, cache: KVCache, view: WindowView) -> Tensor:
-    """Attend as the published implementation does: positions onto the cache, then masked SDPA."""
+    """Attend as the published code does: add the positions to the cache, then run masked SDPA."""
     keys = cache.keys + cache.positions.key[view.key_positions].transpose(1, 2).unsqueeze(1)
     values = cache.values + cache.positions.value[view.key_positions].transpose(1, 2).unsqueeze(1)
     query = query + cache.positions.query[view.query_positions].transpose(1, 2).unsqueeze(1)
@@ -48,7 +48,7 @@ def released_form(query: Tensor, cache: KVCache, view: WindowView) -> Tensor:
 
 
 def ours(query: Tensor, cache: KVCache, view: WindowView) -> Tensor:
-    """Attend as the pack does."""
+    """Attend as this pack does."""
     return windowed_attention(query, cache.keys, cache.values, cache.positions, view)
 
 
@@ -63,7 +63,7 @@ def level_inputs(size: int, steps: int, channels: int, down: int) -> tuple[Tenso
 
 
 def seconds(attend: Callable, inputs: list, view: WindowView) -> float:
-    """Time one frame through all attentions."""
+    """Measure the seconds that one frame takes through all attentions."""
     start = time.perf_counter()
     for (query, cache), (*_, count) in zip(inputs, LEVELS, strict=True):
         for _ in range(count):
@@ -72,7 +72,7 @@ def seconds(attend: Callable, inputs: list, view: WindowView) -> float:
 
 
 def main() -> None:
-    """Print both times, their ratio and the largest difference of the results."""
+    """Measure both forms; print their times, ratio and largest difference."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--steps", type=int, default=2)

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-# ComfyUI first: its `nodes.py` and this checkout's `nodes/` share a name.
+# ComfyUI comes first, because its `nodes.py` and this checkout's `nodes/` share a name.
 sys.path[:1] = [os.environ["COMFYUI_PATH"], str(ROOT)]
 
 import torch  # noqa: E402
@@ -28,13 +28,13 @@ from devtools import golden, standin_layouts, standin_weights  # noqa: E402
 from devtools.paths import cache_dir  # noqa: E402
 
 WIDTHS = (320, 640, 1280, 1280)
-# One turn holds one frame that is taken into a feature bank.
+# In every turn, one frame is stored in the feature bank.
 FRAMES_PER_TURN = 4
 WARM = 12
 
 
 def model_files() -> tuple[Path, Path]:
-    """Write random weights of the true size, once; checkpoint and motion module."""
+    """Write random weights of the true size, once; return the checkpoint and motion module."""
     folder = cache_dir() / "bench"
     folder.mkdir(parents=True, exist_ok=True)
     unet, motion = folder / "sd15.safetensors", folder / "live2diff.ckpt"
@@ -46,7 +46,7 @@ def model_files() -> tuple[Path, Path]:
 
 
 def memories(engine: SimpleNamespace, plain: Any, motion: Any) -> dict[str, Any]:
-    """Make the MODELs to compare, by name; the first is the baseline."""
+    """Apply each memory to `plain`; return the MODELs by name, the baseline first."""
     bank, live = engine.bank, engine.live2diff_patch
     put = engine.feature_bank_patch.apply_feature_bank
     moved = live.apply_live2diff(plain, motion, engine.window.AttentionWindow())
@@ -61,7 +61,7 @@ def memories(engine: SimpleNamespace, plain: Any, motion: Any) -> dict[str, Any]
 
 
 class Turn:
-    """A stream that is opened, fed and closed again and again."""
+    """Repeatedly opens a stream, pushes frames and closes it."""
 
     def __init__(self, engine: SimpleNamespace, model: Any, size: int, steps: int) -> None:
         """Start a stream of `size` x `size` at T = `steps`."""
@@ -73,7 +73,7 @@ class Turn:
         self.seconds: list[float] = []
 
     def run(self, frames: int) -> float:
-        """Push frames; seconds per frame, without the opening."""
+        """Push frames and return the seconds per frame, without the time to open the stream."""
         with self.spec.open(self.latent, None).denoiser as host:
             start = time.perf_counter()
             for _ in range(frames):
@@ -84,14 +84,14 @@ class Turn:
 
 
 def weights_bytes(model: Any) -> int:
-    """Bytes of the UNet and of what a memory adds to it."""
+    """Count the bytes of the UNet's weights and of those that a memory adds."""
     extra = sum((m for m in model.additional_models.values()), [])
     modules = [model.model.diffusion_model, *(patcher.model for patcher in extra)]
     return sum(p.nbytes for module in modules for p in module.parameters())
 
 
 def main() -> None:
-    """Print a table."""
+    """Measure all memories in turns and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--steps", type=int, default=2)
@@ -116,7 +116,7 @@ def main() -> None:
 
 
 def report(turns: dict[str, Turn], arguments: argparse.Namespace) -> None:
-    """Print times and bytes, and their ratios to those without a memory."""
+    """Print times and bytes, and their ratios to those of the baseline."""
     base = turns["none"]
     device = base.model.load_device
     print(f"{arguments.size}x{arguments.size}, T={arguments.steps}, {device}")
