@@ -6,7 +6,7 @@ Run it with ComfyUI's own Python, from anywhere.
 import sys
 from pathlib import Path
 
-# The Python of portable ComfyUI does not look beside the script. Last, so that nothing is hidden.
+# Portable ComfyUI's Python does not add the script's folder. Appended, so that it hides no module.
 sys.path.append(str(Path(__file__).resolve().parent))
 
 try:
