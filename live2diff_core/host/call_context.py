@@ -1,4 +1,4 @@
-"""What travels in `transformer_options` with a call of the UNet, for the memories' hooks."""
+"""The context of a UNet call, passed in `transformer_options` to the memories' hooks."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class CallContext:
 
     Attributes:
         plan: the engine's CallPlan.
-        conditioning: name of each of the host's conditionings, by its uuid.
+        conditioning: names of the host's conditionings, by uuid.
         offsets: (y, x) of conditionings that cover a part of the picture, by uuid.
-        passes: how often each conditioning has run in this call.
+        passes: number of times that each conditioning has run in this call.
     """
 
     plan: CallPlan
@@ -30,18 +30,18 @@ class CallContext:
     passes: Counter = field(default_factory=Counter)
 
     def cache_names(self, uuids: Sequence[Any]) -> list[str]:
-        """Name whose caches a forward pass of these conditionings uses.
+        """Return the names of the caches for a forward pass of these conditionings.
 
         Guidance such as PAG runs a conditioning again, on a changed UNet: such a pass must neither
-        see nor overwrite what the first one remembers.
+        read nor overwrite the caches of the first one.
         """
         self.passes.update(uuids)
         return [f"{self.conditioning[u]}.pass{self.passes[u] - 1}" for u in uuids]
 
 
 def name_passes(executor: Any, *args: Any, **kwargs: Any) -> Any:
-    """Leave the names of a forward pass's caches in its options (a DIFFUSION_MODEL wrapper)."""
-    # UNetModel.forward passes them in sixth place.
+    """Store the names of a forward pass's caches in its options (a DIFFUSION_MODEL wrapper)."""
+    # UNetModel.forward passes the options as its sixth argument.
     options = kwargs.get("transformer_options") or args[5]
     options[CACHE_NAMES] = options[KEY].cache_names(options["uuids"])
     return executor(*args, **kwargs)
@@ -52,10 +52,10 @@ def call_context(transformer_options: Mapping[str, Any], node: str) -> CallConte
 
     Args:
         transformer_options: the host's.
-        node: title of the node that put the asking hook on the MODEL, for the message.
+        node: title of the node that put the calling hook on the MODEL, for the message.
 
     Raises:
-        RuntimeError: there is none, so something else than a stream runs the model.
+        RuntimeError: there is none, because the model does not run in a stream.
     """
     context = transformer_options.get(KEY)
     if context is None:

@@ -1,4 +1,4 @@
-"""What a run is refused for before anything is loaded: memory, sampling, hooks."""
+"""Checks that refuse a run before anything is loaded: bytes, sampling, hooks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class StreamMemoryError(MemoryError):
 
 
 def check_memory(needed: int, device: torch.device) -> None:
-    """Log what the memory of a stream needs and refuse what cannot fit.
+    """Log the bytes of a stream's memories and refuse what cannot fit.
 
     Raises:
         StreamMemoryError: `needed` bytes are more than `device` has (or, on the CPU, has free).
@@ -31,7 +31,7 @@ def check_memory(needed: int, device: torch.device) -> None:
     if management.is_device_cpu(device):
         limit = management.get_free_memory(device)
     else:
-        # Models can be moved out of the way; what the host and other programs need cannot.
+        # Models can be unloaded; the bytes that the host and other programs need cannot.
         limit = management.get_total_memory(device) - management.minimum_inference_memory()
     logging.info(
         "Live2Diff: the stream's memory takes %s of %s.",
@@ -48,7 +48,7 @@ def check_memory(needed: int, device: torch.device) -> None:
 
 
 def check_sampling(model: Any) -> None:
-    """Refuse a MODEL whose sampling was replaced by something a stream cannot use.
+    """Refuse a MODEL whose sampling was replaced by one that a stream cannot use.
 
     Raises:
         UnsupportedModelError: a memory cannot work with it, or the model applies consistency
@@ -88,7 +88,7 @@ def check_guidance(model: Any, guidance: Guidance) -> None:
     """Refuse guidance nodes that run the negative prompt where the stream keeps no memory for it.
 
     Raises:
-        UnsupportedModelError: such a node, and another guidance than `full`.
+        UnsupportedModelError: there is such a node, and the guidance is not `full`.
     """
     needs_negative = model.model_options.get("disable_cfg1_optimization", False)
     if needs_negative and guidance.active is not GuidanceMode.FULL:
@@ -103,7 +103,7 @@ def check_texts(conds: Mapping[str, Sequence[Mapping[str, Any]]], model: Any) ->
     """Refuse prompts that this model cannot read.
 
     Raises:
-        UnsupportedModelError: none at all, or from the text encoder of another kind of model.
+        UnsupportedModelError: a prompt is empty, or was encoded for another kind of model.
     """
     width = model.model.model_config.unet_config["context_dim"]
     for kind, parts in conds.items():
@@ -121,8 +121,8 @@ def check_texts(conds: Mapping[str, Sequence[Mapping[str, Any]]], model: Any) ->
 def check_hooks(conds: dict[str, list[dict]]) -> None:
     """Refuse hooks whose strength changes over the denoising steps.
 
-    The host steps through their keyframes once, in the order of its calls; in a stream every call
-    is at several steps.
+    The host goes through their keyframes once, in the order of its calls; in a stream every call
+    covers several steps.
 
     Raises:
         UnsupportedModelError: a hook with more than one keyframe.

@@ -1,4 +1,4 @@
-"""ControlNets on a stream: every row of a call gets the image of its own frame."""
+"""ControlNets in a stream: every row of a call gets the image of its own frame."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ FrameImages = dict[int, list[Tensor]]
 
 
 class ControlHintError(ValueError):
-    """Control images that cannot be matched with the frames."""
+    """The control images cannot be matched with the frames."""
 
 
 @dataclass(frozen=True)
 class HintFrames:
-    """Which frames a batch of control images belongs to.
+    """The frames that a batch of control images belongs to.
 
     Attributes:
         first: frame of the first image.
         count: number of frames; None if unknown.
-        follow: also show a single image to its frames only, from now on until they are finished,
-            as live streams do: the next run has another.
+        follow: use a single image only for the frames of this run, until they are finished, as
+            live streams do: the next run has another image.
         earlier: images of frames before `first`.
     """
 
@@ -40,19 +40,19 @@ class HintFrames:
 class ControlHints:
     """Private copies of the ControlNets in a run's conditionings.
 
-    The host gives a ControlNet one batch of images for all calls and caches the resized form; a
+    The host gives a ControlNet one batch of images for all calls and caches the resized batch; a
     stream needs other images in every call. Copies share weights with the user's ControlNets.
 
     Args:
         conds: the host's conditionings by kind; their `control` entries are replaced by copies.
-        frames: which frames the images belong to.
+        frames: the frames that the images belong to.
 
     Raises:
         ControlHintError: there are neither 1 nor as many images as frames.
     """
 
     def __init__(self, conds: dict[str, list[dict]], frames: HintFrames) -> None:
-        """Copy every ControlNet once, so that conditionings that shared one still do."""
+        """Copy every ControlNet once, so that conditionings still share their ControlNets."""
         copies: dict[int, Any] = {}
         for cond in (cond for kind in conds.values() for cond in kind):
             if "control" in cond:
@@ -63,7 +63,7 @@ class ControlHints:
 
     @property
     def partial(self) -> bool:
-        """Whether any ControlNet is on for a part of the denoising steps only."""
+        """Whether any ControlNet is active in only a part of the denoising steps."""
         return any(tuple(c.timestep_percent_range) != FULL_RANGE for c in self._controls)
 
     def place(self, first: int, earlier: Mapping[int, Sequence[Tensor]]) -> None:
@@ -71,10 +71,10 @@ class ControlHints:
         self._frames = replace(self._frames, first=first, earlier=earlier)
 
     def show(self, frames: Sequence[int]) -> None:
-        """Set each ControlNet's image to those of `frames`, one per row of the next call.
+        """Set each ControlNet's images to those of `frames`, one per row of the next call.
 
         Raises:
-            ControlHintError: there is none for one of them.
+            ControlHintError: a frame has no image.
         """
         for place, control in enumerate(self._controls):
             images = self._images[place]
@@ -84,16 +84,16 @@ class ControlHints:
             control.cond_hint_original = torch.cat(
                 [_resized(self._image(place, frame), size) for frame in frames]
             )
-            # The host keeps the resized image of the call before.
+            # The host would reuse the resized image of the previous call.
             control.cond_hint = None
 
     def of(self, frames: Iterable[int]) -> FrameImages:
-        """Return the images of some frames, for a later run that goes on with them."""
+        """Return the images of some frames, for a later run that continues with them."""
         with_images = [place for place, images in enumerate(self._images) if images is not None]
         if not with_images:
             return {}
         places = range(with_images[-1] + 1)
-        # Copies: a part of a batch would keep all of it in memory.
+        # Clone the images, because a view would keep the whole batch alive.
         return {frame: [self._image(place, frame).clone() for place in places] for frame in frames}
 
     def _image(self, place: int, frame: int) -> Tensor:
@@ -120,7 +120,7 @@ def _resized(image: Tensor, size: torch.Size) -> Tensor:
 
 
 def _copy_chain(control: Any, copies: dict[int, Any]) -> Any:
-    """Copy a ControlNet and those chained before it; `copies` maps id of original to copy."""
+    """Copy a chain of ControlNets; `copies` maps the originals' ids to the copies."""
     if id(control) not in copies:
         copy = control.copy()
         if control.previous_controlnet is not None:
@@ -130,7 +130,7 @@ def _copy_chain(control: Any, copies: dict[int, Any]) -> Any:
 
 
 def _images(control: Any, frames: HintFrames) -> Tensor | None:
-    """Get a ControlNet's images [n, C, H, W]; None for one without, such as a reference net."""
+    """Return a ControlNet's images [n, C, H, W]; None if it has none, as reference nets do."""
     images = control.cond_hint_original
     if images is None:
         return None

@@ -1,4 +1,4 @@
-"""Conditionings with a mask or a prompt per frame: every row of a call gets its own frame's."""
+"""Conditionings with a mask or prompt per frame: every row of a call gets those of its frame."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ..stream.prompt_track import KEY, PromptTrack, track_of
 
 
 class FrameConditionError(ValueError):
-    """Masks or prompts that cannot be matched with the frames."""
+    """The masks or prompts cannot be matched with the frames."""
 
 
 class FrameConditions:
-    """Picks the frames of a call from a run's conditionings.
+    """Selects the masks and prompts of a call's frames from a run's conditionings.
 
-    The host shows the first N of a batch of masks or prompts to the N rows of any call.
+    The host itself would give the first N masks or prompts of a batch to the N rows of any call.
 
     Args:
         conds: the host's conditionings by kind, as `convert_cond` makes them.
@@ -76,7 +76,7 @@ def _select(cond: dict, frames: list[int]) -> dict:
 
 
 def _rows(model_cond: Any, frames: list[int]) -> Any:
-    """Select rows of one of the host's COND objects; those with one row are for all frames."""
+    """Select rows of one of the host's COND objects; a single row applies to all frames."""
     tensor = getattr(model_cond, "cond", None)
     if not isinstance(tensor, Tensor) or len(tensor) == 1:
         return model_cond

@@ -1,10 +1,10 @@
-"""Names for models, prompts, graphs and files, which are equal where the content is.
+"""Names for models, prompts, graphs and files: equal content has equal names.
 
 After other workflows, a reload or a restart the host has other objects for the same content, so
-nothing is recognised by its object. Weights are named by a few values of every tensor, prompts by
-all of theirs. What other packs' patches do is in no tensor: the graph that made them names them.
+objects cannot be compared. Weights are named by a few values of every tensor, prompts by all
+values. The effect of other packs' patches is in no tensor; the graph that made them names them.
 
-Streams on users' disks are recognised by these names: they must not change.
+Saved streams on users' disks are recognised by these names: they must not change.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from ..stream.prompt_track import PromptTrack
 _SAMPLES = 8
 _KEPT_PATCHES = 64
 _EDGE_BYTES = 1 << 20
-# What the host keeps beside a text, and what is not the same in every run.
+# Entries that the host adds to a conditioning and that differ between runs.
 _PASSING = ("uuid", "additional_models")
 
-# Loaded weights, and patches of one id, do not change: they are read once.
+# Loaded weights and patches with one uuid do not change, so they are read once.
 _weights_named: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 _patches_named: OrderedDict[Any, str] = OrderedDict()
 
@@ -45,16 +45,16 @@ def digest(parts: Iterable[bytes | str]) -> str:
 
 
 def json_digest(value: Any) -> str:
-    """Name what JSON can hold, whatever the order of its keys: 16 hex digits."""
+    """Name a JSON value, independently of the order of its keys: 16 hex digits."""
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def model_identity(model: Any) -> dict[str, str]:
-    """Name what decides how a MODEL (a ModelPatcher) translates, apart from prompts.
+    """Name everything but prompts that determines how a MODEL (a ModelPatcher) translates.
 
-    Patches of other nodes (FreeU, IP-Adapter and the like) keep their settings to themselves; they
-    are told apart by the names of their functions.
+    The parameters of other nodes' patches (FreeU, IP-Adapter and the like) cannot be read; such
+    patches are distinguished by the names of their functions.
 
     Returns:
         A short name for each part, by the part's title.
@@ -79,8 +79,8 @@ def weights_identity(
 
     Args:
         module: the network.
-        prefix: of its parameters' names in `originals`.
-        originals: what the host keeps of weights that LoRAs changed.
+        prefix: prefix of its parameters' names in `originals`.
+        originals: the host's backup of weights that LoRAs changed.
     """
     originals = originals or {}
     if module not in _weights_named:
@@ -96,8 +96,8 @@ def prompt_identity(conds: Iterable[Sequence[Any]], control: bool = False) -> st
 
     Args:
         conds: [[tensor, {...}], ...].
-        control: include ControlNets, their weights and their images. In a live stream they bring
-            another image with every frame.
+        control: include ControlNets, their weights and their images. In a live stream they have
+            another image for every frame.
     """
     without = _PASSING if control else (*_PASSING, "control")
     return digest(
@@ -109,19 +109,19 @@ def prompt_identity(conds: Iterable[Sequence[Any]], control: bool = False) -> st
 
 
 def prompt_layout(conds: Iterable[Sequence[Any]]) -> str:
-    """Describe where and when each conditioning applies: the caches are laid out by it."""
+    """Describe where and when each conditioning applies, which determines the caches' layout."""
     return "; ".join(_layout(extra) for _, extra in conds)
 
 
 def graph_identity(
     graph: Mapping[str, Any] | None, node_id: str | None, without: Collection[str] = ()
 ) -> str:
-    """Name all nodes, with their settings, that a node's linked inputs come from.
+    """Name all nodes, with their inputs, that a node's linked inputs come from.
 
     Args:
-        graph: in API format, as the host hands it to nodes; None when it does not.
+        graph: in API format, as the host passes it to nodes; None when it does not.
         node_id: the node.
-        without: inputs that do not count.
+        without: inputs to ignore.
 
     Returns:
         16 hex digits that do not depend on the numbers of nodes; "unknown" without a graph.
@@ -138,10 +138,10 @@ def graph_identity(
 
 
 def file_identity(source: str | BytesIO) -> str:
-    """Name a video by its size and by what is at its beginning and its end: 16 hex digits.
+    """Name a video by its size and by the bytes at its beginning and end: 16 hex digits.
 
-    Folders of pictures are named by the files' sizes and times: many kinds of picture have the same
-    size whatever they show.
+    Folders of pictures are named by the files' sizes and times, because in many formats all
+    pictures have the same size.
     """
     if isinstance(source, BytesIO):
         return _edges(source, source.getbuffer().nbytes)
@@ -164,25 +164,25 @@ def _edges(file: Any, size: int) -> str:
 
 
 def _sample(tensor: Tensor) -> bytes:
-    """A few values from all over a tensor, and its shape."""
+    """Return a tensor's shape and a few of its values, spread over one row."""
     shape = str(tuple(tensor.shape)).encode()
     if not tensor.numel() or tensor.is_meta:
         return shape
     if tensor.ndim == 0:
         tensor = tensor.reshape(1)
-    # Rows of an unflattened tensor: flattening could copy all of it.
+    # Index rows rather than flatten, which could copy the whole tensor.
     while tensor.ndim > 1:
         tensor = tensor[tensor.shape[0] // 2]
     return shape + _bytes(tensor[:: max(1, len(tensor) // _SAMPLES)][:_SAMPLES])
 
 
 def _bytes(tensor: Tensor) -> bytes:
-    """All values of a tensor, as float32."""
+    """Return all values of a tensor, as float32."""
     return tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes()
 
 
 def _patches_identity(model: Any) -> str:
-    """Name what is added to the weights: LoRAs and merges, with their strengths."""
+    """Name the patches of the weights: LoRAs and merges, with their strengths."""
     if not model.patches:
         return "none"
     key = model.patches_uuid
@@ -199,7 +199,7 @@ def _patches_identity(model: Any) -> str:
 
 
 def _patch_values(value: Any) -> Iterator[bytes | str]:
-    """Samples of all tensors in a patch, and its numbers and names."""
+    """Yield samples of all tensors in a patch, and its numbers and names."""
     if isinstance(value, Tensor):
         yield _sample(value)
     elif isinstance(value, (list, tuple)):
@@ -213,7 +213,7 @@ def _patch_values(value: Any) -> Iterator[bytes | str]:
 
 
 def _names(value: Any) -> Any:
-    """Reduce a tree of callables and settings to the names in it."""
+    """Reduce a tree of callables and values to the names in it."""
     if isinstance(value, dict):
         return sorted((str(key), _names(part)) for key, part in value.items())
     if isinstance(value, (list, tuple)):
@@ -230,10 +230,10 @@ def _layout(extra: Mapping[str, Any]) -> str:
 
 
 def _values(value: Any) -> Iterator[bytes | str]:
-    """All that a value holds; of objects of unknown kinds, their kind."""
+    """Yield everything that a value holds; for an object of an unknown type, its type."""
     if isinstance(value, Tensor):
         yield str(tuple(value.shape))
-        # Frame by frame: a batch of control images may be as long as the video.
+        # Copy frame by frame, because a batch of control images may be as long as the video.
         yield from (_bytes(part) for part in (value if value.ndim > 1 else [value]))
     elif isinstance(value, Mapping):
         for key in sorted(value, key=str):
@@ -254,7 +254,7 @@ def _values(value: Any) -> Iterator[bytes | str]:
 
 
 def _control(control: Any) -> Iterator[bytes | str]:
-    """One of the host's ControlNets, and those chained before it."""
+    """Yield the values of one of the host's ControlNets and of those chained before it."""
     yield type(control).__name__
     yield f"{control.strength} {control.timestep_percent_range}"
     yield str(getattr(control, "strength_type", ""))
@@ -268,7 +268,7 @@ def _control(control: Any) -> Iterator[bytes | str]:
 
 
 def _input(graph: Mapping[str, Any], value: Any, named: dict[str, str]) -> Any:
-    """An input's value; of a link the name of where it comes from."""
+    """Return an input's value; for a link, the name and output of its source node."""
     if not _is_link(graph, value):
         return value
     source, output = value

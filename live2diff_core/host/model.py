@@ -1,7 +1,7 @@
 """ComfyUI's model behind a plain callable, for streams that call it once per frame.
 
 Follows the order of the host's own `CFGGuider`: everything is prepared and loaded once, when the
-model is opened, and put back in reverse order when it is closed, whatever happened in between.
+model is opened, and restored in reverse order when it is closed, even after an exception.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from .sd15 import sd15_unet
 
 
 class HostModel:
-    """A MODEL opened for one stream: call it with latents and a plan, get x0.
+    """A MODEL opened for one stream: called with latents and a plan, it returns x0.
 
-    Use as a context manager. Memory of the host is taken on entry and given back on exit.
+    Use it as a context manager: it loads the model on entry and releases it on exit.
 
     Args:
         model: ComfyUI's ModelPatcher, SD1.5, with any memories applied or none.
@@ -54,10 +54,10 @@ class HostModel:
         latent_size: (h, w).
         frames: frames in the stream, which batches of masks and prompts must match; None if
             unknown.
-        hints: which frames the ControlNets' images belong to; by default to those of the stream.
+        hints: the frames that the ControlNets' images belong to; by default those of the stream.
         companions: other models' handles (VAE, depth), loaded with this one and kept beside it.
-        companion_bytes: memory they take to work in.
-        held_bytes: memory the stream's caches take already, from earlier openings.
+        companion_bytes: bytes that they need for their activations.
+        held_bytes: bytes that the stream's caches hold already, from earlier openings.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class HostModel:
         self._conds = {
             kind: comfy.sampler_helpers.convert_cond(cond) for kind, cond in conds.items()
         }
-        # A negative prompt that guidance does not read must not decide anything either.
+        # A negative prompt that guidance does not read must not have any other effect either.
         read = {k: c for k, c in self._conds.items() if k == "positive" or guidance.uses_negative}
         check_texts(read, model)
         # The host loads a conditioning's models together with the UNet.
@@ -115,14 +115,14 @@ class HostModel:
         comfy.model_management.throw_exception_if_processing_interrupted()
         if not self._split_steps:
             return self._run(x, plan)
-        # The host reads timestep windows off the first row only.
+        # The host compares timestep ranges with the first row only.
         return torch.cat([self._run(x[rows], part) for rows, part in plan.by_step()])
 
     def negative(self, x: Tensor, plan: CallPlan) -> Tensor:
         """Predict x0 of every row for the negative conditionings alone.
 
-        The rows are at one step. The host's guidance functions are left out: this is not a result,
-        but what guidance starts from.
+        The rows are at one step. The host's guidance functions do not run, because this prediction
+        is the input of guidance, not its result.
         """
         exploding, sigmas, options = self._prepare(x, plan)
         frames = [row.frame for row in plan.rows]
@@ -150,7 +150,7 @@ class HostModel:
 
     @property
     def timelines(self) -> tuple[PromptTimeline, ...]:
-        """When the prompts change."""
+        """The changes of the prompts."""
         return self._frame_conditions.timelines
 
     def place_hints(self, first: int, earlier: Mapping[int, Sequence[Tensor]]) -> None:
@@ -158,12 +158,12 @@ class HostModel:
         self._hints.place(first, earlier)
 
     def hints_of(self, frames: Iterable[int]) -> FrameImages:
-        """Get the ControlNets' images of some frames, for a later opening to go on with."""
+        """Return the ControlNets' images of some frames, for a later opening to continue with."""
         return self._hints.of(frames)
 
     @property
     def memory_bytes(self) -> int:
-        """Most bytes that the stream's memories will take; 0 for a plain MODEL."""
+        """Most bytes that the stream's memories will hold; 0 for a plain MODEL."""
         steps = self._guidance.steps(len(self._schedule))
         shape = StreamShape(
             latent_size=self._latent_size,
@@ -190,7 +190,7 @@ class HostModel:
         )
 
     def _prepare(self, x: Tensor, plan: CallPlan) -> tuple[Tensor, Tensor, dict[str, Any]]:
-        """Turn a call's rows into the host's latents, sigmas and options."""
+        """Convert a call's rows to the host's latents, sigmas and options."""
         steps = [row.step for row in plan.rows]
         self._hints.show([row.frame for row in plan.rows])
         context = CallContext(plan, self._names, self._offsets)
@@ -239,16 +239,16 @@ class HostModel:
     def _close(self, loaded: list) -> None:
         self._model.cleanup()
         comfy.sampler_helpers.cleanup_models(self._conds, loaded)
-        # Nothing of the host's model may stay alive through a closed stream.
+        # A closed stream must not keep the host's model alive.
         del self._inner, self._options
 
     def _name_conditionings(self) -> None:
-        """Give every conditioning a uuid of its own and a name that means the same in every run."""
+        """Give every conditioning its own uuid and a name that is the same in every run."""
         self._names: dict[Any, str] = {}
         self._offsets: dict[Any, tuple[int, int]] = {}
         for kind, conds in self._conds.items():
             for index, cond in enumerate(conds):
-                # The host copies conditionings to fill areas, and the uuid with them.
+                # The host copies conditionings to fill areas, including their uuid.
                 cond["uuid"] = uuid.uuid4()
                 self._names[cond["uuid"]] = f"{kind}.{index}"
                 if cond.get("area") is not None:
@@ -258,7 +258,7 @@ class HostModel:
         """Return a shape for which the host reserves room for the caches, too.
 
         Raises:
-            StreamMemoryError: the caches cannot fit whatever is unloaded.
+            StreamMemoryError: the caches do not fit even if all models are unloaded.
         """
         base, applied = self._model.model, applied_memories(self._model).values()
         rows = max(len(self._schedule), *(memory.largest_group for memory in applied), 1)
@@ -271,7 +271,7 @@ class HostModel:
 
 
 def _without_dynamic_hooks(model: Any, conds: dict[str, Any]) -> Any:
-    """Hooks on conditionings need a model that is not loaded piece by piece."""
+    """Return the model to run: hooks on conditionings need one that is not loaded in pieces."""
     hooked = any(comfy.sampler_helpers.cond_has_hooks(cond) for cond in conds.values())
     if hooked and model.is_dynamic():
         return model.get_non_dynamic_delegate()
@@ -285,5 +285,5 @@ def _restore_hooks(model: Any, hook_mode: Any, options: dict) -> None:
 
 
 def _compute_dtype(model: Any) -> torch.dtype:
-    """Type the UNet computes in."""
+    """Return the dtype in which the UNet computes."""
     return model.model.manual_cast_dtype or model.model.get_dtype()

@@ -1,4 +1,4 @@
-"""Which MODELs a stream can run, and at which noise levels."""
+"""The MODELs that a stream can run, and their noise levels."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..stream.schedule import ConsistencySchedule, StepRule
 
 
 class UnsupportedModelError(ValueError):
-    """A MODEL that motion modules cannot be applied to."""
+    """A MODEL, VAE or prompt that a stream cannot use, or not with this memory."""
 
 
 def sd15_unet(model: Any) -> Any:
-    """Get the UNet of an SD1.5 ModelPatcher.
+    """Return the UNet of an SD1.5 ModelPatcher.
 
     Raises:
-        UnsupportedModelError: any other kind of model.
+        UnsupportedModelError: the model is of any other kind.
     """
     base = model.model
     kind = type(base.model_config).__name__
@@ -42,18 +42,18 @@ class LinearBetaSampling(comfy.model_sampling.ModelSamplingDiscrete):
     """The noise schedule motion modules are trained on: betas linear from 0.00085 to 0.012."""
 
     def __init__(self, model_config: Any = None) -> None:
-        """Register the schedule, whatever the checkpoint's own is."""
+        """Register this schedule in place of the checkpoint's own."""
         super().__init__(model_config)
-        # The host calls betas that are linear "sqrt_linear", and those linear in the root "linear".
+        # The host calls linear betas "sqrt_linear", and those linear in the root "linear".
         self._register_schedule(
             beta_schedule="sqrt_linear", timesteps=1000, linear_start=0.00085, linear_end=0.012
         )
 
 
 def linear_beta_sampling(model: Any) -> LinearBetaSampling:
-    """Make the schedule for `model`, keeping what its UNet predicts.
+    """Make the schedule for `model`, keeping its prediction type.
 
-    That is eps, or v in some merges, which ModelSamplingDiscrete may have said.
+    That is eps, or v for some merges, as set by ModelSamplingDiscrete.
     """
     sampling = model.get_model_object("model_sampling")
     velocity = isinstance(sampling, comfy.model_sampling.V_PREDICTION)
@@ -74,8 +74,8 @@ def host_schedule(
     Args:
         model: ComfyUI's ModelPatcher.
         steps, denoise: inference steps and strength; see `few_step_timesteps`.
-        sigmas: [T] or [T+1] noise levels that replace them; a last 0 is left out.
-        rule: what the model was distilled for.
+        sigmas: [T] or [T+1] noise levels that replace them; a final 0 is dropped.
+        rule: the rule that the model was distilled for.
 
     Raises:
         ValueError: from `ConsistencySchedule`.

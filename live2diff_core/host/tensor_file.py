@@ -1,4 +1,4 @@
-"""Files of tensors: read without running code in them, and refused with the reason."""
+"""Read files of tensors without running code in them; refuse other files with the reason."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch import Tensor
 
 # First bytes of what torch saves: zip files, and bare pickles before torch 1.6.
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
-# How torch names what `weights_only` refused: "Unsupported global: GLOBAL os.system was not ...".
+# The name in torch's `weights_only` error: "Unsupported global: GLOBAL os.system was not ...".
 _FORBIDDEN = re.compile(r"GLOBAL ([\w.]+)")
 
 
 class TensorFileError(ValueError):
-    """A file whose tensors cannot be used; the message says why."""
+    """The tensors of a file cannot be used; the message says why."""
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""ComfyUI's VAE for streams: single frames, on weights that were loaded once for the whole run."""
+"""ComfyUI's VAE for streams: single frames, with weights that are loaded once for a run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ LATENT_CHANNELS = 4
 class FrameVAE:
     """A VAE whose weights the host has loaded already (see `HostModel`'s companions).
 
-    The host's own `VAE.encode` and `VAE.decode` ask the memory manager at every call, which costs
-    milliseconds and may move the UNet out; what they compute is the same.
+    The host's own `VAE.encode` and `VAE.decode` call the memory manager every time, which takes
+    milliseconds and may unload the UNet; they compute the same.
 
     Raises:
         UnsupportedModelError: not a VAE for SD1.5 latents.
@@ -33,11 +33,11 @@ class FrameVAE:
 
     @property
     def patcher(self) -> Any:
-        """The host's handle on the weights."""
+        """The host's handle of the weights."""
         return self._vae.patcher
 
     def working_bytes(self, height: int, width: int) -> int:
-        """Memory that one frame of this size takes beside the weights."""
+        """Return the bytes that one frame of this size takes beside the weights."""
         pixels = (1, 3, height, width)
         latent = (1, LATENT_CHANNELS, height // 8, width // 8)
         dtype = self._vae.vae_dtype
@@ -57,6 +57,6 @@ class FrameVAE:
     def decode(self, latents: Tensor) -> Tensor:
         """Decode latents [F, 4, h, w] to frames [F, H, W, 3] in 0..1, float32."""
         latents = latents.to(device=self._vae.device, dtype=self._vae.vae_dtype)
-        # A copy, because the host's process_output works in place.
+        # Copy the result, because the host's process_output works in place.
         images = self._vae.first_stage_model.decode(latents).to(dtype=torch.float32, copy=True)
         return self._vae.process_output(images).movedim(1, -1)
