@@ -1,4 +1,4 @@
-"""Which frame meets the model when: session, pipeline, schedule, noise, guidance, prompts.
+"""The order in which frames pass the model: session, pipeline, schedule, noise, guidance, prompts.
 
 Shapes, in every folder of the engine:
 

@@ -1,4 +1,4 @@
-"""One model call: its frames, their denoising steps, and what the UNet's hooks read."""
+"""One model call: its frames, their denoising steps, and the inputs of the UNet's hooks."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Row:
 
 @dataclass(frozen=True)
 class CallPlan:
-    """The rows of one model call and what goes with them.
+    """The rows of one model call, with their depth and memory.
 
     Attributes:
         rows: N rows; those of a group are adjacent, and groups are at consecutive steps.
         depth: [N, C0, h, w] depth features to add after the first convolution, or None.
-        memory: what `TemporalMemory.plan` returned for the hooks to read, or None.
+        memory: the result of `TemporalMemory.plan`, which the hooks read, or None.
     """
 
     rows: tuple[Row, ...]
@@ -64,7 +64,7 @@ class DenoiseModel(Protocol):
 
         Args:
             x: [N, C, h, w] float32 noisy latents, variance-preserving (signal² + noise² = 1).
-            plan: the rows and what goes with them.
+            plan: the rows, with their depth and memory.
 
         Returns:
             [N, C, h, w] float32: (x - sqrt_beta * eps) / sqrt_alpha of each row's step.
@@ -81,12 +81,12 @@ class DenoiseModel(Protocol):
 
     @property
     def timelines(self) -> Sequence[PromptTimeline]:
-        """When the prompts change, and where the memory starts over."""
+        """The changes of the prompts, and the frames at which the memory restarts."""
         ...
 
 
 class TemporalMemory(Protocol):
-    """Where temporal coherence comes from; owned by one stream.
+    """Makes a stream temporally coherent by what it stores of past frames; owned by one stream.
 
     A memory counts its frames from 0, and after `reset` from 0 again.
     """
@@ -99,17 +99,17 @@ class TemporalMemory(Protocol):
         """Prepare a model call in which group r of `groups` is at step r of `steps`.
 
         Returns:
-            What the hooks read during the call. Its `select(index)` returns the same for the group
-            at the `index`-th step alone.
+            The object that the hooks read during the call. Its `select(index)` returns the part of
+            the group at the `index`-th step.
         """
         ...
 
     def commit(self) -> None:
-        """Keep the updates of all calls planned since the last `commit`: all succeeded."""
+        """Keep the updates of all calls planned since the last `commit`, which all succeeded."""
         ...
 
     def discard(self) -> None:
-        """Drop these updates: a call failed. The same frames, or others, may be planned again."""
+        """Drop these updates after a failed call. These or other frames may be planned next."""
         ...
 
     def reset(self) -> None:
@@ -126,5 +126,5 @@ class TemporalMemory(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors held now."""
+        """Bytes of all tensors that the memory holds now."""
         ...

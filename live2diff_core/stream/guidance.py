@@ -1,8 +1,8 @@
 """Guidance of a stream away from the negative prompt, with or without extra passes of the UNet.
 
 Residual classifier-free guidance (StreamDiffusion, section 3.2) replaces the negative pass by a
-*virtual residual noise*: what a noisy latent holds beside the frame's own clean latent. It is the
-noise added when the frame enters, and follows from step to step without the UNet.
+*virtual residual noise*: the part of a noisy latent that is not the frame's own clean latent. It
+starts as the noise added when the frame enters, and is updated at every step without the UNet.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .schedule import ConsistencySchedule
 
 
 class GuidanceMode(str, Enum):
-    """Where the noise prediction for the negative prompt comes from."""
+    """The source of the noise prediction for the negative prompt."""
 
     NONE = "none"
     FULL = "full"
@@ -26,7 +26,7 @@ class GuidanceMode(str, Enum):
 
 @dataclass(frozen=True)
 class Guidance:
-    """How strongly frames are guided, and from which negative prediction.
+    """The strength of the guidance, and the negative prediction that it uses.
 
     Attributes:
         scale: guidance scale (cfg); 1 is no guidance in every mode.
@@ -52,7 +52,7 @@ class Guidance:
         return GuidanceMode.NONE if self.scale == 1.0 else self.mode
 
     def __str__(self) -> str:
-        """Name the settings that have an effect."""
+        """Name the attributes that have an effect."""
         parts = {"mode": self.active.value, "scale": f"{self.scale:g}"}
         if self.active is GuidanceMode.NONE:
             del parts["scale"]
@@ -72,11 +72,11 @@ class Guidance:
 
     @property
     def uses_negative(self) -> bool:
-        """Whether the negative prompt is read at all."""
+        """Whether the negative prompt is used."""
         return self.active in (GuidanceMode.FULL, GuidanceMode.INITIALIZE)
 
     def steps(self, denoising_steps: int) -> dict[str, int]:
-        """Return, by kind of conditioning, at how many steps from the first one it is run."""
+        """Return the number of steps, from the first, at which each kind of conditioning runs."""
         negative = {GuidanceMode.FULL: denoising_steps, GuidanceMode.INITIALIZE: 1}
         return {"positive": denoising_steps, "negative": negative.get(self.active, 0)}
 
@@ -127,8 +127,8 @@ def next_residual(
     """Return the virtual residual noise at the step after `step`, where `noise` is added.
 
     With x = sqrt_alpha * z + sqrt_beta * residual, where z is the frame's own clean latent, the
-    consistency step is linear in x: its result for the residual's part alone is what the next
-    level holds beside z, apart from the `noise` that is added there.
+    consistency step is linear in x. Its result for the residual's part alone is therefore the
+    residual at the next level, apart from the `noise` that is added there.
     """
     alpha, beta = schedule.sqrt_alpha[step].item(), schedule.sqrt_beta[step].item()
     scaled = beta * residual

@@ -1,10 +1,10 @@
-"""The temporal memories that a MODEL carries: what a stream of it must allocate, save and read.
+"""The temporal memories of a MODEL, and the state that each stream allocates, saves and reads.
 
-A memory has two sides. Applied to a MODEL it is an `AppliedMemory`: settings and hooks, the same
-for all streams. Each stream starts a `TemporalMemory` from it, which holds what is remembered. The
-hooks find a call's part of that in the call's `CallPlan`, under the memory's name.
+A memory has two parts. Applied to a MODEL it is an `AppliedMemory`: its configuration and hooks,
+shared by all streams. Each stream starts a `TemporalMemory` from it, which stores past features.
+The hooks find the data for a call in its `CallPlan`, under the memory's name.
 
-So another memory is one file with both sides and one node that calls `add_memory`.
+To add a memory, write one file with both parts and one node that calls `add_memory`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ ATTACHMENT = "live2diff_memories"
 
 @dataclass(frozen=True)
 class StreamShape:
-    """The numbers that the size of a stream's memory follows from.
+    """The numbers that determine the size of a stream's memory.
 
     Attributes:
         latent_size: (h, w), an eighth of the frame's height and width.
-        passes: for every conditioning the denoising steps it is run at, added up.
+        passes: number of denoising steps at which a conditioning runs, summed over all.
         bytes_per_value: 2 in float16 and bfloat16, 4 in float32.
     """
 
@@ -38,7 +38,7 @@ class StreamShape:
     bytes_per_value: int
 
     def tokens(self, level: int) -> int:
-        """HW of a UNet level; each downsampler halves and rounds up."""
+        """Return HW of a UNet level; each downsampler halves and rounds up."""
         height, width = self.latent_size
         return math.ceil(height / 2**level) * math.ceil(width / 2**level)
 
@@ -48,62 +48,62 @@ class AppliedMemory(Protocol):
 
     @property
     def name(self) -> str:
-        """Key of its part of a CallPlan, of its state and of its hooks."""
+        """The key of its part of a CallPlan, of its state and of its hooks."""
         ...
 
     @property
     def title(self) -> str:
-        """Name of its node, for messages."""
+        """The name of its node, for messages."""
         ...
 
     @property
     def largest_group(self) -> int:
-        """Most frames that it needs denoised in one call."""
+        """The largest number of frames that it needs in one call."""
         ...
 
     @property
     def depth_encoder(self) -> Callable[[Tensor], Tensor] | None:
-        """[F, 4, h, w] depth latents to features for the UNet's first layer; None without."""
+        """Maps depth latents [F, 4, h, w] to features for the UNet's first layer, or is None."""
         ...
 
     def start(self, steps: Mapping[str, int], seed: int) -> TemporalMemory:
         """Start the memory of a stream.
 
         Args:
-            steps: denoising steps at which each kind of conditioning is run, by kind.
+            steps: number of denoising steps at which each kind of conditioning runs, by kind.
             seed: the stream's seed.
         """
         ...
 
     def nbytes(self, shape: StreamShape) -> int:
-        """Return the most bytes that a stream's memory takes."""
+        """Return the most bytes that a stream's memory holds."""
         ...
 
     def check(self, model: Any) -> None:
         """Refuse a MODEL that was changed after the memory was applied.
 
         Raises:
-            UnsupportedModelError: it cannot work as it is.
+            UnsupportedModelError: the memory does not work with the change.
         """
         ...
 
     def fingerprint(self) -> dict[str, str]:
-        """Name its settings and weights by content."""
+        """Name its configuration and weights by content."""
         ...
 
 
 @dataclass(frozen=True)
 class MemoryCall:
-    """One model call as the hooks of each memory read it, by the memory's name."""
+    """The data of one model call for the hooks of each memory, by the memory's name."""
 
     parts: Mapping[str, Any]
 
     def __getitem__(self, name: str) -> Any:
-        """Get the part of the memory called `name`."""
+        """Return the part of the memory called `name`."""
         return self.parts[name]
 
     def select(self, index: int) -> MemoryCall:
-        """Keep only the group that is at the `index`-th step of this call."""
+        """Return the call with only the group at its `index`-th step."""
         return MemoryCall({name: part.select(index) for name, part in self.parts.items()})
 
 
@@ -115,14 +115,14 @@ class MemorySet:
         self._memories = dict(memories)
 
     def __getitem__(self, name: str) -> TemporalMemory:
-        """Get the memory called `name`."""
+        """Return the memory called `name`."""
         return self._memories[name]
 
     def group(self, frame: int) -> range:
-        """Frames denoised together with `frame`: the largest group that any memory asks for.
+        """Return the frames denoised together with `frame`: the largest group of any memory.
 
-        A memory that asks for less sees the same frames in the same order, so nothing changes
-        for it.
+        A memory with smaller groups receives the same frames in the same order, so its result does
+        not change.
         """
         return max((memory.group(frame) for memory in self._memories.values()), key=len)
 
@@ -155,7 +155,7 @@ class MemorySet:
         """Restore what `state_dict` returned.
 
         Raises:
-            ValueError: the saved stream has other memories, or one of other settings.
+            ValueError: the saved stream has other memories, or one of another configuration.
         """
         saved = {key.split("/", 1)[0] for key in state}
         if saved != self._memories.keys():
@@ -168,12 +168,12 @@ class MemorySet:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held now."""
+        """Bytes that all memories hold now."""
         return sum(memory.nbytes for memory in self._memories.values())
 
 
 def applied_memories(model: Any) -> dict[str, AppliedMemory]:
-    """Get the memories of a ModelPatcher by name; none for a plain MODEL."""
+    """Return the memories of a ModelPatcher by name; none for a plain MODEL."""
     return dict(model.get_attachment(ATTACHMENT) or {})
 
 
@@ -183,7 +183,7 @@ def add_memory(patched: Any, memory: AppliedMemory) -> None:
 
 
 def start_memories(model: Any, steps: Mapping[str, int], seed: int) -> MemorySet | None:
-    """Start a stream in all memories of a MODEL; None for a plain one."""
+    """Start a stream's memories from those of a MODEL; None for a plain MODEL."""
     applied = applied_memories(model)
     if not applied:
         return None

@@ -1,4 +1,4 @@
-"""Finished frames on their way out of a stream: in order, and with repeats."""
+"""The queue of a stream's finished frames: in order, and with repeats."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ class OutputQueue:
     """Counts the frames that have entered, and holds the finished ones until they leave.
 
     Attributes:
-        frames_out: how many frames have left.
+        frames_out: number of frames that have left.
     """
 
     def __init__(self) -> None:
         """Start empty."""
         self.frames_out = 0
-        # How often the result of each frame in the model will leave: once, and for every repeat.
+        # For each frame in the model, how often its result will leave: once plus its repeats.
         self._due: list[int] = []
         self._finished: list[Tensor] = []
         self._last: Tensor | None = None
@@ -28,7 +28,7 @@ class OutputQueue:
         self._due.append(1)
 
     def repeat(self) -> None:
-        """Count a frame that has the same result as the last one that entered."""
+        """Count a frame whose result is that of the last frame that entered."""
         if self._due:
             self._due[-1] += 1
         else:
@@ -36,7 +36,7 @@ class OutputQueue:
             self._finished.append(self._last)
 
     def leave(self, finished: Sequence[Tensor]) -> None:
-        """Add x0 of frames that leave the model, in the sequence in which they entered."""
+        """Add x0 of frames that leave the model, in the order in which they entered."""
         for x0 in finished:
             self._finished += [x0] * self._due.pop(0)
             self._last = x0
@@ -48,7 +48,7 @@ class OutputQueue:
         return finished
 
     def take_one(self) -> Tensor:
-        """Remove and return the next finished frame; there must be one."""
+        """Remove and return the next finished frame; the queue must not be empty."""
         self.frames_out += 1
         return self._finished.pop(0)
 
@@ -70,7 +70,7 @@ class OutputQueue:
     def from_state_dict(
         cls, state: Mapping[str, Tensor], device: torch.device | None = None
     ) -> OutputQueue:
-        """Restore a queue from its `state_dict`, on `device` or where the state lies."""
+        """Restore a queue from its `state_dict`, on `device` or the state's own device."""
         queue = cls()
         queue.frames_out = int(state["frames_out"])
         queue._due = state["due"].tolist()

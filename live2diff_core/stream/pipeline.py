@@ -18,11 +18,11 @@ NoiseFn = Callable[[int, int, Sequence[int]], Tensor]
 
 @dataclass(frozen=True)
 class FrameInFlight:
-    """A frame on its way through the denoising steps.
+    """A frame between its first and last denoising step.
 
     Attributes:
         frame: index in the stream.
-        memory_index: index among the frames that the memory has counted since its last reset.
+        memory_index: index among the frames since the memory's last reset.
         step: the next denoising step.
         latent: [C, h, w] float32, noised to the level of `step`; x0 after the last step.
         depth: [C0, h, w] depth feature, or None.
@@ -46,7 +46,7 @@ class FrameInFlight:
     def from_state_dict(
         cls, state: Mapping[str, Tensor], device: torch.device | None = None
     ) -> FrameInFlight:
-        """Restore a frame from its `state_dict`, on `device` or where the state lies."""
+        """Restore a frame from its `state_dict`, on `device` or the state's own device."""
         frame, memory_index, step = state["where"].tolist()
         parts = {name: state[name].to(device) for name in state if name != "where"}
         return cls(frame, memory_index, step, **parts)
@@ -55,9 +55,8 @@ class FrameInFlight:
 class PipelinedDenoiser:
     """Moves frames through the T steps, one step per model call, at most T frames at a time.
 
-    A call that fails (when the user interrupts it, for example) changes nothing here or in the
-    memory: the updates of one call of the pipeline, or of all T calls of a group, are committed as
-    a whole.
+    A call that fails (when the user interrupts it, for example) changes neither the pipeline nor
+    the memory: the updates of one call, or of all T calls of a group, are committed together.
     """
 
     def __init__(
@@ -72,8 +71,8 @@ class PipelinedDenoiser:
         Args:
             schedule: the T noise levels.
             noise: (frame, step, shape) to noise; see `FrameNoise`.
-            memory: the stream's temporal memory; None denoises every frame by itself.
-            guidance: None for no guidance; `full` is the model's own.
+            memory: the stream's temporal memory; None denoises every frame alone.
+            guidance: None for no guidance; the model itself applies `full`.
         """
         self.schedule = schedule
         self.noise = noise
@@ -84,14 +83,14 @@ class PipelinedDenoiser:
     def enter(
         self, frame: int, memory_index: int, x0: Tensor, depth: Tensor | None
     ) -> FrameInFlight:
-        """Noise a clean latent `x0` [C, h, w] for its first step; see `FrameInFlight`."""
+        """Add noise to a clean latent `x0` [C, h, w] for its first step; see `FrameInFlight`."""
         noise = self._noise(frame, 0, x0)
         latent = self.schedule.add_noise(x0, noise, 0)
         residual = noise if self.guidance.virtual else None
         return FrameInFlight(frame, memory_index, 0, latent, depth, residual)
 
     def denoise_group(self, model: DenoiseModel, group: Sequence[FrameInFlight]) -> Tensor:
-        """Take the frames of one group through all steps together (the warm-up stage).
+        """Denoise the frames of one group through all steps together (the warm-up stage).
 
         Returns:
             [Q, C, h, w] x0 of the frames.
@@ -103,7 +102,7 @@ class PipelinedDenoiser:
         return torch.stack([frame.latent for frame in frames])
 
     def advance(self, model: DenoiseModel, entering: FrameInFlight | None) -> Tensor | None:
-        """Take every frame in flight, and the entering one if there is one, one step further.
+        """Denoise every frame in flight, and the entering one if there is one, by one step.
 
         Returns:
             [C, h, w] x0 of the frame that finished, or None while the pipeline fills.
@@ -157,7 +156,7 @@ class PipelinedDenoiser:
     def _with_real_negative(
         self, model: DenoiseModel, rows: list[FrameInFlight], x: Tensor, plan: CallPlan
     ) -> list[FrameInFlight]:
-        """Replace the residual noise of frames at their first step by the predicted one."""
+        """Replace the residual noise of frames at their first step with the predicted one."""
         (first, part), *_ = plan.by_step()
         if part.rows[0].step != 0:
             return rows
@@ -168,7 +167,7 @@ class PipelinedDenoiser:
         ] + rows[first.stop :]
 
     def _next(self, row: FrameInFlight, denoised: Tensor) -> FrameInFlight:
-        """Take a frame from its step to the next noise level, or to x0 after the last step."""
+        """Move a frame from its step to the next noise level, or to x0 after the last step."""
         schedule, step = self.schedule, row.step
         if row.residual is not None:
             denoised = guide(row.latent, denoised, row.residual, self.guidance, schedule, step)

@@ -1,4 +1,4 @@
-"""When the prompts of a stream change. Numbers only."""
+"""The frames at which the prompts of a stream change. Numbers only."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ class PromptChange:
     """The change from one prompt to the next.
 
     Attributes:
-        start: first frame that the next prompt has a weight in, at least 1.
+        start: first frame in which the next prompt has a weight, at least 1.
         blend: frames over which its weight rises linearly to 1, at least 0; 0 is a cut.
-        restart: whether the stream's memory starts over at `start`, with a new warm-up.
+        restart: whether the stream's memory restarts at `start`, with a new warm-up.
 
     Raises:
         ValueError: a number is out of range.
@@ -66,7 +66,7 @@ class PromptTimeline:
         return {index: 1.0} if weight == 1.0 else {index - 1: 1.0 - weight, index: weight}
 
     def restarts(self, frame: int) -> bool:
-        """Whether the memory starts over with `frame`."""
+        """Return whether the memory restarts at `frame`."""
         return any(change.start == frame and change.restart for change in self.changes)
 
     def unreached(self, frames: int) -> list[int]:
@@ -74,5 +74,5 @@ class PromptTimeline:
         return [change.start for change in self.changes if change.start >= frames]
 
     def changes_at(self, frame: int) -> bool:
-        """Whether `frame` has another prompt than the frame before it."""
+        """Return whether `frame` has another prompt than the frame before it."""
         return frame > 0 and self.weights(frame) != self.weights(frame - 1)

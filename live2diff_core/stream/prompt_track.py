@@ -13,12 +13,12 @@ from torch import Tensor
 from .prompt_timeline import PromptChange, PromptTimeline
 
 KEY = "live2diff_prompts"
-# What a conditioning may carry beside its text, and what cannot change with a frame.
-_SETTINGS = ("control", "area", "mask", "hooks", "start_percent", "end_percent", "gligen")
+# Entries of a conditioning, beside its text, that cannot change from frame to frame.
+_FIXED = ("control", "area", "mask", "hooks", "start_percent", "end_percent", "gligen")
 
 
 class PromptScheduleError(ValueError):
-    """Two conditionings cannot follow one another; the message says why."""
+    """One conditioning cannot follow another; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -27,42 +27,42 @@ class PromptTrack:
 
     Attributes:
         texts: encoded prompts, [1, tokens, C] each, by their numbers in the timeline.
-        timeline: when one text changes to the next.
+        timeline: the frames at which one text changes to the next.
     """
 
     texts: tuple[Tensor, ...]
     timeline: PromptTimeline
 
     def text(self, frame: int) -> Tensor:
-        """Return the text of a frame, [1, tokens, C]: one of them, or a blend of two."""
+        """Return the text of a frame, [1, tokens, C]: one text, or a blend of two."""
         weights = self.timeline.weights(frame)
         return sum((self.texts[i] * w for i, w in weights.items()), torch.zeros(()))
 
     def rows(self, frames: Sequence[int]) -> Tensor:
-        """Stack the texts of the frames of a call: [N, tokens, C]."""
+        """Concatenate the texts of a call's frames: [N, tokens, C]."""
         return torch.cat([self.text(frame) for frame in frames])
 
     def then(self, text: Tensor, change: PromptChange) -> PromptTrack:
-        """Return a track with one more text; all are repeated to one number of tokens."""
+        """Return a track with one more text; all texts are repeated to the same token count."""
         count = math.lcm(self.texts[0].shape[1], text.shape[1])
-        # Attention over repeated tokens equals attention over the tokens; the host does so too.
+        # Attention over repeated tokens equals attention over single ones; the host repeats, too.
         texts = [t.repeat(1, count // t.shape[1], 1) for t in (*self.texts, text)]
         return PromptTrack(tuple(texts), PromptTimeline((*self.timeline.changes, change)))
 
 
 def follow(before: Sequence[Any], after: Sequence[Any], change: PromptChange) -> list:
-    """Let one conditioning follow another from a frame on.
+    """Make one conditioning follow another from a frame on.
 
     Args:
         before: ComfyUI's [[tensor, {...}], ...], with a schedule or without.
-        after: the next conditioning, of which only the texts are used.
-        change: when and how the texts change.
+        after: the next conditioning; only its texts are used.
+        change: the frame and blend of the change.
 
     Returns:
         `before`, with a `PromptTrack` in each of its parts.
 
     Raises:
-        PromptScheduleError: the two do not fit together, or `after` carries more than texts.
+        PromptScheduleError: the two do not match, or `after` carries more than texts.
         ValueError: from `PromptTimeline`.
     """
     if len(before) != len(after):
@@ -83,9 +83,9 @@ def _follow_one(
     next_extra: Mapping[str, Any],
     change: PromptChange,
 ) -> list:
-    settings = [name for name in _SETTINGS if next_extra.get(name) is not None]
-    if settings or KEY in next_extra:
-        what = ", ".join(settings) or "a schedule of its own"
+    fixed = [name for name in _FIXED if next_extra.get(name) is not None]
+    if fixed or KEY in next_extra:
+        what = ", ".join(fixed) or "a schedule of its own"
         raise PromptScheduleError(
             f"The next prompt carries {what}, which cannot begin with a frame. Put nodes such as "
             "Apply ControlNet behind the last 'Prompt Schedule', and chain schedules by 'prompt'."

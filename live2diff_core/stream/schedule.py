@@ -1,8 +1,8 @@
 """The few-step schedule: the noise levels at which a frame is denoised, and the step between them.
 
-Names follow Latent Consistency Models: `x0` the clean latent, `sqrt_alpha` = sqrt(ᾱ_t) and
-`sqrt_beta` = sqrt(1 - ᾱ_t) the parts of signal and noise in a latent, `c_skip` and `c_out` the
-boundary scalings.
+Names follow Latent Consistency Models: `x0` is the clean latent, `sqrt_alpha` = sqrt(ᾱ_t) and
+`sqrt_beta` = sqrt(1 - ᾱ_t) are the scales of signal and noise in a latent, `c_skip` and `c_out`
+are the boundary scalings.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ TIMESTEP_SCALING = 10.0
 
 
 class StepRule(str, Enum):
-    """How a step uses the model's prediction of x0, before it is noised again.
+    """How a step uses the model's prediction of x0, before noise is added again.
 
-    `lcm` mixes it with the model's input by the boundary scalings (LCM, LCM-LoRA); `x0` uses it as
-    it is (SD-Turbo, Hyper-SD).
+    `lcm` mixes it with the model's input by the boundary scalings (LCM, LCM-LoRA); `x0` uses it
+    unchanged (SD-Turbo, Hyper-SD).
     """
 
     LCM = "lcm"
@@ -34,9 +34,9 @@ class StepRule(str, Enum):
 
 
 def linear_beta_alphas_cumprod(start: float = 0.00085, end: float = 0.012) -> Tensor:
-    """Return ᾱ_t of the betas that motion modules are trained with, which are linear in beta.
+    """Return ᾱ_t of the betas that motion modules are trained with, which are linear.
 
-    Plain SD1.5's are linear in sqrt(beta).
+    In plain SD1.5, the square roots of the betas are linear.
 
     Returns:
         [1000] float64, falling from about 0.999 to 0.0016.
@@ -50,21 +50,21 @@ def few_step_timesteps(steps: int, denoise: float, rule: StepRule = StepRule.LCM
 
     Args:
         steps: inference steps of the whole schedule, 1 to 50.
-        denoise: share of them that is run, above 0 up to 1; T = int(steps * denoise).
-        rule: `lcm` chooses from LCM's 50 training steps; `x0` spaces timesteps evenly, from the
-            last training timestep down ("trailing", as SD-Turbo and Hyper-SD are distilled).
+        denoise: share of the steps that run, above 0 up to 1; T = int(steps * denoise).
+        rule: `lcm` chooses from LCM's 50 training timesteps; `x0` spaces timesteps evenly, from
+            the last training timestep down ("trailing", as SD-Turbo and Hyper-SD are distilled).
 
     Returns:
         T descending timesteps: for 4 steps at 0.5 [499, 259] by `lcm`, [499, 249] by `x0`.
 
     Raises:
-        ValueError: a number is out of range, or no step would be left.
+        ValueError: a number is out of range, or T would be 0.
     """
     if not 1 <= steps <= LCM_ORIGIN_STEPS:
         raise ValueError(f"steps is {steps}; the schedule has 1 to {LCM_ORIGIN_STEPS} steps.")
     if not math.isfinite(denoise):
         raise ValueError(f"denoise is {denoise}; it must be above 0 and at most 1.")
-    # A decimal such as 0.29 * 100 falls just short of its integer in binary.
+    # In binary, a product such as 0.29 * 100 is just below its integer.
     kept = int(steps * denoise + 1e-6)
     if denoise > 1:
         raise ValueError(
@@ -95,8 +95,8 @@ class ConsistencySchedule:
 
     Attributes:
         timesteps: T training timesteps, descending.
-        sqrt_alpha, sqrt_beta: [T] parts of signal and noise, whose squares add up to 1.
-        c_skip, c_out: [T] boundary scalings; 0 and 1 by the rule `x0`.
+        sqrt_alpha, sqrt_beta: [T] scales of signal and noise, whose squares add up to 1.
+        c_skip, c_out: [T] boundary scalings; 0 and 1 with the rule `x0`.
     """
 
     timesteps: tuple[float, ...]
@@ -114,7 +114,7 @@ class ConsistencySchedule:
         Args:
             alphas_cumprod: [1000] ᾱ of the model.
             steps, denoise: see `few_step_timesteps`.
-            rule: what the model was distilled for.
+            rule: the rule that the model was distilled for.
 
         Raises:
             ValueError: from `few_step_timesteps`, or T is more than 8.
@@ -132,7 +132,7 @@ class ConsistencySchedule:
         Args:
             sigmas: [T] σ = sqrt((1-ᾱ)/ᾱ), strictly descending, above 0.
             timesteps: [T] the model's timesteps for them.
-            rule: what the model was distilled for.
+            rule: the rule that the model was distilled for.
 
         Raises:
             ValueError: there is no level or more than 8, or they are not finite, above 0 and
@@ -175,16 +175,16 @@ class ConsistencySchedule:
         )
 
     def __len__(self) -> int:
-        """T, the number of denoising steps."""
+        """Return T, the number of denoising steps."""
         return len(self.timesteps)
 
     @property
     def sigmas(self) -> Tensor:
-        """[T] noise levels in the variance-exploding scale that ComfyUI's models take."""
+        """[T] noise levels in the variance-exploding scale of ComfyUI's models."""
         return self.sqrt_beta / self.sqrt_alpha
 
     def add_noise(self, x0: Tensor, noise: Tensor, step: int) -> Tensor:
-        """Noise a clean latent to the level of `step`; both tensors are of one shape."""
+        """Add `noise` to a clean latent at the level of `step`; both have the same shape."""
         return self.sqrt_alpha[step].item() * x0 + self.sqrt_beta[step].item() * noise
 
     def consistency_x0(self, x: Tensor, denoised: Tensor, step: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""One stream, from its first frame to its last: the owner of everything that changes."""
+"""One stream, from its first frame to its last: the session owns all of its state."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from .state import join, part
 
 
 class StreamSession:
-    """Translates a stream of latents, frame by frame, in constant memory.
+    """Translates a stream of latents, frame by frame, with state of constant size.
 
     Frames come out in order, as many as went in: the output lags by the warm-up and by T-1 frames,
-    and `drain` yields the rest. How the stream is cut into calls changes nothing.
+    and `drain` yields the rest. The result does not depend on how the stream is divided into calls.
 
-    A session is state alone: the opened model comes with every call, so that a live stream can
+    A session holds only state: every call receives the opened model, so that a live stream can
     outlast many openings of it.
 
     Attributes:
-        frames_in: how many frames have entered so far.
+        frames_in: number of frames that have entered so far.
         ended: whether the stream has been drained.
     """
 
@@ -43,15 +43,15 @@ class StreamSession:
         Args:
             schedule: the T noise levels.
             noise: (frame, step, shape) to noise; see `FrameNoise`.
-            memory: temporal memory, owned by this session; None denoises each frame by itself.
-            guidance: None without; `full` guidance is the model's own.
+            memory: temporal memory, owned by this session; None denoises each frame alone.
+            guidance: None for no guidance; the model itself applies `full`.
         """
         self.pipeline = PipelinedDenoiser(schedule, noise, memory, guidance)
         self.memory = memory
         self.reset()
 
     def reset(self) -> None:
-        """Start over with frame 0; memory is freed."""
+        """Start over with frame 0 and reset the memory."""
         self._waiting: list[FrameInFlight] = []
         self._output = OutputQueue()
         self._shown = 0
@@ -71,9 +71,9 @@ class StreamSession:
     def push(
         self, model: DenoiseModel, latent: Tensor, depth: Tensor | None = None
     ) -> list[Tensor]:
-        """Feed one frame and return what is finished.
+        """Push one frame and return the finished frames.
 
-        If the model raises (an interrupt, say), the stream is as it was before: push again.
+        If the model raises (on an interrupt, say), the stream is unchanged: push the frame again.
 
         Args:
             model: predicts x0 of every row of a call.
@@ -84,14 +84,14 @@ class StreamSession:
             x0 of the finished frames, [C, h, w] each: none, one, or a whole group.
 
         Raises:
-            ValueError: another size than the frames before, depth that cannot be used, or depth
-                with some frames and not with others.
+            ValueError: the size differs from that of earlier frames, the depth has another size,
+                or only some frames have depth.
             RuntimeError: the stream has been drained.
         """
         self._check(latent, depth)
         if any(timeline.restarts(self.frames_in) for timeline in model.timelines):
             self._start_over(model)
-        # Once per frame: it does not depend on the denoising step.
+        # Encoded once per frame, because it does not depend on the denoising step.
         feature = None if depth is None else model.encode_depth(depth.unsqueeze(0)).squeeze(0)
         entering = self.pipeline.enter(self.frames_in, self._shown, latent.float(), feature)
         finished = self._advance(model, entering)
@@ -104,23 +104,23 @@ class StreamSession:
         return self._output.take()
 
     def can_repeat(self, model: DenoiseModel) -> bool:
-        """Whether the next frame may be a repeat.
+        """Return whether the next frame may be a repeat.
 
-        Not the first one, none of a group that is denoised together (the warm-up), none with
-        another prompt than the one before.
+        A repeat cannot be the first frame, in a group that is denoised together (the warm-up), or
+        a frame whose prompt differs from that of the previous frame.
         """
         alone = self.memory is None or len(self.memory.group(self._shown)) == 1
         changes = any(timeline.changes_at(self.frames_in) for timeline in model.timelines)
         return self._shown > 0 and alone and not changes and not self.ended
 
     def repeat(self, model: DenoiseModel) -> list[Tensor]:
-        """Count a frame that looks like the one before it: it gets the same x0, without the model.
+        """Count a frame that gets the x0 of the previous frame, without a call of the model.
 
         Returns:
-            As `push`.
+            The same as `push`.
 
         Raises:
-            RuntimeError: not now, see `can_repeat`.
+            RuntimeError: the frame cannot be a repeat, see `can_repeat`.
         """
         if not self.can_repeat(model):
             raise RuntimeError(f"frame {self.frames_in} cannot repeat the one before it.")
@@ -138,7 +138,7 @@ class StreamSession:
                 self._finish_some(model)
 
     def warn_of_unreached_prompts(self, model: DenoiseModel) -> None:
-        """Log where the stream, now at its end, was too short for a Prompt Schedule."""
+        """At the end of the stream, log the prompts of a Prompt Schedule that it did not reach."""
         for timeline in model.timelines:
             for start in timeline.unreached(self.frames_in):
                 logging.warning(
@@ -150,7 +150,7 @@ class StreamSession:
                 )
 
     def _advance(self, model: DenoiseModel, entering: FrameInFlight) -> list[Tensor]:
-        """Let a frame enter, run the model if it is due, and return x0 of finished frames."""
+        """Add a frame, run the model unless its group is incomplete, and return finished x0."""
         group = self.memory.group(entering.memory_index) if self.memory else range(1)
         if len(group) == 1:
             done = self.pipeline.advance(model, entering)
@@ -163,7 +163,7 @@ class StreamSession:
         return finished
 
     def _start_over(self, model: DenoiseModel) -> None:
-        """Finish the frames inside with the present memory, then reset it."""
+        """Finish the frames inside with the current memory, then reset it."""
         while self._inside():
             self._finish_some(model)
         if self.memory is not None:
@@ -174,7 +174,7 @@ class StreamSession:
         return bool(self._waiting or self.pipeline.in_flight)
 
     def _finish_some(self, model: DenoiseModel) -> None:
-        """Run the model once for the frames inside, or for a group that is cut short."""
+        """Run the model once for the frames in flight, or denoise an incomplete group."""
         if self._waiting:
             finished = list(self.pipeline.denoise_group(model, self._waiting))
             self._waiting = []
@@ -189,7 +189,7 @@ class StreamSession:
         return [frame.frame for frame in (*self._waiting, *self.pipeline.in_flight)]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything that decides how the stream goes on, by name; tensors are not copied."""
+        """Return everything that determines how the stream continues; tensors are not copied."""
         counters = [self.frames_in, self._shown, int(self.ended)]
         state = {"counters": torch.tensor(counters), "timesteps": self._timesteps()}
         state |= join(output=self._output.state_dict())
@@ -205,12 +205,12 @@ class StreamSession:
     def load_state_dict(
         self, state: Mapping[str, Tensor], device: torch.device | None = None
     ) -> None:
-        """Go on where `state_dict` was taken.
+        """Restore what `state_dict` returned.
 
         Args:
-            state: what `state_dict` gave; it may lie on any device.
-            device: where the model runs. The frames inside are moved there; the memory follows
-                the model by itself. None leaves them where they are.
+            state: the result of `state_dict`, on any device.
+            device: the model's device. The frames inside are moved to it; the memory moves itself
+                when the model runs. None leaves the frames on their device.
 
         Raises:
             ValueError: the state is of another kind of stream.
@@ -239,7 +239,7 @@ class StreamSession:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of temporal memory held now."""
+        """Bytes that the temporal memory holds now."""
         return self.memory.nbytes if self.memory is not None else 0
 
     def _check(self, latent: Tensor, depth: Tensor | None) -> None:

@@ -1,4 +1,4 @@
-"""Which frames are so similar to the last translated one that they are skipped."""
+"""Skips frames that are similar to the last translated one."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class SkipRule:
     """Which frames are skipped.
 
     Attributes:
-        threshold: least cosine similarity of skipped frames, 0 to 1; from there the chance of
-            being skipped grows linearly to 1 at similarity 1. A threshold of 1 skips no frame.
+        threshold: least cosine similarity of skipped frames, 0 to 1; above it the probability of
+            a skip grows linearly to 1 at similarity 1. A threshold of 1 skips no frame.
         most_skipped: most frames skipped in a row, at least 0.
 
     Raises:
@@ -38,16 +38,16 @@ class SkipRule:
 class SimilarFrameFilter:
     """StreamDiffusion's stochastic similarity filter (section 3.5), as a function of the frame.
 
-    Chance is drawn from (seed, frame), so the same frames are skipped however the stream is cut.
-    Each frame is compared with the last translated one rather than the previous one, so that slow
-    changes add up.
+    Random numbers depend on (seed, frame), so that the same frames are skipped however the stream
+    is divided. Each frame is compared with the last translated frame, not with the previous one,
+    so that slow changes add up.
     """
 
     def __init__(self, seed: int, rule: SkipRule | None = None) -> None:
         """Start a stream.
 
         Args:
-            seed: the stream's.
+            seed: the stream's seed.
             rule: which frames are skipped; None skips no frame.
         """
         self.rule = rule
@@ -60,7 +60,7 @@ class SimilarFrameFilter:
         self._skipped = 0
 
     def skips(self, frame: int, picture: Tensor) -> bool:
-        """Decide whether `frame` is skipped; call `skipped` or `translated` next.
+        """Decide whether to skip `frame`; call `skipped` or `translated` next.
 
         Args:
             frame: index in the stream.
@@ -79,7 +79,7 @@ class SimilarFrameFilter:
         self._skipped += 1
 
     def translated(self, picture: Tensor) -> None:
-        """Keep the picture of a translated frame, to compare the next frames with."""
+        """Store the picture of a translated frame, with which the next frames are compared."""
         self._last, self._skipped = picture if self.rule else None, 0
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -94,7 +94,7 @@ class SimilarFrameFilter:
 
 
 def _similarity(one: Tensor, other: Tensor) -> float:
-    """Cosine similarity of two tensors of one shape; 1 for two that are all 0.
+    """Return the cosine similarity of two tensors of the same shape; 1 if both are all 0.
 
     torch's own is off by 2e-4 on large pictures, which is too much near a threshold of 1; `sum`
     adds pairwise.
@@ -107,7 +107,7 @@ def _similarity(one: Tensor, other: Tensor) -> float:
 
 
 def _centred(picture: Tensor) -> Tensor:
-    """Scale pixels to -1..1, as for the VAE: in 0..255 all pictures have a similar direction."""
+    """Scale pixels to -1..1, as for the VAE: in 0..255 all pictures point in similar directions."""
     if picture.dtype == torch.uint8:
         return picture.float() / 127.5 - 1.0
     return picture.float()
