@@ -1,1 +1,1 @@
-"""What a node runs: a clip, a file, a live stream; and the states that are saved of them."""
+"""The runs of the stream nodes: a clip, a video file, a live stream; and their saved states."""

@@ -1,4 +1,4 @@
-"""Threads that work beside a stream, at most a few calls ahead of it or behind it."""
+"""Threads that run beside a stream, at most a few calls ahead of it or behind it."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class _Worker:
 
     def _run(self, call: Callable[[], object], previous: Future[Any] | None) -> object:
         if previous is not None:
-            previous.result()  # If it failed, this call fails with the same error.
+            previous.result()  # Raises the error of a failed call in all calls after it.
         start = time.perf_counter()
         try:
-            # Inference mode is per thread; without it, this one cannot use the nodes' tensors.
+            # Inference mode is per thread; without it, this thread cannot use the nodes' tensors.
             with torch.inference_mode():
                 return call()
         finally:
@@ -48,12 +48,12 @@ class _Worker:
 class Prefetch(_Worker, Generic[Item]):
     """Runs the iterator `source` in a thread, with up to `ahead` (at least 1) items waiting.
 
-    A context manager: leaving it stops the thread after the item in progress. An error of the
-    iterator is raised in place of the item that it prevented.
+    It is a context manager whose exit stops the thread after the current item. An error of the
+    iterator is raised in place of the failed item.
     """
 
     def __init__(self, source: Iterator[Item], ahead: int) -> None:
-        """Start at once."""
+        """Start the thread."""
         super().__init__("live2diff-decode", ahead)
         self._next = lambda: next(source, _END)
         for _ in range(ahead):
@@ -71,8 +71,8 @@ class Prefetch(_Worker, Generic[Item]):
 class BackgroundCalls(_Worker):
     """Runs calls in a thread, with up to `ahead` of them waiting; `submit` blocks beyond that.
 
-    A context manager: leaving it runs the calls that wait, and raises their error unless the block
-    raised one. After a call has failed, none runs, and every `submit` and `wait` raises its error.
+    It is a context manager whose exit runs the waiting calls, and raises their error unless the
+    block raised one. After a failed call no other runs; `submit` and `wait` raise its error.
     """
 
     def __init__(self, ahead: int) -> None:
@@ -85,13 +85,13 @@ class BackgroundCalls(_Worker):
             self.wait()
 
     def submit(self, call: Callable[[], object]) -> None:
-        """Run `call` after those before it."""
+        """Run `call` after the earlier calls."""
         self.wait(self._ahead)
         self._append(call)
 
     def wait(self, remaining: int = 0) -> None:
         """Return when at most `remaining` calls have not run."""
         while self._pending and (len(self._pending) > remaining or self._pending[0].done()):
-            # A call that failed stays in front: its error is raised every time.
+            # A failed call stays in front, so that its error is raised every time.
             self._pending[0].result()
             self._pending.popleft()

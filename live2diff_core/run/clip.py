@@ -1,4 +1,4 @@
-"""A clip of latents as a stream: all frames are there, and as many come out."""
+"""Streams a clip of latents: all frames are known, and as many come out as go in."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class LatentError(ValueError):
-    """Latents that a stream cannot take; the message names what was expected and what came."""
+    """A stream cannot take these latents; the message names the expected and the given ones."""
 
 
 def frame_latents(latent: Mapping[str, Any], name: str = "frames") -> Tensor:
     """Return the samples of a ComfyUI LATENT: [F, 4, h, w], finite, F at least 1.
 
     Raises:
-        LatentError: anything else.
+        LatentError: the latents are not of this kind.
     """
     samples = latent["samples"]
     if getattr(samples, "is_nested", False) or samples.ndim != 4 or samples.shape[1] != 4:
@@ -49,7 +49,7 @@ def matching_depth(depth: Mapping[str, Any], frames: Tensor) -> Tensor:
     """Return the samples of a depth LATENT, which must match `frames` one to one.
 
     Raises:
-        LatentError: not latents, or another number or size than the frames.
+        LatentError: the depth is no latent, or differs from the frames in number or size.
     """
     samples = frame_latents(depth, "depth")
     if len(samples) != len(frames):
@@ -75,11 +75,11 @@ def translate_clip(
     """Stream a clip and yield each finished frame, [4, h, w], in order.
 
     Args:
-        spec: what the stream is made of.
+        spec: the stream's specification.
         denoiser: its opened model.
-        latents, depth: [F, 4, h, w] as the VAE makes them; depth may be None.
+        latents, depth: [F, 4, h, w] as the VAE returns them; depth may be None.
     """
-    # There are no pictures to compare: similar frames are found by their latents.
+    # Without pictures, similar frames are found by their latents.
     session, similar = spec.start(), SimilarFrameFilter(spec.seed, spec.skip_rule)
     for index, latent in enumerate(latents):
         if session.can_repeat(denoiser) and similar.skips(index, latent):

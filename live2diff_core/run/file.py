@@ -1,4 +1,4 @@
-"""One run of Stream Video: a file in, a file out, and how a run that was stopped goes on."""
+"""One run of Stream Video, from file to file; a stopped run can be resumed."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ FRAMES_PER_SKIP = 100
 
 
 class Progress(Protocol):
-    """Receives the progress of a run. Both calls may raise to stop it."""
+    """Receives the progress of a run. Both methods may raise to stop it."""
 
     def __call__(self, done: int, picture: Tensor) -> None:
         """Report that `done` frames are finished, the last one being `picture` [H, W, 3]."""
 
     def finding(self, frame: int, reached: int) -> None:
-        """Report that frame `frame` is looked for, and how many have been read."""
+        """Report that a resumed run skips to frame `frame` and has read `reached` frames."""
 
 
 @dataclass(frozen=True)
 class VideoRun:
-    """What Stream Video translates, and how.
+    """The checked inputs of Stream Video.
 
     Attributes:
-        spec: what the stream is made of.
+        spec: the stream's specification.
         reader: the opened video.
-        source: the video itself, for its name and its sound.
-        trim: seconds that it begins with, and lasts; 0 and 0 are all of it.
-        size: how frames get the stream's size.
+        source: the video itself, for its identity and its audio.
+        trim: (start, duration) in seconds; (0, 0) is the whole video.
+        size: how frames are scaled to the stream's size.
         encoding: how frames are encoded.
         checkpoint_every: frames between two saved states; 0 saves none.
         made_from: name of the graph above the node, see `graph_identity`.
@@ -64,7 +64,7 @@ class VideoRun:
     made_from: str
 
     def identity(self) -> dict[str, Any]:
-        """Name everything that decides the result: JSON values by title."""
+        """Name everything that determines the result: JSON values by title."""
         return {
             **self.spec.identity(),
             **self.spec.content_identity(),
@@ -78,12 +78,12 @@ class VideoRun:
         }
 
     def run(self, output_folder: Path, result: Path, progress: Progress) -> Path:
-        """Translate, join the segments with the sound, and delete the partial folder.
+        """Translate, join the segments with the audio, and delete the partial folder.
 
         Args:
-            output_folder: partial results lie in a folder of it.
+            output_folder: the folder that holds the folder of partial results.
             result: path of the video to write, without a suffix.
-            progress: told about every frame.
+            progress: called for every frame.
 
         Returns:
             The path written.
@@ -108,7 +108,7 @@ class VideoRun:
                 raise
         result = result.with_suffix(container_for(self.source))
         self._assemble(writer, result)
-        # What cannot be removed now (a virus scanner has it open, say) does no harm.
+        # Files that cannot be removed now (because a virus scanner reads them, say) do no harm.
         shutil.rmtree(folder, ignore_errors=True)
         return result
 
@@ -138,7 +138,7 @@ class VideoRun:
         identity: dict[str, Any],
         progress: Progress,
     ) -> None:
-        """Go on from the last checkpoint, if there is one and its frames are there."""
+        """Resume from the last saved state, if there is one and its frames exist."""
         session, writer = translation.translator.session, translation.writer
         if state.is_file():
             try:
@@ -151,14 +151,14 @@ class VideoRun:
             translation.restart()
         if session.frames_in:
             logging.info("Live2Diff: going on at frame %d.", session.frames_in)
-            # That may take minutes, so it can be watched and stopped.
+            # Skipping may take minutes, so it reports progress and can be stopped.
             for reached in range(0, session.frames_in, FRAMES_PER_SKIP):
                 progress.finding(session.frames_in, reached)
                 self.reader.skip(reached)
             self.reader.skip(session.frames_in)
 
     def _keep_partial(self, writer: SegmentWriter, folder: Path) -> None:
-        """Join the finished frames to one playable file, and log its place."""
+        """Join the finished frames into one playable file, and log its path."""
         if not writer.segments:
             return
         partial = folder / f"partial{container_for(self.source)}"
@@ -187,11 +187,11 @@ class VideoRun:
 
 
 def partial_folder(root: Path, identity: Mapping[str, Any]) -> Path:
-    """Find the folder of a stopped run of this identity, or name that of a new one."""
+    """Return the folder of a stopped run with this identity, or that of a new one."""
     for state in sorted(root.glob(f"*/{STATE_FILE}")):
         try:
             if read_identity(state, identity) == normalised(identity):
                 return state.parent
         except StateFileError:
-            continue  # It is in the way of none but its own run, which says so.
+            continue  # Only its own run needs it, and reports the error.
     return root / json_digest(identity)

@@ -1,4 +1,4 @@
-"""A live stream between prompts: everything that is its own, and none of the host's models."""
+"""The state of a live stream between prompts, without any of the host's models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PICTURE = "picture"
 
 
 class OtherStreamError(ValueError):
-    """A saved stream that the graph's settings do not fit; the message names those that differ."""
+    """A saved stream differs from the graph's; the message names the differences."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class LiveOutput:
 
     Attributes:
         pictures: [F, H, W, 3] finished frames, or a placeholder while there are none.
-        frame_index: index in the stream of the first finished frame, -1 without.
+        frame_index: index in the stream of the first finished frame; -1 if there is none.
         warming_up: whether no frame of the stream has come out yet.
     """
 
@@ -47,15 +47,15 @@ class LiveStream:
 
     Attributes:
         name: its key in the registry.
-        identity: what it is made of, see `StreamSpec.identity`.
+        identity: what cannot change without starting over, see `LivePrompt.identity`.
         prompt: name of the prompts of the last frame.
-        translator: its state; models come with every prompt.
-        place: device and type that the model last ran in.
+        translator: its state; every prompt passes the models.
+        place: device and dtype in which the model last ran.
         picture: [H, W, 3] the last finished frame, of this stream or the one that it replaced.
         hints: ControlNet images of the frames inside, by frame.
         undelivered: finished frames of a prompt that failed before it could return them.
         source: the file it was loaded from, see `file_version`.
-        note: why it started over, for as long as it is warming up.
+        note: the reason why it started over, shown while it is warming up.
     """
 
     name: str
@@ -76,29 +76,29 @@ class LiveStream:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held."""
+        """Bytes that the stream holds."""
         return sum(tensor.nbytes for tensor in self.state_dict().values())
 
     def move(self, place: str, device: torch.device) -> None:
-        """Follow the model to another device or type."""
+        """Move the state when the model has another device or dtype than before."""
         if self.place not in ("", place):
             self.translator.load_state_dict(self.translator.state_dict(), device)
         self.place = place
 
     def follow_prompt(self, prompt: str) -> None:
-        """Go on with another prompt, or the same."""
+        """Continue with another prompt, or the same."""
         if prompt != self.prompt:
-            # What a similar frame would repeat was made with the prompt before.
+            # A similar frame would repeat a result of the previous prompt.
             self.translator.similar.reset()
         self.prompt = prompt
 
     def push(
         self, opened: OpenStream, images: Tensor, hold: bool, finish: bool = False
     ) -> LiveOutput:
-        """Push frames and take what is finished.
+        """Push frames and return the finished ones.
 
-        If anything raises, the frames that went in before stay in, and those that came out are
-        returned by the next call.
+        If anything raises, the frames pushed before the error stay in the stream, and the next
+        call returns those that were finished.
 
         Args:
             opened: the stream's models.
@@ -119,7 +119,7 @@ class LiveStream:
         return LiveOutput(torch.stack(pictures), session.frames_out - len(pictures), False)
 
     def state_dict(self) -> State:
-        """Everything that decides how the stream goes on, by name; tensors are not copied."""
+        """Return everything that determines how the stream continues; tensors are not copied."""
         hints = {str(frame): numbered(images) for frame, images in self.hints.items()}
         state = join(
             translator=self.translator.state_dict(),
@@ -131,7 +131,7 @@ class LiveStream:
     def load_state_dict(
         self, state: Mapping[str, Tensor], device: torch.device | None = None
     ) -> None:
-        """Go on where `state_dict` was taken, with models on `device`."""
+        """Restore what `state_dict` returned, for models on `device`."""
         self.translator.load_state_dict(part(state, "translator"), device)
         self.undelivered = in_order(part(state, "undelivered"))
         self.picture = state.get(_PICTURE)
@@ -151,9 +151,9 @@ class LiveStream:
             self.picture = pictures[-1]
 
     def _placeholder(self, images: Tensor, hold: bool) -> Tensor:
-        """Return a picture to show instead, [F, H, W, 3] of the frames' size.
+        """Return pictures to show instead, [F, H, W, 3] of the frames' size.
 
-        After the warm-up the pipeline takes some frames to fill; the last picture stays for them.
+        After the warm-up, the pipeline takes some frames to fill, which show the last picture.
         """
         if not hold and self.warming_up:
             return images
@@ -167,7 +167,7 @@ class LiveStream:
 
 @dataclass(frozen=True)
 class SavedStream:
-    """A stream read from a file, until a prompt goes on with it.
+    """A stream read from a file, until a prompt continues it.
 
     Attributes:
         name: its key in the registry.
@@ -187,8 +187,8 @@ class SavedStream:
         """Read a file that `save` wrote.
 
         Raises:
-            StateFileError: missing, damaged or another kind of file.
-            OtherStreamError: the state of another node.
+            StateFileError: the file is missing, damaged or of another kind.
+            OtherStreamError: it holds the state of another node.
         """
         source = file_version(path)
         state, made_with = read_state(path)
@@ -199,24 +199,24 @@ class SavedStream:
         return cls(name, made_with["stream"], made_with["prompt"], state, source)
 
     def save(self, path: Path) -> None:
-        """Write it to a file, whole or not at all."""
+        """Write it to a file, atomically."""
         save_state(path, self.state, {"stream": self.identity, "prompt": self.prompt})
 
     @property
     def file_name(self) -> str:
-        """Name of the file it was read from, without folders."""
+        """Name of the file that it was read from, without folders."""
         return Path(self.source.split("|")[0]).name
 
     @property
     def nbytes(self) -> int:
-        """Bytes held."""
+        """Bytes that the state holds."""
         return sum(tensor.nbytes for tensor in self.state.values())
 
     def check(self, identity: Mapping[str, Any]) -> None:
-        """Refuse to go on if the stream was made with other settings.
+        """Refuse to continue if the stream has another identity.
 
         Raises:
-            OtherStreamError: names those that differ.
+            OtherStreamError: the identities differ; the message names the differences.
         """
         if differing := differences(self.identity, identity):
             raise OtherStreamError(
@@ -227,13 +227,13 @@ class SavedStream:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Name the settings that differ, for people: 'seed 7 -> 8, size 64x64 -> 128x64'."""
+    """Describe how two identities differ: 'seed 7 -> 8, size 64x64 -> 128x64'."""
     differing = [k for k in {**before, **now} if before.get(k) != now.get(k)]
     return ", ".join(f"{k} {before.get(k, 'none')} -> {now.get(k, 'none')}" for k in differing)
 
 
 def file_version(path: Path) -> str:
-    """Name a version of a file; empty when there is none."""
+    """Name the version of a file by path, time and size; empty when there is no file."""
     try:
         found = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""One prompt of a live stream: what Stream Step does, in order."""
+"""One prompt of a live stream: the work of one run of Stream Step."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from .state_file import normalised
 
 @dataclass(frozen=True)
 class LivePrompt:
-    """The inputs of one prompt, checked.
+    """The checked inputs of one prompt.
 
     Attributes:
-        name: of the stream.
-        spec: what the stream is made of.
+        name: name of the stream.
+        spec: the stream's specification.
         images: [F, H, W, 3] in 0..1, the next frames.
         hold: see `LiveStream.push`.
-        keep_cache: whether the stream goes on when its prompts change.
+        keep_cache: whether the stream continues when its prompts change.
         finish: whether it ends with these frames.
         max_idle_seconds: how long it may be idle; 0 is without limit.
-        max_bytes: what all live streams may hold; 0 is without limit.
+        max_bytes: bytes that all live streams may hold; 0 is without limit.
     """
 
     name: str
@@ -43,20 +43,20 @@ class LivePrompt:
     max_bytes: int
 
     def identity(self) -> dict[str, Any]:
-        """Name what the stream cannot change without starting over."""
+        """Name everything that cannot change without starting the stream over."""
         height, width = self.images.shape[1:3]
         own = self.spec.identity()
         return normalised({"size": f"{width}x{height}", **own, **self.spec.layout_identity()})
 
     def prompt_identity(self) -> str:
-        """Name the texts."""
+        """Name the texts of the prompts."""
         return prompt_identity([cond for conds in self.spec.prompts.values() for cond in conds])
 
     def run(self, streams: StreamRegistry) -> LiveOutput:
         """Push the frames into their stream; see `LiveStream.push`.
 
         Raises:
-            ValueError: inputs that no stream, or not this one, can take.
+            ValueError: no stream, or not this one, can take the inputs.
         """
         streams.drop_idle()
         prompt = self.prompt_identity()
@@ -69,7 +69,7 @@ class LivePrompt:
                 live.load_state_dict(saved.state, opened.device)
             live.follow_prompt(prompt)
             live.move(f"{opened.device} {self.spec.computes_in}", opened.device)
-            # Not before: a saved stream stays until its state has been loaded.
+            # Put only now, so that a saved stream stays until its state has been loaded.
             streams.put(live, self.max_idle_seconds)
             output = self._push(live, opened)
         if self.finish:
@@ -86,7 +86,7 @@ class LivePrompt:
             live.hints = denoiser.hints_of(session.frames_inside)
 
     def _find(self, streams: StreamRegistry, prompt: str) -> tuple[LiveStream, SavedStream | None]:
-        """Find the stream to go on with, or start one, and the saved one that it goes on from."""
+        """Find the stream to continue, or start one; return it and the saved stream to load."""
         identity, found = self.identity(), streams.get(self.name)
         if isinstance(found, SavedStream):
             found.check(identity)
@@ -102,7 +102,7 @@ class LivePrompt:
         if not reason:
             return found, None
         logging.info("Live2Diff: the stream '%s' starts over: %s.", self.name, reason)
-        # Its caches go before those of the new stream come.
+        # Free its caches before those of the new stream are allocated.
         streams.remove(self.name)
         live = self._start(identity, prompt, f"started over: {reason}")
         live.picture, live.source = found.picture, found.source

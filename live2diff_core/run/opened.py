@@ -1,4 +1,4 @@
-"""A stream's models, loaded for one run: pictures in, pictures out."""
+"""A stream's models, loaded for one run, as functions of pictures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..stream.similar_frames import SkipRule
 
 
 class OpenStream:
-    """A `StreamSpec`, opened: a context manager that loads its models once.
+    """An opened `StreamSpec`: a context manager that loads its models once.
 
     Attributes:
         denoiser: ComfyUI's MODEL with its memories and prompts.
@@ -29,7 +29,7 @@ class OpenStream:
         depth: DepthModel | None,
         skip_rule: SkipRule | None,
     ) -> None:
-        """Keep the models; nothing is loaded yet."""
+        """Store the models; nothing is loaded yet."""
         self.denoiser, self.skip_rule = denoiser, skip_rule
         self._vae, self._depth = vae, depth
         self._stack = ExitStack()
@@ -39,23 +39,23 @@ class OpenStream:
         with ExitStack() as stack:
             stack.enter_context(self.denoiser)
             if self._depth is not None:
-                # Its layers cannot be streamed in piece by piece, as the host's own can.
+                # Unlike the host's layers, those of timm cannot be loaded piece by piece.
                 self._depth.load()
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give everything back."""
+        """Release all models."""
         self._stack.close()
 
     @property
     def device(self) -> torch.device:
-        """Where latents live."""
+        """The device of the latents."""
         return self.denoiser.device
 
     @property
     def reads_depth(self) -> bool:
-        """Whether every frame comes with its depth."""
+        """Whether every frame needs its depth."""
         return self._depth is not None
 
     def encode(self, picture: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class OpenStream:
             depth_range: range of the depths so far.
 
         Returns:
-            The depth in grey, [H, W, 3] in 0..1, and the range with this frame in it.
+            The depth in grey, [H, W, 3] in 0..1, and the range after this frame.
         """
         assert self._depth is not None, "this stream has no depth model"
         raw = self._depth.infer(picture.unsqueeze(0))

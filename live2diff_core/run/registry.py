@@ -1,4 +1,4 @@
-"""Live streams by name: what stays in the process between prompts, and when it is let go.
+"""The registry of live streams, which keeps them between prompts and drops idle ones.
 
 This is the one place where the pack keeps state outside of a run.
 """
@@ -15,7 +15,7 @@ from typing import Protocol
 
 from ..stream.byte_size import format_bytes
 
-# Idle streams are looked for no more often than this.
+# Shortest time in seconds between two searches for idle streams.
 _SHORTEST_WAIT = 1.0
 
 
@@ -35,14 +35,14 @@ class Held(Protocol):
 
 @dataclass(frozen=True)
 class StreamInfo:
-    """One line of the list of streams."""
+    """A stream's line in the list of streams."""
 
     name: str
     nbytes: int
     idle_seconds: float
 
     def __str__(self) -> str:
-        """Write the line."""
+        """Format the line."""
         idle = f"{self.idle_seconds:.0f} s"
         if self.idle_seconds >= 120:
             idle = f"{self.idle_seconds / 60:.0f} min"
@@ -59,12 +59,12 @@ class _Entry:
 class StreamRegistry:
     """Named streams, safe to use from several threads.
 
-    Streams that idle too long are dropped by a timer, too, because their caches take the memory
-    that other workflows need.
+    A timer drops streams that idle too long, because their caches take VRAM that other workflows
+    need.
 
     Args:
-        clock: seconds that never go back.
-        timer: (seconds, call) starts something with `cancel()` that makes the call later.
+        clock: returns monotonic seconds.
+        timer: called with (seconds, call); makes the call after these seconds.
     """
 
     def __init__(
@@ -81,11 +81,11 @@ class StreamRegistry:
         self._watching = False
 
     def put(self, stream: Held, max_idle_seconds: float = 0.0) -> None:
-        """Keep a stream as the most recently used one; it replaces one of the same name.
+        """Store a stream as the most recently used one, in place of one of the same name.
 
         Args:
-            stream: what to keep.
-            max_idle_seconds: dropped when it was not used for so long; 0 keeps it.
+            stream: the stream to store.
+            max_idle_seconds: idle time after which it is dropped; 0 keeps it.
         """
         with self._lock:
             self._entries[stream.name] = _Entry(stream, self._clock(), max_idle_seconds)
@@ -111,7 +111,7 @@ class StreamRegistry:
 
     @contextmanager
     def working_on(self, name: str) -> Iterator[None]:
-        """Neither drop a stream while this lasts, nor count the time as idle."""
+        """Protect a stream from being dropped in a `with` block, which counts as use."""
         with self._lock:
             self._busy.append(name)
         try:
@@ -123,7 +123,7 @@ class StreamRegistry:
                     self._entries[name].last_used = self._clock()
 
     def drop_idle(self) -> list[str]:
-        """Drop the streams that were idle for too long; return their names."""
+        """Drop the streams that have been idle for too long; return their names."""
         with self._lock:
             now = self._clock()
             late = [
@@ -137,12 +137,12 @@ class StreamRegistry:
         """Drop other streams, least recently used first, until all fit into `limit`.
 
         Args:
-            name: the stream that is wanted; it stays, whatever its size.
+            name: the stream that needs the room; it stays, whatever its size.
             needed: bytes that it will hold.
             limit: bytes for all streams together; 0 is no limit.
 
         Returns:
-            Names of those dropped.
+            Names of the dropped streams.
         """
         with self._lock:
             others = [e for n, e in self._entries.items() if n != name and n not in self._busy]
@@ -169,7 +169,7 @@ class StreamRegistry:
         return names
 
     def _watch(self) -> None:
-        """Start a timer for the stream that becomes idle first."""
+        """Start a timer for the stream that will be dropped first."""
         now = self._clock()
         waits = [e.last_used + e.max_idle - now for e in self._entries.values() if e.max_idle > 0]
         if self._watching or not waits:

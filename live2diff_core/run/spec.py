@@ -1,4 +1,4 @@
-"""One description of a stream, for every node that runs one."""
+"""The specification of a stream, shared by all nodes that run one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .translator import FrameTranslator
 
 @dataclass(frozen=True)
 class StreamOptions:
-    """How a stream is denoised, beside its noise levels.
+    """Options of how a stream is denoised, beside its noise levels.
 
     Attributes:
         guidance_mode, delta: see `Guidance`.
@@ -42,21 +42,21 @@ class StreamOptions:
 
 @dataclass(frozen=True)
 class StreamSpec:
-    """What a stream is made of.
+    """The models, prompts and parameters of a stream.
 
     Attributes:
         model: ComfyUI's ModelPatcher, SD1.5, with its memories.
         positive, negative: ComfyUI conditionings.
         schedule: the T noise levels.
         guidance: scale and mode.
-        seed: of noise and random decisions.
+        seed: seed of the noise and of random decisions.
         shared_noise: one noise for all frames.
         skip_rule: which similar frames are skipped; None skips none.
-        vae: ComfyUI's VAE; None where latents come and go.
-        depth_model: None streams without depth, or with depth latents.
+        vae: ComfyUI's VAE; None for a stream of latents.
+        depth_model: estimates depth; None streams without depth, or with depth latents.
 
     Raises:
-        UnsupportedModelError: depth, and a MODEL that cannot read it; a VAE that is not SD1.5's.
+        UnsupportedModelError: the MODEL cannot read depth, or the VAE is not for SD1.5.
     """
 
     model: Any
@@ -71,7 +71,7 @@ class StreamSpec:
     depth_model: DepthModel | None = None
 
     def __post_init__(self) -> None:
-        """Check what can be checked before models are loaded."""
+        """Check the depth model and the VAE before any model is loaded."""
         if self.depth_model is not None:
             check_depth(self.model)
         if self.vae is not None:
@@ -93,7 +93,7 @@ class StreamSpec:
         vae: Any = None,
         depth_model: DepthModel | None = None,
     ) -> StreamSpec:
-        """Make the description from the inputs that all stream nodes have.
+        """Make the specification from the inputs that all stream nodes share.
 
         Raises:
             ValueError: from `host_schedule`; UnsupportedModelError as above.
@@ -119,16 +119,16 @@ class StreamSpec:
         hints: HintFrames | None = None,
         held_bytes: int = 0,
     ) -> OpenStream:
-        """Get the models, to be loaded by `with`.
+        """Return the models as a context manager, which loads them on entry.
 
         Args:
             latent_size: (h, w).
-            frames: in the stream, which batches of masks and prompts must match; None if unknown.
-            hints: which frames the ControlNets' images belong to; by default the stream's.
+            frames: frames that batches of masks and prompts must match; None if unknown.
+            hints: the frames that the ControlNets' images belong to; by default the stream's.
             held_bytes: bytes that the stream's memories hold already.
 
         Raises:
-            ValueError: what a stream cannot run, see `HostModel`.
+            ValueError: a stream cannot run the inputs, see `HostModel`.
         """
         companions, working = [], [0]
         vae = None if self.vae is None else FrameVAE(self.vae)
@@ -147,7 +147,7 @@ class StreamSpec:
             latent_size,
             frames,
             companions=companions,
-            # They work one after another.
+            # The companions run one after another.
             companion_bytes=max(working),
             held_bytes=held_bytes,
             hints=hints,
@@ -170,12 +170,12 @@ class StreamSpec:
 
     @property
     def computes_in(self) -> str:
-        """Type that the UNet computes in."""
+        """Dtype in which the UNet computes."""
         base = self.model.model
         return str(base.manual_cast_dtype or base.get_dtype())
 
     def identity(self) -> dict[str, Any]:
-        """Name what a stream cannot change without starting over: JSON values by title."""
+        """Name what cannot change without starting the stream over: JSON values by title."""
         depth = "no"
         if self.depth_model is not None:
             depth = f"yes {weights_identity(self.depth_model.patcher.model)}"
@@ -191,12 +191,12 @@ class StreamSpec:
         }
 
     def layout_identity(self) -> dict[str, str]:
-        """Describe where the prompts apply: the caches are laid out by it."""
+        """Describe where the prompts apply, which determines the caches' layout."""
         titles = {"positive": "areas of the prompt", "negative": "areas of the negative prompt"}
         return {titles[kind]: prompt_layout(conds) for kind, conds in self.prompts.items()}
 
     def content_identity(self) -> dict[str, Any]:
-        """Name what else decides every number of the result, for videos that are resumed."""
+        """Name everything else that determines the result, for videos that are resumed."""
         return {
             "computes in": self.computes_in,
             **{kind: prompt_identity(c, control=True) for kind, c in self.prompts.items()},

@@ -1,8 +1,8 @@
-"""Translates a video while it is decoded and encoded, frame by frame, and remembers how far it got.
+"""Translates a video frame by frame while it is decoded and encoded, and saves states on the way.
 
 Decoding, translating and encoding run side by side in three threads with bounded queues between
-them. Every so many frames a checkpoint is made: first the encoder closes a segment, then the state
-of the stream is saved. A run that finds a checkpoint goes on from it and gives the same frames.
+them. Every `checkpoint_every` frames the encoder closes a segment, and then the state of the stream
+is saved. A run that finds a saved state resumes from it and produces the same frames.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ class Shown:
 
 @dataclass
 class StageTimes:
-    """Seconds each stage was at work; stages run side by side, so they may add up to more.
+    """Busy seconds of each stage; stages run side by side, so their sum may exceed the total.
 
     Attributes:
-        frames: finished frames.
-        stages: seconds by name, in the order in which frames pass them.
-        total: seconds by the clock.
+        frames: number of finished frames.
+        stages: seconds by name, in the order in which frames pass the stages.
+        total: elapsed seconds.
     """
 
     frames: int = 0
@@ -53,7 +53,7 @@ class StageTimes:
     total: float = 0.0
 
     def table(self) -> str:
-        """Write the times for the log, in milliseconds per frame."""
+        """Format the times for the log, in seconds and in milliseconds per frame."""
         frames = max(self.frames, 1)
         rows = [
             f"  {name:<12}{seconds:9.1f} s {seconds / frames * 1e3:9.1f} ms"
@@ -70,13 +70,13 @@ class VideoTranslation:
     """One run over a video.
 
     Attributes:
-        frames: the video's frames, already moved to where the translation goes on.
+        frames: the video's frames, already skipped to the first one to translate.
         prepare: scales and crops a decoded picture to the stream's size.
         translator: the stream of pictures.
         opened: its models.
-        writer: encodes finished frames; already holding those of earlier runs.
-        checkpoint_every: input frames between two checkpoints; 0 makes none.
-        save: called with the state after each checkpoint's segment is safe.
+        writer: encodes finished frames; already holds those of earlier runs.
+        checkpoint_every: input frames between two saved states; 0 saves none.
+        save: called with the state, each time after its segment is safe on disk.
         on_frame: called with (finished frames so far, the last picture [H, W, 3] in 0..1).
     """
 
@@ -92,9 +92,9 @@ class VideoTranslation:
     _inside: deque[Shown] = field(default_factory=deque)
 
     def run(self) -> int:
-        """Translate to the end; returns the number of frames written in all, earlier runs' too.
+        """Translate to the end; return the number of frames written, including earlier runs'.
 
-        Whatever is raised, finished frames are encoded and their segment is closed first.
+        After any error, finished frames are still encoded and their segment is closed.
         """
         start = time.perf_counter()
         decoded = ((frame, self.prepare(frame.image)) for frame in self.frames)
@@ -116,7 +116,7 @@ class VideoTranslation:
         return self.translator.session.frames_out
 
     def state_dict(self) -> State:
-        """Return everything that a later run needs to go on from here."""
+        """Return everything that a later run needs to resume from here."""
         shown = [
             [s.time.numerator, s.time.denominator, s.duration.numerator, s.duration.denominator]
             for s in self._inside
@@ -125,7 +125,7 @@ class VideoTranslation:
         return {**state, "inside": torch.tensor(shown, dtype=torch.int64).view(-1, 4)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on where `state_dict` was taken."""
+        """Restore what `state_dict` returned."""
         self.translator.load_state_dict(part(state, "translator"), self.opened.device)
         self._inside = deque(
             Shown(Fraction(a, b), Fraction(c, d)) for a, b, c, d in state["inside"].tolist()
@@ -142,7 +142,7 @@ class VideoTranslation:
             for picture in self.translator.push(self.opened, torch.from_numpy(image)):
                 self._encode(picture, encoder)
             if self.checkpoint_every and (frame.index + 1) % self.checkpoint_every == 0:
-                self._checkpoint(encoder)
+                self._save_state(encoder)
         for picture in self.translator.drain(self.opened):
             self._encode(picture, encoder)
         self.translator.session.warn_of_unreached_prompts(self.opened.denoiser)
@@ -156,8 +156,8 @@ class VideoTranslation:
             done = self.translator.session.frames_in - len(self._inside)
             self.on_frame(done, picture)
 
-    def _checkpoint(self, encoder: BackgroundCalls) -> None:
-        """Save frames first, then the state: one ahead of its frames could not be resumed."""
+    def _save_state(self, encoder: BackgroundCalls) -> None:
+        """Save frames first, then the state: a state ahead of its frames cannot be resumed."""
         encoder.submit(self.writer.commit)
         encoder.wait()
         if self.save is not None:

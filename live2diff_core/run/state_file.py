@@ -1,4 +1,4 @@
-"""A stream's state on disk: safetensors, written whole or not at all, tied to what made it."""
+"""A stream's state on disk: a safetensors file with its identity, written atomically."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ FORMAT = "comfyui-live2diff stream 2"
 
 
 class StateFileError(ValueError):
-    """A state that cannot be written or loaded; the message says why."""
+    """A state cannot be written or loaded; the message says why."""
 
 
 def save_state(path: Path, state: Mapping[str, Tensor], identity: Mapping[str, Any]) -> None:
-    """Write a state so that a crash leaves either the old file or the new one, never half.
+    """Write a state atomically: a crash leaves either the old file or the new one.
 
     Args:
         path: the file, in a folder that exists.
-        state: tensors by name; they may lie on any device.
-        identity: what the stream is made of; `load_state` refuses another's.
+        state: tensors by name, on any device.
+        identity: the stream's identity; `load_state` refuses any other.
 
     Raises:
-        StateFileError: it cannot be written; what was there before is still there.
+        StateFileError: the file cannot be written; the old file still exists.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     tensors = _on_their_own(tensors)
@@ -50,7 +50,7 @@ def save_state(path: Path, state: Mapping[str, Tensor], identity: Mapping[str, A
 
 
 def _on_their_own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copy tensors that share memory with another one: repeated frames do; the file cannot."""
+    """Copy tensors that share storage, as repeated frames do, because the file cannot share."""
     seen: set[int] = set()
     apart = {}
     for name, tensor in tensors.items():
@@ -64,7 +64,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a state and the identity of its stream.
 
     Raises:
-        StateFileError: missing, damaged, or another kind of file.
+        StateFileError: the file is missing, damaged, or of another kind.
     """
     with _opened(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}, _identity(file)  # noqa: SIM118
@@ -75,10 +75,10 @@ def read_identity(path: Path, now: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         path: the file.
-        now: identity of the present stream, which fills in what earlier versions did not write.
+        now: identity of the current stream, for entries that earlier versions did not write.
 
     Raises:
-        StateFileError: as `read_state`.
+        StateFileError: from `read_state`.
     """
     with _opened(path) as file:
         return upgraded(_identity(file), now)
@@ -88,7 +88,7 @@ def load_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Tensor]:
     """Read the state of a video's stream.
 
     Raises:
-        StateFileError: from `read_state`, or it is another stream's; names what differs.
+        StateFileError: from `read_state`, or the identities differ; the message says how.
     """
     tensors, saved = read_state(path)
     saved, now = upgraded(saved, identity), normalised(identity)
@@ -100,12 +100,12 @@ def load_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def normalised(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert an identity to what reading it from a file returns, so that both compare."""
+    """Convert an identity to the form that it has when read from a file, for comparisons."""
     return dict(json.loads(json.dumps(dict(identity), default=str)))
 
 
 def upgraded(saved: dict[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Translate the identity of a video saved by version 0.1.0 to today's titles."""
+    """Convert the identity of a video saved by version 0.1.0 to the current titles."""
     if "shared noise" not in saved:
         return saved
     old = dict(saved)

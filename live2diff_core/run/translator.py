@@ -1,4 +1,4 @@
-"""Pictures in, pictures out: VAE, depth and session as one step per frame."""
+"""Translates a stream of pictures: VAE, depth and session in one call per frame."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class FrameTranslator:
-    """A stream of pictures. State alone: the opened models come with every call.
+    """A stream of pictures. It holds only state; every call receives the opened models.
 
     Attributes:
         session: the stream of latents.
-        similar: which frames are skipped.
+        similar: decides which frames are skipped.
         depth_range: range of the depths so far.
         seconds: time spent so far in "vae encode", "depth", "model" and "vae decode".
     """
@@ -34,23 +34,23 @@ class FrameTranslator:
         """Start on a session, which becomes the translator's own.
 
         Args:
-            session: a new one, or one that has frames behind it.
-            seed: of the random part of skipping similar frames.
+            session: a new one, or one that has already translated frames.
+            seed: seed of the decisions to skip similar frames.
         """
         self.session = session
         self.similar = SimilarFrameFilter(seed)
         self.depth_range = RunningRange()
         self.seconds: dict[str, float] = defaultdict(float)
-        # Finished frames that wait for the VAE, and pictures that wait to be taken.
+        # Finished latents that wait for the VAE, and decoded pictures that wait for the caller.
         self._latents: list[Tensor] = []
         self._pictures: list[Tensor] = []
         self._decoded: tuple[Tensor, Tensor] | None = None
 
     def push(self, opened: OpenStream, picture: Tensor) -> list[Tensor]:
-        """Feed one frame and take those that are finished.
+        """Push one frame and return the finished ones.
 
-        If encoding or the model raises, the stream is as it was before: push the same frame again.
-        If decoding raises, the frame is in, and what is finished comes with the next one.
+        If encoding or the model raises, the stream is unchanged: push the same frame again. If
+        decoding raises, the frame has been pushed, and the next call returns the finished frames.
 
         Args:
             opened: the stream's models.
@@ -88,7 +88,7 @@ class FrameTranslator:
         self._latents, self._pictures = [], []
 
     def state_dict(self) -> State:
-        """Everything that decides how the stream goes on; tensors are not copied."""
+        """Return everything that determines how the stream continues; tensors are not copied."""
         return join(
             depth_range=self.depth_range.state_dict(),
             session=self.session.state_dict(),
@@ -100,7 +100,7 @@ class FrameTranslator:
     def load_state_dict(
         self, state: Mapping[str, Tensor], device: torch.device | None = None
     ) -> None:
-        """Go on where `state_dict` was taken, with a model on `device`."""
+        """Restore what `state_dict` returned, for a model on `device`."""
         self.session.load_state_dict(part(state, "session"), device)
         self.depth_range = RunningRange.from_state_dict(part(state, "depth_range"))
         self._latents = [x0.to(device) for x0 in in_order(part(state, "latents"))]
@@ -108,7 +108,7 @@ class FrameTranslator:
         self.similar.load_state_dict(part(state, "similar"))
 
     def _push(self, opened: OpenStream, picture: Tensor) -> list[Tensor]:
-        """Skip a frame or translate it; x0 of the frames that finished."""
+        """Skip a frame or translate it; return x0 of the finished frames."""
         session, similar, denoiser = self.session, self.similar, opened.denoiser
         similar.rule = opened.skip_rule
         if similar.rule is None:
@@ -139,9 +139,9 @@ class FrameTranslator:
         return finished
 
     def _decode_one(self, opened: OpenStream) -> None:
-        """Turn the next finished latent into a picture; it stays where it is if that fails."""
+        """Decode the next finished latent to a picture; it stays in the queue if that fails."""
         x0 = self._latents[0]
-        # Frames that repeat one share its latent: it is decoded once.
+        # Repeated frames share one latent, which is decoded once.
         if self._decoded is None or self._decoded[0] is not x0:
             with self._timed("vae decode"):
                 self._decoded = (x0, opened.decode(x0))
@@ -158,12 +158,12 @@ class FrameTranslator:
 
 
 def to_float(picture: Tensor) -> Tensor:
-    """Turn uint8 into float32 in 0..1; floats stay as they are."""
+    """Convert uint8 to float32 in 0..1; floats stay unchanged."""
     return picture.float() / 255.0 if picture.dtype == torch.uint8 else picture
 
 
 def to_uint8(picture: Tensor) -> Tensor:
-    """Turn floats in 0..1 into uint8, rounded to the nearest; uint8 stays as it is."""
+    """Convert floats in 0..1 to uint8, rounded to the nearest; uint8 stays unchanged."""
     if picture.dtype == torch.uint8:
         return picture
     return picture.mul(255.0).round().clamp(0, 255).to(torch.uint8)
