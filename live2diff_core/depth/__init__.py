@@ -1,1 +1,1 @@
-"""Depth of frames: MiDaS, and the ranges that bring it to 0..1."""
+"""Depth of frames: MiDaS, and the ranges that normalise its depth to 0..1."""

@@ -1,4 +1,4 @@
-"""Files of MiDaS DPT-hybrid: read safely, and refused with the reason where they are not."""
+"""Read files of MiDaS DPT-hybrid safely; refuse other files with the reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EXPECTED = (
     f"Expected MiDaS DPT-hybrid: {' or '.join(PUBLISHED_FILES)}, about 490 MB, from the MiDaS "
     "releases."
 )
-# What a file that is not DPT-hybrid probably is, by a part of one of its keys; first match wins.
+# The likely kind of a file that is not DPT-hybrid, by a part of one of its keys; first match wins.
 _FAMILIES = (
     ("lora_", "a LoRA"),
     ("motion_modules.", "a motion module"),
@@ -29,7 +29,7 @@ _FAMILIES = (
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a file, whichever model they belong to; see `read_tensors`.
+    """Read the tensors of a file of any model; see `read_tensors`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -47,7 +47,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def check_layout(weights: Mapping[str, Tensor], network: nn.Module, path: Path) -> None:
-    """Compare the names and shapes of `weights`, read from `path`, with those of `network`.
+    """Check the names and shapes of `weights`, read from `path`, against those of `network`.
 
     Raises:
         ValueError: a tensor is missing or has another shape; the message names the likely model.

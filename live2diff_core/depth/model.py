@@ -1,7 +1,7 @@
 """MiDaS DPT-hybrid under ComfyUI's memory management.
 
-The network's code comes from the package controlnet-aux (and timm below it), its weights from a
-local file, and the host decides where they lie. Nothing here is ever downloaded.
+The network's code comes from the package controlnet-aux (which uses timm), its weights from a
+local file, and the host decides which device holds them. Nothing is ever downloaded here.
 
 Legend: F frames, H W height and width of a frame, S = 384 the network's own size.
 """
@@ -41,7 +41,7 @@ class DepthModel:
 
     Attributes:
         patcher: the host's ModelPatcher of the weights.
-        load_device: where the network runs.
+        load_device: the device on which the network runs.
         dtype: float16 where the host computes in it, float32 elsewhere and always on the CPU.
     """
 
@@ -79,7 +79,7 @@ class DepthModel:
 
         Loading other models may evict them again, so load these last.
         """
-        # In full, because timm's layers cannot stream their weights in as the host's own do.
+        # Load in full: unlike the host's layers, timm's cannot load their weights when they run.
         comfy.model_management.load_models_gpu(
             [self.patcher],
             memory_required=batch_size * self.working_bytes,
@@ -87,7 +87,7 @@ class DepthModel:
         )
         network = self.patcher.model
         if any(weight.device != self.load_device for weight in network.parameters()):
-            # With --novram the host loads no model in full, not even when asked to.
+            # With --novram the host loads no model in full, even if `force_full_load` is set.
             network.to(self.load_device)
 
     @torch.no_grad()
@@ -101,7 +101,7 @@ class DepthModel:
             images: [F, H, W, 3] in 0..1, on any device.
 
         Returns:
-            [F, S, S] float32 inverse depth on `load_device`: 0 or more, of no unit; larger is
+            [F, S, S] float32 inverse depth on `load_device`: at least 0, without a unit; larger is
             nearer.
         """
         frames = images.to(self.load_device, torch.float32).movedim(-1, 1) * 2.0 - 1.0
@@ -110,8 +110,8 @@ class DepthModel:
         try:
             return network(frames.to(self.dtype)).float()
         finally:
-            # controlnet-aux leaves the backbone's features in a dict of the module, where they
-            # would hold GPU memory after the run.
+            # controlnet-aux keeps the backbone's features in a dict of the module, where they
+            # would hold VRAM after the run.
             network.pretrained.activations.clear()
 
     def predict(
@@ -122,12 +122,12 @@ class DepthModel:
     ) -> Tensor:
         """Load the weights and estimate the depth of a clip in batches, at the network's own size.
 
-        The released code normalises this, and only then resizes it (`resize_depth`).
+        The released code normalises the result first and resizes it afterwards (`resize_depth`).
 
         Args:
             images: [F, H, W, 3] in 0..1, F at least 1.
-            batch_size: most frames per run, fewer when memory is short; affects rounding only.
-            progress: called after each batch with frames done and frames in all.
+            batch_size: most frames per batch, fewer if VRAM is short; affects only rounding.
+            progress: called after each batch with (frames done, all frames).
 
         Returns:
             [F, S, S] float32 inverse depth, on the host's intermediate device.
@@ -152,11 +152,11 @@ class DepthModel:
 
     @property
     def working_bytes(self) -> int:
-        """Bytes that one frame takes beside the weights."""
+        """Bytes that one frame needs beside the weights."""
         return _FRAME_BYTES * self.dtype.itemsize // 4
 
     def _fitting_batch(self, wanted: int) -> int:
-        """Reduce a batch of `wanted` frames to what an otherwise empty device can hold."""
+        """Reduce a batch of `wanted` frames to the number that an otherwise empty device holds."""
         total = comfy.model_management.get_total_memory(self.load_device)
         room = total - self.patcher.model_size()
         return max(1, min(wanted, int(room // self.working_bytes)))
@@ -176,10 +176,10 @@ def build_network() -> nn.Module:
     """
     midas = _import_midas()
     with warnings.catch_warnings():
-        # timm has renamed this backbone since, and warns of it at every start.
+        # A newer timm has renamed this backbone, and warns about it at every start.
         warnings.simplefilter("ignore")
-        # Without a path no file is read, and controlnet-aux asks timm for an empty backbone, so
-        # that nothing is downloaded.
+        # Without a path, no file is read, and controlnet-aux requests an uninitialised backbone
+        # from timm, so that nothing is downloaded.
         return midas.DPTDepthModel(path=None, backbone="vitb_rn50_384", non_negative=True)
 
 

@@ -2,10 +2,10 @@
 
 MiDaS returns inverse depth of an unknown scale and shift, so a picture of it needs a range: the raw
 depth that becomes black (far) and the one that becomes white (near). There are three ways to choose
-it: the range of each frame (as Live2Diff's released code does while streaming; depth flickers when
-something near enters or leaves), one range of the whole clip (steady, but all frames must be there
-first), or a running range that follows the stream (steady and causal). The released code takes one
-range of all warm-up frames together; here `per_frame` is each frame's own there too.
+it: the range of each frame (as in Live2Diff's released code while streaming; depth flickers when a
+near object enters or leaves), one range of the whole clip (steady, but all frames must be known
+first), or a running range that follows the stream (steady and causal). The released code uses one
+range for all warm-up frames together; here `per_frame` uses each frame's own range there, too.
 
 Legend: F frames, H W height and width; `raw` is inverse depth of any scale, larger is nearer.
 """
@@ -24,21 +24,21 @@ PER_CLIP = "per_clip"
 RUNNING = "running"
 MODES = (RUNNING, PER_CLIP, PER_FRAME)
 
-# A range narrower than this share of its values is the rounding noise of a constant frame, which
-# stretching to 0..1 would show.
+# A range narrower than this share of its values is the rounding noise of a constant frame;
+# stretching it to 0..1 would make the noise visible.
 _FLAT = 1e-6
 
 
 @dataclass(frozen=True)
 class RunningRange:
-    """A depth range that follows a stream: a value, replaced frame by frame.
+    """A depth range that follows a stream: an immutable value, replaced after every frame.
 
     The first frame sets the range. After that each end moves towards the frame's own end by a
-    share of the distance: by `widen` when the frame reaches beyond the range, so that a near object
-    that enters is clipped for a few frames only, and by `narrow` when it does not, so that the
-    picture changes slowly when the object leaves. (An exponential moving minimum and maximum with
-    separate attack and release, as in audio compressors.) With the defaults, widening is 94 % done
-    after 4 frames and narrowing after 54.
+    share of the distance: by `widen` when the frame exceeds the range, so that a near object that
+    enters is clipped for only a few frames, and by `narrow` when it does not, so that the picture
+    changes slowly when the object leaves. (This is an exponential moving minimum and maximum with
+    separate attack and release, as in audio compressors.) With the defaults, widening is 94 %
+    complete after 4 frames and narrowing after 54.
 
     The arithmetic is on Python floats of one frame at a time, so the range after frame n depends on
     frames 0..n and not on how they were batched.
@@ -46,7 +46,7 @@ class RunningRange:
     Attributes:
         low: raw depth that becomes 0; meaningless while `frames` is 0.
         high: raw depth that becomes 1; meaningless while `frames` is 0.
-        frames: how many frames have been seen.
+        frames: number of frames seen.
         widen: share per frame, above 0 and up to 1; 1 never clips.
         narrow: share per frame, 0 to 1; 0 never narrows, 1 with `widen` 1 is the frame's own range.
 
@@ -133,7 +133,7 @@ def normalise_running(raw: Tensor, state: RunningRange) -> tuple[Tensor, Running
 
     Args:
         raw: [F, H, W], the next F frames of the stream.
-        state: range after the frames before; `RunningRange()` at the start.
+        state: range after the previous frames; `RunningRange()` at the start.
 
     Returns:
         [F, H, W] float32 in 0..1, and the range after the last frame.
@@ -146,7 +146,7 @@ def normalise_running(raw: Tensor, state: RunningRange) -> tuple[Tensor, Running
 
 
 def normalise(raw: Tensor, mode: str) -> Tensor:
-    """Normalise a whole clip, [F, H, W] to [F, H, W] in 0..1, in one of `MODES`.
+    """Normalise a whole clip, [F, H, W] to [F, H, W] in 0..1, by one of `MODES`.
 
     Raises:
         ValueError: there is no such mode.
