@@ -1,7 +1,7 @@
 """StreamV2V's feature bank: self-attention that also sees past frames, and fusion with them.
 
-Values and pure functions of tensors, one frame of one conditioning at a time. M are the tokens of a
-bank: HW, or HW for each frame of a queue.
+Dataclasses and pure functions of tensors, for one frame of one conditioning at a time. M is the
+number of tokens in a bank: HW, or HW for each frame of a queue.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ALL_LEVELS = ("down 1", "down 2", "down 3", "middle", "up 2", "up 3", "up 4")
 
 @dataclass(frozen=True)
 class BankConfig:
-    """Which features a bank keeps, how often it is updated, and where it is used.
+    """The features that a bank keeps, the interval of its updates, and the levels that use it.
 
     Attributes:
         kind: `merge` keeps the size of one frame (dynamic merging), `queue` the last frames.
@@ -37,7 +37,7 @@ class BankConfig:
         fusion_strength: share of the bank's token in a fused feature (alpha), 0 to 1.
         similarity_threshold: least cosine similarity of tokens that are fused, -1 to 1.
         fuse: levels of the UNet whose features are fused. The default follows the authors' code;
-            the paper speaks of the transformer blocks' output.
+            the paper describes the transformer blocks' output.
         extend: levels of the UNet whose self-attention sees the bank.
 
     Raises:
@@ -72,7 +72,7 @@ class BankConfig:
                 )
 
     def normalised(self) -> BankConfig:
-        """Return the same bank written in one way: levels in order, no size of an unused queue."""
+        """Return the canonical form: levels in order, and the default size of an unused queue."""
         default = BankConfig.queue_frames
         return replace(
             self,
@@ -83,7 +83,7 @@ class BankConfig:
 
     @property
     def frames(self) -> int:
-        """Size of a full bank, M / HW."""
+        """The size of a full bank in frames, M / HW."""
         return self.queue_frames if self.kind is BankKind.QUEUE else 1
 
 
@@ -102,7 +102,7 @@ class Bank:
 
     @property
     def tokens(self) -> int:
-        """M; 0 while the bank is empty."""
+        """The number of tokens, M; 0 while the bank is empty."""
         return 0 if self.keys is None else len(self.keys)
 
     def parts(self) -> dict[str, Tensor]:
@@ -111,7 +111,7 @@ class Bank:
         return {name: tensor for name, tensor in named.items() if tensor is not None}
 
     def to(self, like: Tensor) -> Bank:
-        """Return the bank typed and placed as `like`; itself if it is so already."""
+        """Return the bank with dtype and device of `like`; itself if nothing changes."""
         if self.keys is None or (self.keys.device == like.device and self.keys.dtype == like.dtype):
             return self
         return Bank(**{name: tensor.to(like) for name, tensor in self.parts().items()})
@@ -122,20 +122,20 @@ class Bank:
         return sum(tensor.nbytes for tensor in self.parts().values())
 
 
-# (the bank's keys, values or features [M, C] or None, the frame's [HW, C]) to the bank's next ones.
+# Maps (the bank's keys, values or features [M, C] or None, the frame's [HW, C]) to the new bank's.
 Update = Callable[[Tensor | None, Tensor], Tensor]
 
 
 def plan_update(
     config: BankConfig, bank_keys: Tensor | None, keys: Tensor, permutation: Callable[[int], Tensor]
 ) -> Update:
-    """Decide by the keys how a frame enters the bank; values and features follow alike.
+    """Determine from the keys how a frame enters the bank; values and features enter alike.
 
     Args:
         config: kind and size of the bank.
         bank_keys: [M, C] keys of the bank; None while it is empty.
         keys: [HW, C] keys of the frame.
-        permutation: (count) to a random permutation of that many tokens.
+        permutation: called with a count of tokens; returns a random permutation of them.
     """
     if bank_keys is None:
         return _first
@@ -148,14 +148,14 @@ def plan_update(
 
 
 def _first(bank: Tensor | None, frame: Tensor) -> Tensor:
-    # A copy: the frame's tensor is a view of a batch, which would stay in memory with it.
+    # Clone the frame, because it is a view that would keep the whole batch alive.
     return frame.clone()
 
 
 def _enqueue(kept: int, bank: Tensor | None, frame: Tensor) -> Tensor:
     """Append a frame to the last `kept` tokens of a queue."""
     assert bank is not None
-    # Cut off before, not after: a view of the longer queue would keep all of it in memory.
+    # Cut before concatenating: a view of the longer queue would keep all of it alive.
     return torch.cat([bank[max(0, len(bank) - kept) :], frame])
 
 
@@ -166,14 +166,14 @@ def _merge(
 
     Args:
         source, target: [HW] each, halves of the bank's and the frame's tokens, in that order.
-        nearest: [HW] for each source token the place of its target in `target`.
+        nearest: [HW] for each source token the index of its target in `target`.
         bank, frame: [HW, C].
 
     Returns:
         [HW, C] the target tokens.
     """
     assert bank is not None
-    # Sums of many tokens would lose digits in half precision.
+    # In half precision, sums of many tokens would lose digits.
     both = torch.cat([bank, frame]).float()
     places = nearest[:, None].expand(-1, both.shape[1])
     kept = both[target].scatter_reduce(0, places, both[source], "mean", include_self=True)
@@ -181,7 +181,7 @@ def _merge(
 
 
 def fuse(features: Tensor, bank: Tensor, strength: float, threshold: float) -> Tensor:
-    """Blend every token with the most similar one of the bank, where that is similar enough.
+    """Blend every token with the most similar token of the bank, if it is similar enough.
 
     Args:
         features: [HW, C] features of the frame.
@@ -204,7 +204,7 @@ def fuse(features: Tensor, bank: Tensor, strength: float, threshold: float) -> T
 def extend(own: Tensor, banks: Sequence[Tensor | None]) -> Tensor:
     """Append each row's bank to its tokens: [N, HW, C] and N times [M, C] to [N, HW + M, C].
 
-    The banks are of one size; with empty ones (None) `own` is returned as it is.
+    All banks have the same size; if they are empty (None), `own` is returned unchanged.
     """
     filled = [bank for bank in banks if bank is not None]
     if not filled:

@@ -14,14 +14,14 @@ from torch import Tensor
 from ..stream.call_plan import FeatureSizeError
 from .bank import ALL_LEVELS, Bank, BankConfig, BankKind, Update, fuse, plan_update
 
-# (frame, step, layer, count) to a random permutation of `count` tokens.
+# Maps (frame, step, layer, count) to a random permutation of `count` tokens.
 PermutationFn = Callable[[int, int, str, int], Tensor]
-# Conditioning, layer and denoising step of a bank.
+# The conditioning, layer and denoising step of a bank.
 Key = tuple[str, str, int]
 
 
 class BankMemory:
-    """All banks of one stream. Frames of a group, too, see and update them one after another.
+    """All banks of one stream. Even frames of one group see and update them one after another.
 
     Args:
         config: kind, interval and strengths.
@@ -33,7 +33,7 @@ class BankMemory:
         self.config = config
         self.permutation = permutation
         self._banks: dict[Key, Bank] = {}
-        # Banks that the planned calls updated; other calls see them after `commit` only.
+        # Banks that the planned calls updated; other calls see them only after `commit`.
         self.pending: dict[Key, Bank] = {}
         self._tokens: dict[Key, int] = {}
 
@@ -55,7 +55,7 @@ class BankMemory:
         self.pending = {}
 
     def reset(self) -> None:
-        """Forget the stream and free its memory."""
+        """Forget the stream and drop all banks."""
         self._banks.clear()
         self.pending.clear()
         self._tokens.clear()
@@ -64,15 +64,15 @@ class BankMemory:
         """Return the bank of (conditioning, layer, step), empty at first.
 
         Args:
-            key: the bank's.
-            like: [HW, C] features of the current frame; a loaded bank is typed and placed as they.
+            key: the key of the bank.
+            like: [HW, C] features of the current frame; a loaded bank gets their dtype and device.
 
         Raises:
             FeatureSizeError: `like` has another HW than the frames before.
         """
         bank = self._banks.get(key, Bank())
         before = self._tokens.setdefault(key, len(like))
-        # A loaded bank does not tell how many frames its tokens are from.
+        # A loaded bank does not store the number of frames that its tokens come from.
         fits = bank.tokens % len(like) == 0 and bank.tokens <= self.config.frames * len(like)
         if before != len(like) or not fits:
             raise FeatureSizeError(
@@ -86,7 +86,7 @@ class BankMemory:
         return moved
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the settings and all banks, as `conditioning/layer/step/part`; not copied."""
+        """Return the config and all banks, as `conditioning/layer/step/part`; not copied."""
         state = {"settings": self._numbers()}
         for (conditioning, layer, step), bank in self._banks.items():
             name = f"{conditioning}/{layer}/{step}"
@@ -94,10 +94,10 @@ class BankMemory:
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue a saved stream.
+        """Restore what `state_dict` returned.
 
         Raises:
-            ValueError: the stream was made with other settings.
+            ValueError: the saved stream has another config.
         """
         if not torch.equal(state["settings"], self._numbers()):
             raise ValueError(
@@ -114,7 +114,7 @@ class BankMemory:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all banks held now."""
+        """Bytes that all banks hold now."""
         return sum(bank.nbytes for bank in (*self._banks.values(), *self.pending.values()))
 
     def _numbers(self) -> Tensor:
@@ -131,9 +131,9 @@ class BankRow:
     Attributes:
         row: index in the batch.
         tokens: HW of the frame.
-        key: the bank's.
+        key: the key of the bank.
         bank: the bank before the frame.
-        update: how the frame enters the bank afterwards; None if it does not.
+        update: the update of the bank with the frame; None if there is none.
     """
 
     row: int
@@ -145,7 +145,7 @@ class BankRow:
 
 @dataclass(frozen=True)
 class BankCall:
-    """What the self-attentions read and write during one model call.
+    """The banks that the self-attentions read and write during one model call.
 
     Attributes:
         memory: the stream's banks.
@@ -157,18 +157,18 @@ class BankCall:
     _to_fuse: dict[str, list[BankRow]] = field(default_factory=dict)
 
     def select(self, index: int) -> BankCall:
-        """Return the call with the group at its `index`-th step alone."""
+        """Return the call with only the group at its `index`-th step."""
         return BankCall(self.memory, (self.groups[index],))
 
     @property
     def row_count(self) -> int:
-        """N, rows of one conditioning."""
+        """The number of rows of one conditioning, N."""
         return sum(len(frames) for _, frames in self.groups)
 
     def update(
         self, layer: str, conditionings: Sequence[str], keys: Tensor, values: Tensor, fuses: bool
     ) -> list[BankRow]:
-        """Update the banks, and return for each row the bank before its frame.
+        """Update the banks, and return for each row the bank before the update.
 
         Args:
             layer: name of the attention.
@@ -190,7 +190,7 @@ class BankCall:
     def _update_group(
         self, key: Key, frames: range, rows: range, keys: Tensor, values: Tensor
     ) -> Iterator[BankRow]:
-        """Update the bank with the frames of a group one after another, as with single frames."""
+        """Update the bank with the frames of a group, one after another like single frames."""
         bank = self.memory.bank(key, keys[rows[0]])
         for frame, row in zip(frames, rows, strict=True):
             update = self._update_of(key, frame, bank, keys[row])
@@ -198,7 +198,7 @@ class BankCall:
             if update is not None:
                 new_keys = update(bank.keys, keys[row])
                 new_values = update(bank.values, values[row])
-                # The features follow in `fuse`: they are the attention's output.
+                # `fuse` updates the features, which are the attention's output.
                 bank = Bank(new_keys, new_values, bank.features)
                 self.memory.pending[key] = bank
 
@@ -227,7 +227,7 @@ class BankCall:
             FeatureSizeError: the attention's output has another HW than its input.
         """
         config, pending, out = self.memory.config, self.memory.pending, features.clone()
-        # Features after a frame of this call, for the next frames of its group.
+        # The banks' features after frames of this call, for the next frames of their groups.
         updated: dict[Key, Tensor] = {}
         for row in self._to_fuse.pop(layer, []):
             own, key = features[row.row], row.key
@@ -247,7 +247,7 @@ class BankCall:
 
 
 def by_bank_size(rows: Sequence[BankRow]) -> dict[int, list[BankRow]]:
-    """Group rows by the size of their banks: those of one size can share an attention call."""
+    """Group rows by the size of their banks: rows of one size can share an attention call."""
     sizes: dict[int, list[BankRow]] = {}
     for row in rows:
         sizes.setdefault(row.bank.tokens, []).append(row)

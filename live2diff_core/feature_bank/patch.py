@@ -27,9 +27,9 @@ class SelfAttention:
     """A self-attention of the UNet.
 
     Attributes:
-        block: (part, number), as the host's patches name blocks.
+        block: (part, number), the host's name of the block in patches.
         level: one of `ALL_LEVELS`.
-        downsamplings: how often the features were halved before.
+        downsamplings: number of downsamplers before it.
         channels: C.
     """
 
@@ -44,7 +44,7 @@ def apply_feature_bank(model: Any, config: BankConfig) -> Any:
 
     Args:
         model: a ModelPatcher of SD1.5, with any other memory or none.
-        config: the bank's settings.
+        config: the configuration of the bank.
 
     Raises:
         UnsupportedModelError: the model is not SD1.5, has a feature bank already, or another node
@@ -84,12 +84,12 @@ class AppliedFeatureBank:
 
     @property
     def largest_group(self) -> int:
-        """One frame: a bank needs no groups."""
+        """One, because a bank needs no groups."""
         return 1
 
     @property
     def depth_encoder(self) -> Callable[[Tensor], Tensor] | None:
-        """None: a bank reads no depth."""
+        """None, because a bank reads no depth."""
         return None
 
     def start(self, steps: Mapping[str, int], seed: int) -> BankMemory:
@@ -97,7 +97,7 @@ class AppliedFeatureBank:
         return BankMemory(self.config, TokenPermutation(seed))
 
     def nbytes(self, shape: StreamShape) -> int:
-        """Add up a stream's banks, twice: until an update is committed, the old ones are kept."""
+        """Count the bytes of a stream's banks twice: the old ones stay until an update commits."""
         values = 0
         for attention in self.attentions:
             kept = 3 if attention.level in self.config.fuse else 2
@@ -106,7 +106,7 @@ class AppliedFeatureBank:
         return 2 * values * shape.passes * shape.bytes_per_value
 
     def check(self, model: Any) -> None:
-        """Refuse a MODEL whose self-attentions are no longer the ones set here.
+        """Refuse a MODEL whose self-attentions have been replaced again.
 
         Raises:
             UnsupportedModelError: a later node replaced one.
@@ -120,12 +120,12 @@ class AppliedFeatureBank:
                 )
 
     def fingerprint(self) -> dict[str, str]:
-        """Identify the bank by its settings."""
+        """Identify the bank by its configuration."""
         return {"feature bank": str(self.config.normalised())}
 
 
 def _replacements(model: Any, block: tuple[str, int]) -> list[Any]:
-    """List the patches that replace a block's self-attentions, all of them or single ones."""
+    """List the patches that replace some or all self-attentions of a block."""
     options = model.model_options.get("transformer_options", {})
     patches = options.get("patches_replace", {}).get("attn1", {})
     return [patch for key, patch in patches.items() if tuple(key[:2]) == block]
@@ -165,7 +165,7 @@ class _ExtendedAttention:
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
         """Attend; all tensors are [B*N, HW, C]."""
         call, names = _bank_call(options), options[CACHE_NAMES]
-        # HyperTile cuts the queries only; the host spreads the keys over them.
+        # HyperTile splits only the queries; the host distributes the keys over them.
         whole = len(names) * call.row_count
         if (len(q), len(k)) != (whole, whole):
             raise UnsupportedModelError(
@@ -177,7 +177,7 @@ class _ExtendedAttention:
             return _attend(q, k, v, options)
         by_size = by_bank_size(rows)
         if len(by_size) == 1:
-            # The usual case. Picking rows would copy them, and wait for a GPU at every layer.
+            # The usual case. Indexing rows would copy them, and wait for a GPU at every layer.
             return _attend_with_banks(q, k, v, rows, options)
         out = torch.empty_like(q)
         for alike in by_size.values():
@@ -189,14 +189,14 @@ class _ExtendedAttention:
 def _attend_with_banks(
     q: Tensor, k: Tensor, v: Tensor, rows: list[BankRow], options: dict[str, Any]
 ) -> Tensor:
-    """Attend for rows with banks of one size; all tensors are [rows, HW, C]."""
+    """Attend for rows whose banks have the same size; all tensors are [rows, HW, C]."""
     keys = extend(k, [row.bank.keys for row in rows])
     values = extend(v, [row.bank.values for row in rows])
     return _attend(q, keys, values, options)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
-    """Run the attention function that the host was started with."""
+    """Run the attention function that the host has chosen at its start."""
     return host_attention.optimized_attention(
         q,
         k,
