@@ -1,1 +1,1 @@
-"""Live2Diff's memory: temporal attention over a KV-cache, and the motion modules that do it."""
+"""Live2Diff's memory: motion modules with temporal attention over a KV-cache."""

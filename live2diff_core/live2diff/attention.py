@@ -1,9 +1,9 @@
 """Attention of the current frames over a window of cached ones. Pure functions of tensors.
 
-Live2Diff adds a position's sinusoid before the linear projections. These being linear,
+Live2Diff adds a position's sinusoid before the linear projections. Because of their linearity,
 `to_k(x + pe) = to_k(x) + to_k(pe)`, so `q.(k + pe_k) = q.k + q.pe_k` and
-`sum a (v + pe_v) = sum a v + sum a pe_v`: positions become a small bias on the scores and a small
-term on the output, and nothing of the cache's size is ever copied to add them.
+`sum a (v + pe_v) = sum a v + sum a pe_v`: positions become a small bias of the scores and a small
+term of the output, and no tensor of the cache's size is ever copied to add them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .window import WindowRow
 
 @dataclass(frozen=True)
 class PositionTables:
-    """The position table as one attention projects it: [P, heads, d] each."""
+    """One attention's projections of the position table: [P, heads, d] each."""
 
     query: Tensor
     key: Tensor
@@ -29,7 +29,7 @@ class PositionTables:
 
 @dataclass(frozen=True)
 class WindowView:
-    """The windows of a model call as tensors, made once per call and read by every attention.
+    """The windows of a model call as tensors, created once per call and read by every attention.
 
     Attributes:
         steps: R consecutive denoising steps, one per group in flight.
@@ -59,7 +59,7 @@ class WindowView:
         )
 
     def select(self, index: int) -> WindowView:
-        """Return the view of the `index`-th step alone."""
+        """Return the view of only the `index`-th step."""
         one = slice(index, index + 1)
         return WindowView(
             steps=self.steps[one],
@@ -89,12 +89,12 @@ def windowed_attention(
     pe_q = rearrange(positions.query[view.query_positions], "r q heads d -> r 1 heads q d")
     pe_k = positions.key[view.key_positions]  # [R, L, heads, d]
     pe_v = positions.value[view.key_positions]  # [R, L, heads, d]
-    # Scaled before the product, so that float16 scores cannot overflow.
+    # Scale before the product, so that float16 scores cannot overflow.
     query = (query + pe_q) * query.shape[-1] ** -0.5
     scores = query @ keys.mT + torch.einsum("rxhqd,rlhd->rxhql", query, pe_k)
     scores = scores.float()
     if view.hidden is not None:
-        # Nothing of what lies in a hidden slot may come through, not even NaN, hence the values.
+        # The values are masked, too, because NaN in a hidden slot would reach the output.
         scores = scores.masked_fill(rearrange(view.hidden, "r l -> r 1 1 1 l"), float("-inf"))
         values = values.masked_fill(rearrange(view.hidden, "r l -> r 1 1 l 1"), 0)
     weights = scores.softmax(dim=-1).to(values.dtype)

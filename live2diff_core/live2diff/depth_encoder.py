@@ -1,4 +1,4 @@
-"""Live2Diff's mapping network E^cond: from a depth latent to what the UNet's first layer adds."""
+"""Live2Diff's mapping network E^cond: from depth latents to features for the UNet's first layer."""
 
 from __future__ import annotations
 

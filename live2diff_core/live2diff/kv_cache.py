@@ -13,12 +13,12 @@ from .attention import PositionTables
 
 @dataclass
 class KVCache:
-    """Multi-timestep KV-cache (Live2Diff, section 3.4): step i of a frame only ever sees step i.
+    """Multi-timestep KV-cache (Live2Diff, section 3.4): step i of a frame sees only step i.
 
     Keys and values are stored without positions, which change as frames move through the window.
 
     Attributes:
-        keys, values: [T, HW, heads, L, d]; slots that are not written yet are zero and hidden.
+        keys, values: [T, HW, heads, L, d]; slots not yet written are zero and hidden.
         positions: the attention's projected position tables.
     """
 
@@ -30,7 +30,7 @@ class KVCache:
     def allocate(
         cls, shape: tuple[int, int, int, int, int], positions: PositionTables, like: Tensor
     ) -> KVCache:
-        """Allocate an empty cache of `shape` (T, HW, heads, L, d), typed and placed as `like`."""
+        """Allocate an empty cache [T, HW, heads, L, d] with dtype and device of `like`."""
         return cls(
             torch.zeros(shape, dtype=like.dtype, device=like.device),
             torch.zeros(shape, dtype=like.dtype, device=like.device),
@@ -45,7 +45,7 @@ class KVCache:
         Args:
             keys, values: [R, HW, heads, Q, d] of the current frames.
             steps: R consecutive denoising steps, one per group.
-            slots: [R, Q] int64, where each frame is written.
+            slots: [R, Q] int64, the slot of each frame.
 
         Returns:
             Views of keys and values, [R, HW, heads, L, d].
@@ -53,7 +53,7 @@ class KVCache:
         groups = torch.arange(len(steps), device=slots.device)[:, None]
         cached = self.keys[steps.start : steps.stop], self.values[steps.start : steps.stop]
         for cache, current in zip(cached, (keys, values), strict=True):
-            # Indices around slices put their dimensions, R and Q, first.
+            # Index tensors on both sides of slices put their dimensions, R and Q, first.
             cache[groups, :, :, slots] = rearrange(current, "r hw heads q d -> r q hw heads d")
         return cached
 

@@ -27,12 +27,12 @@ class MotionLayout:
     attentions: int = 2
 
     def cache_bytes(self, shape: StreamShape, slots: int) -> int:
-        """Add up the KV-caches of all temporal attentions (Live2Diff, appendix A.2).
+        """Sum the bytes of all temporal attentions' KV-caches (Live2Diff, appendix A.2).
 
         Each attention keeps keys and values, [T, HW, L, C] each.
 
         Args:
-            shape: size of the stream; its `passes` are T, added up over all conditionings.
+            shape: size of the stream; its `passes` are T, summed over all conditionings.
             slots: L.
 
         Returns:

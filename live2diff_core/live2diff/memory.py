@@ -16,13 +16,13 @@ from .window import AttentionMode, AttentionWindow
 
 @dataclass(frozen=True)
 class MotionCall:
-    """What the motion modules read during one model call."""
+    """The caches and windows that the motion modules use during one model call."""
 
     memory: MotionMemory
     view: WindowView
 
     def select(self, index: int) -> MotionCall:
-        """Return the call with the group at its `index`-th step alone."""
+        """Return the call with only the group at its `index`-th step."""
         return MotionCall(self.memory, self.view.select(index))
 
 
@@ -86,7 +86,7 @@ class MotionMemory:
     def _make_cache(self, key: tuple[str, str], like: Tensor, positions: PositionTables) -> KVCache:
         if key in self._restored:
             keys, values = self._restored[key]
-            # Copies, because caches are written in place and the saved state is a value.
+            # Copy, because caches are written in place, but the saved state must not change.
             return KVCache(keys.to(like, copy=True), values.to(like, copy=True), positions)
         _, tokens, heads, _, width = like.shape
         steps = self._steps[key[0].split(".")[0]]
@@ -94,13 +94,13 @@ class MotionMemory:
         return KVCache.allocate(shape, positions, like)
 
     def commit(self) -> None:
-        """Do nothing: slots were written in place."""
+        """Do nothing: the slots have been written in place."""
 
     def discard(self) -> None:
-        """Do nothing: the next try writes the same slots, which no frame sees before."""
+        """Do nothing: the next call writes the same slots before any frame sees them."""
 
     def reset(self) -> None:
-        """Forget the stream and free its memory."""
+        """Forget the stream and drop all caches."""
         self._caches.clear()
         self._restored.clear()
 
@@ -116,10 +116,10 @@ class MotionMemory:
         return {"window": self._window_numbers(), **caches}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue a saved stream.
+        """Restore what `state_dict` returned.
 
         Raises:
-            ValueError: the stream was made with another window.
+            ValueError: the saved stream has another window.
         """
         if not torch.equal(state["window"], self._window_numbers()):
             raise ValueError(
@@ -140,7 +140,7 @@ class MotionMemory:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all keys and values held now."""
+        """Bytes that all keys and values hold now."""
         waiting = sum(keys.nbytes + values.nbytes for keys, values in self._restored.values())
         return waiting + sum(cache.nbytes for cache in self._caches.values())
 

@@ -1,4 +1,4 @@
-"""Motion-module files: recognised by keys and shapes, never by name; others are refused."""
+"""Read motion-module files, recognised by keys and shapes, never by name; refuse other files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MODULE_KEY = re.compile(r"^(down_blocks|up_blocks|mid_block)\.(?:(\d+)\.)?motio
 
 
 class MotionFileError(ValueError):
-    """A file that is no motion module; the message says why, and which files are."""
+    """A file is no motion module; the message says why, and which files are expected."""
 
 
 def read_motion_file(path: str | Path) -> tuple[MotionLayout, dict[str, Tensor]]:
@@ -33,7 +33,7 @@ def read_motion_file(path: str | Path) -> tuple[MotionLayout, dict[str, Tensor]]
         The layout, and the tensors under the keys of `MotionModel`.
 
     Raises:
-        MotionFileError: the file cannot be read, or is something else than a motion module.
+        MotionFileError: the file cannot be read, or is no motion module.
     """
     path = Path(path)
     try:
@@ -110,7 +110,7 @@ def _levels(widths: Mapping[tuple[str, int, int], int], part: str) -> tuple[tupl
 
 
 def _check_complete(layout: MotionLayout, tensors: Mapping[str, Tensor]) -> None:
-    """Compare keys and shapes with those of the model, created without memory for weights."""
+    """Compare keys and shapes with those of the model, which is created on the meta device."""
     build = Build(torch.float32, torch.device("meta"), nn)
     expected = {key: t.shape for key, t in MotionModel(layout, build).state_dict().items()}
     missing = sorted(set(expected) - set(tensors))

@@ -1,7 +1,7 @@
 """The temporal transformers that are inserted into the UNet, in AnimateDiff's layout.
 
-Modules hold weights only, and are named so that their keys are those of the published files. Their
-layers come from the host (`comfy.ops`), whose memory manager owns the weights.
+Modules hold only weights, and their attributes are named after the keys of the published files.
+Their layers come from the host (`comfy.ops`), whose memory manager owns the weights.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HEADS = 8
 
 @dataclass(frozen=True)
 class Build:
-    """Type, device and classes of the layers that are created."""
+    """The dtype, device and classes of the layers to create."""
 
     dtype: torch.dtype
     device: torch.device
@@ -53,7 +53,7 @@ class PositionEncoder(nn.Module):
 
 
 class TemporalAttention(nn.Module):
-    """Self-attention over time, separately for each pixel, with a KV-cache that the stream owns."""
+    """Self-attention over time, separately for each pixel, with the stream's KV-cache."""
 
     def __init__(self, channels: int, positions: int, name: str, build: Build) -> None:
         """Create the projections; `name` is the key of this attention's caches."""
@@ -98,10 +98,10 @@ class TemporalAttention(nn.Module):
         return windowed_attention(query, keys, values, cache.positions, call.view)
 
     def _positions(self, like: Tensor) -> PositionTables:
-        """Project the position table, typed and placed as `like`."""
-        # The host may keep this buffer elsewhere or in another type: cast where it is used.
+        """Project the position table with dtype and device of `like`."""
+        # The host may keep this buffer on another device or in another dtype, so cast it here.
         pe = self.pos_encoder.pe[0].to(like)
-        # Called as layers, not multiplied by their weights, so that offloaded weights are loaded.
+        # Call the layers rather than use their weights, so that offloaded weights are loaded.
         return PositionTables(
             *(
                 rearrange(project(pe), "p (heads d) -> p heads d", heads=HEADS)
@@ -111,7 +111,7 @@ class TemporalAttention(nn.Module):
 
 
 class TemporalBlock(nn.Module):
-    """Attentions and a feed-forward, each behind a layer norm and added to its input."""
+    """Attentions and a feed-forward network, each with a layer norm before it and a residual."""
 
     def __init__(self, channels: int, layout: MotionLayout, name: str, build: Build) -> None:
         """Create the layers for features of `channels`."""
@@ -138,7 +138,7 @@ class TemporalBlock(nn.Module):
 
 
 class TemporalTransformer(nn.Module):
-    """A transformer over time between two projections, behind a group norm."""
+    """A group norm, then a transformer over time between two projections."""
 
     def __init__(self, channels: int, layout: MotionLayout, name: str, build: Build) -> None:
         """Create the layers for features of `channels`."""
@@ -159,7 +159,7 @@ class TemporalTransformer(nn.Module):
 
 
 class MotionModule(nn.Module):
-    """What is inserted into a UNet block: a temporal transformer, added to its input."""
+    """The module inserted into a UNet block: a temporal transformer with a residual."""
 
     def __init__(self, channels: int, layout: MotionLayout, name: str, build: Build) -> None:
         """Create the module called `name`, for features of `channels`."""

@@ -1,7 +1,7 @@
-"""Applies a motion module to a MODEL: its modules are in the UNet during a forward pass only.
+"""Applies a motion module to a MODEL: its modules are in the UNet only during a forward pass.
 
-Between calls the host's model is as it was, so LoRAs find their layers, clones share nothing that
-they could break, and an exception leaves nothing behind.
+Between calls the host's model is unchanged, so LoRAs find their layers, clones cannot break what
+they share, and an exception leaves no modules behind.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class LoadedMotionModule:
 
 
 def load_motion_module(path: str) -> LoadedMotionModule:
-    """Load a motion-module file, to be run on the host's device.
+    """Load a motion-module file for the host's device.
 
     Raises:
         MotionFileError: from `read_motion_file`.
@@ -71,7 +71,7 @@ def load_motion_module(path: str) -> LoadedMotionModule:
     device = comfy.model_management.get_torch_device()
     offload = comfy.model_management.unet_offload_device()
     dtype = comfy.model_management.unet_dtype(device=device, model_params=parameters)
-    # manual_cast follows the UNet's type, whatever each of the two is stored in.
+    # manual_cast computes in the UNet's dtype, whatever the dtypes of the stored weights are.
     build = Build(dtype, offload, comfy.ops.manual_cast)
     model = MotionModel.from_tensors(layout, tensors, build)
     patcher = comfy.model_patcher.CoreModelPatcher(
@@ -83,7 +83,7 @@ def load_motion_module(path: str) -> LoadedMotionModule:
 def apply_live2diff(model: Any, motion: LoadedMotionModule, window: AttentionWindow) -> Any:
     """Return a clone of ComfyUI's `model` that carries a motion module.
 
-    The clone samples with the noise schedule that motion modules are trained on.
+    The clone uses the noise schedule that motion modules are trained with.
 
     Args:
         model: a ModelPatcher of SD1.5.
@@ -126,7 +126,7 @@ class AppliedMotion:
 
     @property
     def largest_group(self) -> int:
-        """Most frames of a group: a whole window, in the modes that work in chunks."""
+        """The largest number of frames in a group: a whole window in the chunked modes."""
         return self.window.window_size
 
     @property
@@ -139,11 +139,11 @@ class AppliedMotion:
         return MotionMemory(self.window, steps)
 
     def nbytes(self, shape: StreamShape) -> int:
-        """Add up the bytes of a stream's KV-caches."""
+        """Sum the bytes of a stream's KV-caches."""
         return self.motion.layout.cache_bytes(shape, self.window.window_size)
 
     def check(self, model: Any) -> None:
-        """Refuse a MODEL whose noise schedule is no longer the one set here.
+        """Refuse a MODEL whose noise schedule has been replaced.
 
         Raises:
             UnsupportedModelError: a later node replaced the noise schedule.
@@ -155,7 +155,7 @@ class AppliedMotion:
             )
 
     def fingerprint(self) -> dict[str, str]:
-        """Identify the motion module by its weights, and the window by its settings."""
+        """Identify the motion module by its weights, and the window by its attributes."""
         return {
             "motion module": weights_identity(self.motion.model, "", self.motion.patcher.backup),
             "window size": str(self.window.window_size),
@@ -166,7 +166,7 @@ class AppliedMotion:
 
 @dataclass(frozen=True)
 class InsertionPoint:
-    """Where a motion module goes: into `block`, ahead of its layer `index`."""
+    """The place of a motion module: in `block`, before its layer `index`."""
 
     block: nn.Sequential
     index: int
@@ -174,10 +174,10 @@ class InsertionPoint:
 
 
 def insertion_points(unet: Any, motion: LoadedMotionModule) -> list[InsertionPoint]:
-    """Find where each motion module goes.
+    """Find the place of each motion module.
 
-    It goes behind the last spatial transformer of a block, or behind the residual block where a
-    level has no transformer; so always ahead of an upsampler.
+    A module follows the last spatial transformer of its block, or the residual block where a level
+    has no transformer; it therefore always precedes an upsampler.
 
     Raises:
         UnsupportedModelError: the UNet has another number of blocks than there are modules, or
@@ -207,7 +207,7 @@ def insertion_points(unet: Any, motion: LoadedMotionModule) -> list[InsertionPoi
 
 
 def _residual(block: nn.Sequential) -> Any:
-    """Find a block's first residual block; the first convolution and downsamplers have none."""
+    """Return a block's first residual block; the first convolution and downsamplers have none."""
     return next((layer for layer in block if isinstance(layer, host_unet.ResBlock)), None)
 
 
@@ -225,8 +225,8 @@ class ScopedInsertion:
     motion: LoadedMotionModule
 
     def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
-        """Run the UNet with the modules, and remove them whatever happens."""
-        # The host may run another instance of the UNet than it had when the patch was applied.
+        """Run the UNet with the modules, and always remove them afterwards."""
+        # The host may run another instance of the UNet than the one at the time of the patch.
         points = insertion_points(executor.class_obj, self.motion)
         with ExitStack() as stack:
             for point in points:
@@ -238,7 +238,7 @@ class ScopedInsertion:
 def _run_motion_module(
     module: MotionModule, x: Tensor, emb: Any, context: Any, transformer_options: dict, *_: Any
 ) -> Tensor:
-    """Run a motion module where the host's UNet meets it (a forward_timestep_embed_patch)."""
+    """Run a motion module when the host's UNet reaches it (a forward_timestep_embed_patch)."""
     call = call_context(transformer_options, TITLE).plan.memory[NAME]
     return module(x, call, transformer_options[CACHE_NAMES])
 

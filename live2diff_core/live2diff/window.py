@@ -1,8 +1,8 @@
-"""Which frames a frame sees, where they lie in the cache, and at which positions. Integers only.
+"""The frames that a frame sees, with their cache slots and their positions. Integers only.
 
 Frames are denoised in *groups*: the frames of one group share every model call and see each other.
-In causal streaming a group is one frame; the warm-up is one group; the bidirectional mode is made
-of groups only. All four masks of Live2Diff's figure 1 are this one mechanism with other numbers.
+In causal streaming a group is one frame; the warm-up is one group; the bidirectional mode consists
+only of groups. All four masks of Live2Diff's figure 1 use this mechanism with different numbers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from enum import Enum
 
 
 class AttentionMode(str, Enum):
-    """Who may attend to whom (Live2Diff, figure 1)."""
+    """The attention mask between frames (Live2Diff, figure 1)."""
 
     BIDIRECTIONAL = "bidirectional"
     SLIDING = "sliding"
@@ -22,7 +22,7 @@ class AttentionMode(str, Enum):
 
 @dataclass(frozen=True)
 class WindowRow:
-    """What the Q frames of one group see at one denoising step, in a cache of L slots.
+    """The window of one group's Q frames at one denoising step, in a cache of L slots.
 
     Attributes:
         query_slots: Q cache slots that the frames of the group are written to.
@@ -39,9 +39,9 @@ class WindowRow:
 class AttentionWindow:
     """The attention mask of a stream, frame by frame (Live2Diff, section 3.3 and figure 1).
 
-    - `bidirectional` (figure 1a): chunks of `window_size` frames, each sees its whole chunk.
+    - `bidirectional` (figure 1a): chunks of `window_size` frames; each sees its whole chunk.
     - `sliding` (figure 1b, for streams): a first chunk of `window_size` frames, then chunks of half
-      a window, which also see the half window before them. Unlike FreeNoise, finished frames are
+      a window, which also see the half window before them. Unlike in FreeNoise, finished frames are
       not denoised again when the next chunk arrives: in a stream they have already been shown.
     - `causal` (figure 1c): each frame sees the last `window_size` frames, itself included.
     - `causal_warmup` (figure 1d, the method): the first `warmup_frames` see each other; every later
@@ -49,12 +49,12 @@ class AttentionWindow:
 
     Attributes:
         window_size: most frames visible at once, the current one included (L in the paper).
-        warmup_frames: first frames of the stream, denoised together and visible for ever (L_w).
+        warmup_frames: first frames of the stream, denoised together and always visible (L_w).
             Only `causal_warmup` uses it.
-        attention_mode: which of the paper's four attention masks is followed.
+        attention_mode: one of the paper's four attention masks.
 
     Raises:
-        ValueError: a number out of range; the message says which and what is allowed.
+        ValueError: a number is out of range; the message says which and what is allowed.
     """
 
     window_size: int = 16
@@ -110,7 +110,7 @@ class AttentionWindow:
         return range(frame, frame + 1)
 
     def slot(self, frame: int) -> int:
-        """Return the cache slot of `frame`: fixed for the warm-up, in a ring for all others."""
+        """Return the cache slot of `frame`: fixed for the warm-up, in a ring for other frames."""
         if self.attention_mode is not AttentionMode.CAUSAL_WARMUP:
             return frame % self.window_size
         warmup = self.warmup_frames
@@ -134,7 +134,7 @@ class AttentionWindow:
         return [*range(warmup), *range(recent, stop)]
 
     def row(self, group: range) -> WindowRow:
-        """Look up slots and positions for `group`: a position is a rank among visible frames."""
+        """Compute slots and positions for `group`: a position is a rank among visible frames."""
         position = {frame: rank for rank, frame in enumerate(self.visible(group))}
         key_positions = [-1] * self.window_size
         for frame, rank in position.items():
