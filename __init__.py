@@ -7,7 +7,7 @@ WEB_DIRECTORY = "./web"
 
 
 async def comfy_entrypoint():  # noqa: ANN201 (the host's type must not be imported here)
-    """Hand ComfyUI the pack's nodes."""
+    """Return the extension that holds the nodes."""
     from .nodes import Live2DiffExtension
 
     return Live2DiffExtension()

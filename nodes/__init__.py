@@ -1,4 +1,4 @@
-"""ComfyUI's side of the pack: schemas, tooltips, checks and progress. No tensor maths."""
+"""The nodes of the pack for ComfyUI: schemas, tooltips, checks and progress. No tensor maths."""
 
 from comfy_api.latest import ComfyExtension, io
 
@@ -17,10 +17,10 @@ from .video_from_folder import Live2DiffVideoFromFolder
 
 
 class Live2DiffExtension(ComfyExtension):
-    """The pack, as ComfyUI's V3 API asks for it."""
+    """The pack as an extension of ComfyUI's V3 API."""
 
     async def on_load(self) -> None:
-        """Make the model folders known before any node lists its files."""
+        """Register the model folders before any node lists its files."""
         register_model_folders()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:

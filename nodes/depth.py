@@ -1,4 +1,4 @@
-"""Depth: load MiDaS, and estimate the depth of a clip."""
+"""Depth nodes: load MiDaS, and estimate the depth of a clip."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..live2diff_core.depth.model import DepthModel, resize_depth
 from .model_folders import DEPTH_FOLDER
 from .types import CATEGORY, DepthModelType
 
-# What a frame's sides must divide by: the VAE turns 8x8 pixels into one latent pixel.
+# A frame's sides must be multiples of this: the VAE encodes 8x8 pixels to one latent pixel.
 _MULTIPLE = 8
 _NO_FILE = "(no file in models/midas)"
 _NORMALISATIONS = {
@@ -59,7 +59,7 @@ class Live2DiffLoadDepthModel(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, depth_model: str | None = None) -> bool | str:
-        """Report a missing file before the run, in place of the host's "value not in list"."""
+        """Report a missing file before the run, instead of the host's "value not in list"."""
         try:
             _depth_file(depth_model)
         except FileNotFoundError as error:
@@ -71,15 +71,15 @@ class Live2DiffLoadDepthModel(io.ComfyNode):
         """Load the file.
 
         Raises:
-            FileNotFoundError: it is not there; says which file to put where.
-            ValueError: it is damaged or another model.
+            FileNotFoundError: the file does not exist; the message says which one to put where.
+            ValueError: the file is damaged or another model.
             ImportError: controlnet-aux is not installed.
         """
         return io.NodeOutput(DepthModel.from_file(_depth_file(depth_model)))
 
 
 class Live2DiffEstimateDepth(io.ComfyNode):
-    """Turn frames into pictures of their depth."""
+    """Estimate the depth of frames, as pictures."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -123,9 +123,9 @@ class Live2DiffEstimateDepth(io.ComfyNode):
 
     @classmethod
     def execute(cls, depth_model: DepthModel, images: Tensor, normalisation: str) -> io.NodeOutput:
-        """Estimate depth, [F, H, W, 3] in 0..1 to [F, H, W, 3] in 0..1, progress per batch.
+        """Estimate depth, [F, H, W, 3] in 0..1 to [F, H, W, 3] in 0..1; show progress per batch.
 
-        The range is taken at the network's size and the result resized after it, as in the paper's
+        The depth is normalised at the network's size and resized afterwards, as in the paper's
         code, so that the range does not depend on the size of the video.
 
         Raises:
@@ -155,7 +155,7 @@ def _depth_file(name: str | None) -> str:
 
 
 def _check_frames(images: Tensor) -> None:
-    """Refuse frames that could only fail or mislead further down the graph."""
+    """Refuse frames that would fail or give wrong results later in the graph."""
     if images.ndim != 4 or images.shape[-1] not in (3, 4):
         raise ValueError(
             "Estimate Depth: expected an IMAGE batch, [frames, height, width, 3], got "
@@ -174,7 +174,7 @@ def _check_frames(images: Tensor) -> None:
             "Encode."
         )
     for index, frame in enumerate(images):
-        # One frame at a time: a mask of a whole clip would take a quarter of the clip's memory.
+        # One frame at a time, because a mask of the whole clip would take a quarter of its bytes.
         if not torch.isfinite(frame).all():
             raise ValueError(
                 f"Estimate Depth: frame {index} has NaN or infinite pixels. Look at the node that "

@@ -1,4 +1,4 @@
-"""StreamV2V's feature bank: put it on a MODEL."""
+"""The node that applies StreamV2V's feature bank to a MODEL."""
 
 from comfy_api.latest import io
 
@@ -10,7 +10,7 @@ LEVELS_TOOLTIP = f"Of: {', '.join(ALL_LEVELS)}; separated by commas, or 'all', o
 
 
 def levels(names: str) -> tuple[str, ...]:
-    """Read a list of UNet levels as the node's text fields have it.
+    """Parse a list of UNet levels from a text field of the node.
 
     Raises:
         ValueError: from `BankConfig`, for names that are no level.
@@ -22,10 +22,10 @@ def levels(names: str) -> tuple[str, ...]:
 
 
 def check_levels(fuse: tuple[str, ...], extend: tuple[str, ...]) -> None:
-    """Reject levels that the UNet does not have.
+    """Refuse levels that the UNet does not have.
 
     Raises:
-        ValueError: from `BankConfig`, or there is none at all.
+        ValueError: from `BankConfig`, or both lists are empty.
     """
     BankConfig(fuse=fuse, extend=extend)
     if not fuse and not extend:
@@ -36,11 +36,11 @@ def check_levels(fuse: tuple[str, ...], extend: tuple[str, ...]) -> None:
 
 
 class Live2DiffApplyFeatureBank(io.ComfyNode):
-    """Puts a feature bank on a MODEL."""
+    """Applies a feature bank to a MODEL."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Describe the node."""
+        """Describe the node to ComfyUI."""
         default = BankConfig()
         return io.Schema(
             node_id="Live2DiffApplyFeatureBank",
@@ -67,7 +67,7 @@ class Live2DiffApplyFeatureBank(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, fuse: str | None = None, extend: str | None = None) -> bool | str:
-        """Report an unknown level before the run; values of linked inputs are not available yet."""
+        """Report an unknown level before the run; linked inputs have no value yet."""
         try:
             default = BankConfig()
             check_levels(

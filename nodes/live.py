@@ -1,4 +1,4 @@
-"""Stream Step: one frame, or a few, of a live stream per run of the graph."""
+"""Stream Step: one or a few frames of a live stream per run of the graph."""
 
 from typing import Any
 
@@ -22,15 +22,15 @@ from .types import CATEGORY, DepthModelType
 
 PASS_THROUGH, HOLD_LAST = "pass through", "hold last"
 KEEP_CACHE, START_OVER = "keep cache", "start over"
-# What a frame's sides must divide by: the VAE turns 8x8 pixels into one latent pixel.
+# A frame's sides must be multiples of this: the VAE encodes 8x8 pixels to one latent pixel.
 MULTIPLE = 8
 
 
 def live_frames(image: torch.Tensor) -> torch.Tensor:
-    """Check the frames of one run: [F, H, W, 3], F at least 1.
+    """Check and return the frames of one run: [F, H, W, 3], F at least 1.
 
     Raises:
-        ValueError: no pictures or none at all, sides that are no multiple of 8, NaN or infinity.
+        ValueError: no pictures, sides that are no multiple of 8, or NaN or infinite pixels.
     """
     if image.ndim != 4 or image.shape[-1] not in (3, 4):
         raise ValueError(
@@ -117,11 +117,11 @@ def _stream_inputs() -> list:
 
 
 class Live2DiffStreamStep(io.ComfyNode):
-    """Pushes a frame into a live stream and takes what is finished."""
+    """Pushes frames into a live stream and returns the finished ones."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Describe the node."""
+        """Describe the node to ComfyUI."""
         return io.Schema(
             node_id="Live2DiffStreamStep",
             display_name="Stream Step",
@@ -151,7 +151,7 @@ class Live2DiffStreamStep(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **_: object) -> float:
-        """Run every time: the same picture again is the next frame."""
+        """Make the node run every time: the same picture again is the next frame."""
         return always()
 
     @classmethod
@@ -166,7 +166,7 @@ class Live2DiffStreamStep(io.ComfyNode):
         max_total_gb: float,
         **inputs: Any,
     ) -> io.NodeOutput:
-        """Check everything, then push."""
+        """Check the inputs, then push the frames."""
         name = stream_name(stream)
         prompt = LivePrompt(
             name,

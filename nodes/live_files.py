@@ -1,4 +1,4 @@
-"""Live streams to files and back."""
+"""Nodes that save live streams to files and load them."""
 
 import re
 from pathlib import Path
@@ -17,15 +17,15 @@ FOLDER = "live2diff"
 SUFFIX = ".safetensors"
 NO_FILE = "(no saved stream in output/live2diff or input)"
 ONCE, EVERY_RUN = "once", "every run"
-# A loaded stream that no Stream Step asks for is let go after this many seconds.
+# Seconds after which a loaded stream is dropped if no Stream Step has used it.
 MAX_IDLE = 30 * 60.0
 
 
 def checked_name(name: str) -> str:
-    """Check a file name: it must not lead into another folder.
+    """Check and return a file name, which must not lead into another folder.
 
     Raises:
-        ValueError: characters that are not allowed.
+        ValueError: it has characters that are not allowed.
     """
     stem = name.strip().removesuffix(SUFFIX)
     if not re.fullmatch(r"[^\W_][\w .-]{0,99}", stem) or stem.endswith((".", " ")):
@@ -46,7 +46,7 @@ def saved_streams() -> dict[str, Path]:
         f"{path.name} [{place}]": path
         for place, folder in folders.items()
         for path in sorted(folder.glob(f"*{SUFFIX}"))
-        # A link could lead out of the folder.
+        # Links that lead out of the folder are left out.
         if path.resolve().parent == folder.resolve()
     }
 
@@ -56,7 +56,7 @@ class Live2DiffSaveStream(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Describe the node."""
+        """Describe the node to ComfyUI."""
         return io.Schema(
             node_id="Live2DiffSaveStream",
             display_name="Save Stream",
@@ -81,15 +81,15 @@ class Live2DiffSaveStream(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **_: object) -> float:
-        """Run every time: the stream has moved on."""
+        """Make the node run every time, because the stream changes."""
         return always()
 
     @classmethod
     def execute(cls, stream: str, file_name: str, after=None) -> io.NodeOutput:
-        """Write the file, whole or not at all.
+        """Write the file, atomically.
 
         Raises:
-            ValueError: no such stream, or a name that is not allowed.
+            ValueError: there is no such stream, or the file name is not allowed.
         """
         path = Path(folder_paths.get_output_directory(), FOLDER, checked_name(file_name))
         found = STREAMS.get(stream_name(stream))
@@ -110,7 +110,7 @@ class Live2DiffLoadStream(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Describe the node."""
+        """Describe the node to ComfyUI."""
         return io.Schema(
             node_id="Live2DiffLoadStream",
             display_name="Load Stream",
@@ -146,12 +146,12 @@ class Live2DiffLoadStream(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **_: object) -> float:
-        """Run every time: whether to load depends on the live streams."""
+        """Make the node run every time: whether it loads depends on the live streams."""
         return always()
 
     @classmethod
     def validate_inputs(cls, file: str) -> bool | str:
-        """Accept files that were saved after the page was loaded; list the files if it is none."""
+        """Accept files that were saved after the page was loaded; list all files otherwise."""
         files = saved_streams()
         if file in files:
             return True
@@ -161,10 +161,10 @@ class Live2DiffLoadStream(io.ComfyNode):
 
     @classmethod
     def execute(cls, file: str, stream: str, when: str, after=None) -> io.NodeOutput:
-        """Read the file, unless its stream lives already.
+        """Read the file, unless its stream is live already.
 
         Raises:
-            ValueError: no such file, a damaged one, or another kind.
+            ValueError: the file does not exist, is damaged or of another kind.
         """
         path, name = saved_streams().get(file), stream_name(stream)
         if path is None:

@@ -1,4 +1,4 @@
-"""Live streams by name: listed, let go, put into an order with other nodes."""
+"""Nodes and inputs for live streams by name: list them, release them, order them by links."""
 
 from comfy_api.latest import io
 
@@ -11,13 +11,13 @@ ALL_STREAMS = "all"
 
 
 def always() -> float:
-    """Make a fingerprint that no other equals, so that a node runs every time."""
-    # A new object each time: the host compares by identity first, and math.nan is one object.
+    """Return a fingerprint that equals no other, so that a node runs every time."""
+    # A new object each time: the host compares identities first, and math.nan is one object.
     return float("nan")
 
 
 def stream_name(name: str) -> str:
-    """Check a stream's name.
+    """Check and return a stream's name.
 
     Raises:
         ValueError: it is empty, or means all streams.
@@ -32,7 +32,7 @@ def stream_name(name: str) -> str:
 
 
 def passing(what: str) -> list:
-    """Make an input that is passed through, so that the node can be put into an order."""
+    """Make an input that is passed through, so that links determine when the node runs."""
     return [
         io.AnyType.Input(
             "after",
@@ -59,7 +59,7 @@ class Live2DiffResetStream(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Describe the node."""
+        """Describe the node to ComfyUI."""
         return io.Schema(
             node_id="Live2DiffResetStream",
             display_name="Reset Stream",
@@ -86,12 +86,12 @@ class Live2DiffResetStream(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **_: object) -> float:
-        """Run every time."""
+        """Make the node run every time."""
         return always()
 
     @classmethod
     def execute(cls, stream: str, reset: bool, after=None) -> io.NodeOutput:
-        """Release the stream; it is no error if there is none."""
+        """Release the stream, if there is one."""
         if reset and stream.strip() == ALL_STREAMS:
             STREAMS.clear()
         elif reset:

@@ -1,4 +1,4 @@
-"""The model folders this pack reads, made known to ComfyUI."""
+"""Registers the model folders that this pack reads with ComfyUI."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _DEPTH_EXTENSIONS = frozenset({".pt", ".pth", ".safetensors"})
 def register_model_folders() -> None:
     """Add models/live2diff, models/animatediff_models and models/midas to ComfyUI's folders.
 
-    Paths that are there already, from extra_model_paths.yaml or another pack, stay and keep their
-    order; calling it twice changes nothing.
+    Registered paths, from extra_model_paths.yaml or another pack, stay and keep their order; a
+    second call changes nothing.
     """
     for name in MOTION_FOLDERS:
         _register(name, _MOTION_EXTENSIONS)
@@ -27,5 +27,5 @@ def register_model_folders() -> None:
 def _register(name: str, extensions: frozenset[str]) -> None:
     folder_paths.add_model_folder_path(name, os.path.join(folder_paths.models_dir, name))
     paths, known = folder_paths.folder_names_and_paths[name]
-    # A folder that only extra_model_paths.yaml knows has no extensions, and would list every file.
+    # A folder that only extra_model_paths.yaml names has no extensions, and would list all files.
     folder_paths.folder_names_and_paths[name] = (paths, set(known) | extensions)

@@ -1,4 +1,4 @@
-"""Motion module: load it, choose its attention window, put it on a MODEL."""
+"""Motion module nodes: load it, choose its attention window, apply it to a MODEL."""
 
 import folder_paths
 from comfy_api.latest import io
@@ -21,7 +21,7 @@ DOWNLOAD_HINT = (
 
 
 def motion_module_files() -> dict[str, str]:
-    """Map displayed names to full paths; the first folder wins if both have a file."""
+    """Map displayed names to full paths; the first folder wins if both contain a file."""
     files: dict[str, str] = {}
     for folder in FOLDERS:
         for name in folder_paths.get_filename_list(folder):
@@ -36,7 +36,7 @@ class Live2DiffLoadMotionModule(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Describe the node."""
+        """Describe the node to ComfyUI."""
         return io.Schema(
             node_id="Live2DiffLoadMotionModule",
             display_name="Load Motion Module",
@@ -60,7 +60,7 @@ class Live2DiffLoadMotionModule(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, motion_module: str) -> bool | str:
-        """Report what to download, in place of the host's "value not in list"."""
+        """Report what to download, instead of the host's "value not in list"."""
         files = motion_module_files()
         if motion_module in files:
             return True
@@ -82,7 +82,7 @@ class Live2DiffSettings(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Describe the node."""
+        """Describe the node to ComfyUI."""
         default = AttentionWindow()
         return io.Schema(
             node_id="Live2DiffSettings",
@@ -125,14 +125,14 @@ class Live2DiffSettings(io.ComfyNode):
 
     @classmethod
     def execute(cls, warmup_frames: int, window_size: int, attention_mode: str) -> io.NodeOutput:
-        """Check the numbers and show the memory they need."""
+        """Check the numbers and show the bytes that the KV-cache needs."""
         window = AttentionWindow(window_size, warmup_frames, AttentionMode(attention_mode))
         show_text(cls.hidden.unique_id, memory_table(window))
         return io.NodeOutput(window)
 
 
 def memory_table(window: AttentionWindow) -> str:
-    """Write the cache's size at common frame sizes, for SD1.5 in float16."""
+    """Format the KV-cache's size at common frame sizes, for SD1.5 in float16."""
     lines = ["KV-cache per denoising step (float16, cfg 1):"]
     for width, height in EXAMPLE_SIZES:
         shape = StreamShape((height // 8, width // 8), passes=1, bytes_per_value=2)
@@ -142,11 +142,11 @@ def memory_table(window: AttentionWindow) -> str:
 
 
 class Live2DiffApply(io.ComfyNode):
-    """Puts a motion module on a MODEL."""
+    """Applies a motion module to a MODEL."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Describe the node."""
+        """Describe the node to ComfyUI."""
         return io.Schema(
             node_id="Live2DiffApply",
             display_name="Apply Live2Diff",

@@ -1,4 +1,4 @@
-"""How a stream is denoised, and which of its frames: for all three stream nodes."""
+"""Nodes for the options of all three stream nodes: guidance and noise, and skipped frames."""
 
 from comfy_api.latest import io
 
@@ -16,7 +16,7 @@ class Live2DiffStreamOptions(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Describe the node."""
+        """Describe the node to ComfyUI."""
         default = StreamOptions()
         return io.Schema(
             node_id="Live2DiffStreamOptions",
@@ -68,7 +68,7 @@ class Live2DiffStreamOptions(io.ComfyNode):
 
     @classmethod
     def execute(cls, guidance: str, delta: float, noise: str, few_step_model: str) -> io.NodeOutput:
-        """Combine the inputs."""
+        """Return the inputs as StreamOptions."""
         return io.NodeOutput(
             StreamOptions(
                 guidance_mode=GuidanceMode(guidance),
@@ -84,7 +84,7 @@ class Live2DiffSimilarFrameFilter(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Describe the node."""
+        """Describe the node to ComfyUI."""
         default = SkipRule()
         return io.Schema(
             node_id="Live2DiffSimilarFrameFilter",

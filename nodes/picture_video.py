@@ -16,11 +16,11 @@ from ..live2diff_core.video.reader import VideoReader, open_video
 class PictureVideo(Input.Video):
     """Numbered pictures at a constant frame rate.
 
-    Nothing is read before it is asked for. Stream Video reads picture by picture, see
-    `stream_source`; core's nodes get what they get of any VIDEO, which holds all frames in memory.
+    Pictures are read only when they are needed. Stream Video reads them one by one, see
+    `stream_source`; for core's nodes all frames are held in RAM, as for any VIDEO.
 
     Args:
-        folder: what `open_video` takes: a folder of pictures.
+        folder: a folder of pictures, as `open_video` takes it.
         frame_rate: frames per second.
         start: seconds to leave out at the beginning.
         duration: seconds; 0 is to the end.
@@ -29,15 +29,15 @@ class PictureVideo(Input.Video):
     def __init__(
         self, folder: str, frame_rate: float, start: float = 0.0, duration: float = 0.0
     ) -> None:
-        """Store the place of the pictures; nothing is read yet."""
+        """Store the arguments; nothing is read yet."""
         self.folder, self.frame_rate = folder, frame_rate
         self._start, self._duration = start, duration
 
     def get_components(self) -> Types.VideoComponents:
-        """Read all frames: float32 [F, H, W, 3], 0..1. A picture that cannot be read is left out.
+        """Read all frames: float32 [F, H, W, 3], 0..1. Unreadable pictures are left out.
 
         Raises:
-            VideoError: none of them can be read, or none is in the trimmed part.
+            VideoError: no picture can be read, or none is in the trimmed part.
         """
         with self._open() as reader:
             info = reader.info
@@ -49,7 +49,7 @@ class PictureVideo(Input.Video):
         return Types.VideoComponents(images=images[:count], frame_rate=info.frame_rate)
 
     def save_to(self, path: str | BytesIO, *args: Any, **kwargs: Any) -> None:
-        """Encode as core does frames from other nodes; the arguments are its own."""
+        """Encode the frames as core encodes those of other nodes, with the same arguments."""
         InputImpl.VideoFromComponents(self.get_components()).save_to(path, *args, **kwargs)
 
     def as_trimmed(
@@ -61,7 +61,7 @@ class PictureVideo(Input.Video):
         """Return a part of this video; a negative start counts from the end.
 
         Returns:
-            None if nothing is left, or less than `duration` where that is strict.
+            None if nothing is left, or less than `duration` if `strict_duration` is set.
         """
         whole = self.get_frame_count() / self.get_frame_rate()
         start, wanted = _seconds(start_time), _seconds(duration)
@@ -79,26 +79,26 @@ class PictureVideo(Input.Video):
         return self._start, self._duration
 
     def get_dimensions(self) -> tuple[int, int]:
-        """Width and height of the first picture, to which the others are scaled."""
+        """Return width and height of the first picture, to which the others are scaled."""
         with self._open() as reader:
             return reader.info.width, reader.info.height
 
     def get_duration(self) -> float:
-        """Seconds."""
+        """Return the duration in seconds."""
         return float(self.get_frame_count() / self.get_frame_rate())
 
     def get_frame_count(self) -> int:
-        """Count the pictures, without reading more than the first."""
+        """Count the pictures, reading only the first one."""
         with self._open() as reader:
             return reader.info.frame_count or 0
 
     def get_frame_rate(self) -> Fraction:
-        """Frames per second."""
+        """Return the frames per second."""
         with self._open() as reader:
             return reader.info.frame_rate
 
     def get_container_format(self) -> str:
-        """FFmpeg's name for pictures in a row."""
+        """Return FFmpeg's name of the format for sequences of pictures."""
         return "image2"
 
     def _open(self) -> VideoReader:
@@ -106,14 +106,14 @@ class PictureVideo(Input.Video):
 
 
 def _seconds(value: float | None) -> Fraction:
-    """Exact, to a microsecond, so that 0.1 and 0.2 make 0.3."""
+    """Round to an exact microsecond, so that 0.1 + 0.2 is 0.3."""
     return Fraction(value or 0).limit_denominator(1_000_000)
 
 
 def stream_source(video: Input.Video) -> tuple[str | BytesIO, float]:
-    """What `open_video` reads of a VIDEO without loading it, and its `frame_rate`.
+    """Return the source and `frame_rate` with which `open_video` reads a VIDEO frame by frame.
 
-    The frame rate is that of pictures; a file's or a buffer's own is not known here, nor needed.
+    Only pictures need the frame rate; files and buffers have their own, which is unknown here.
     """
     if isinstance(video, PictureVideo):
         return video.folder, video.frame_rate

@@ -1,4 +1,4 @@
-"""Progress of Stream Video, on the node and in the page's bar."""
+"""The progress of Stream Video, shown on the node and in the page's bar."""
 
 import time
 
@@ -14,17 +14,17 @@ PREVIEW_SECONDS, PREVIEW_PIXELS = 0.5, 512
 
 
 class RunProgress:
-    """Progress bar, time left and a picture of the current frame."""
+    """Shows a progress bar, the time left and a picture of the current frame."""
 
     def __init__(self, node_id: str | None, frames: int | None) -> None:
-        """Start a bar of `frames`, which is an estimate; None if it is not known."""
+        """Start a bar of `frames`, an estimate; None if their number is unknown."""
         self._node_id, self._frames = node_id, frames
         self._bar = comfy.utils.ProgressBar(frames or 1)
         self._first: int | None = None
         self._start = self._shown = 0.0
 
     def finding(self, frame: int, reached: int) -> None:
-        """Show that a video is read up to `frame`, where it goes on; may be interrupted."""
+        """Show that a resumed run skips to `frame` and has read `reached`; may be interrupted."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         show_text(self._node_id, f"Going on at frame {frame}: finding it, {reached} read")
 
@@ -32,7 +32,7 @@ class RunProgress:
         """Show that `done` frames are finished, the last one being `picture` [H, W, 3]."""
         now = time.monotonic()
         if self._first is None:
-            # The warm-up's frames come all at once; only after them is there a rate to tell.
+            # The warm-up's frames come all at once; the frame rate is measured after them.
             self._first, self._start, self._shown = done, now, now
         total = max(self._frames or 0, done)
         preview = None

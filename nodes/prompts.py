@@ -1,4 +1,4 @@
-"""Prompts that change over the frames of a stream."""
+"""The node for prompts that change over the frames of a stream."""
 
 from comfy_api.latest import io
 
@@ -14,7 +14,7 @@ class Live2DiffPromptSchedule(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Describe the node."""
+        """Describe the node to ComfyUI."""
         return io.Schema(
             node_id="Live2DiffPromptSchedule",
             display_name="Prompt Schedule",
@@ -62,6 +62,6 @@ class Live2DiffPromptSchedule(io.ComfyNode):
     def execute(
         cls, prompt, next_prompt, start_frame: int, blend_frames: int, memory: str
     ) -> io.NodeOutput:
-        """Return the conditioning with the change."""
+        """Return the conditioning with the change added."""
         change = PromptChange(start_frame, blend_frames, memory == RESET)
         return io.NodeOutput(follow(prompt, next_prompt, change))

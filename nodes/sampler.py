@@ -27,7 +27,7 @@ class Live2DiffStreamSampler(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Describe the node."""
+        """Describe the node to ComfyUI."""
         return io.Schema(
             node_id="Live2DiffStreamSampler",
             display_name="Stream Sampler",
@@ -61,7 +61,7 @@ class Live2DiffStreamSampler(io.ComfyNode):
 
     @classmethod
     def execute(cls, frames: dict, depth: dict | None = None, **stream: Any) -> io.NodeOutput:
-        """Check everything, then stream."""
+        """Check the inputs, then stream the frames."""
         latents = frame_latents(frames)
         depth_latents = None if depth is None else matching_depth(depth, latents)
         spec = StreamSpec.from_inputs(**stream)

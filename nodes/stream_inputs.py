@@ -1,4 +1,4 @@
-"""Inputs that Stream Sampler, Stream Video and Stream Step have in common."""
+"""Inputs that Stream Sampler, Stream Video and Stream Step share."""
 
 from comfy_api.latest import io
 
@@ -8,7 +8,7 @@ MAX_SEED = 0xFFFFFFFFFFFFFFFF
 
 
 def model_input() -> io.Model.Input:
-    """Make the input of the MODEL."""
+    """Make the input for the MODEL."""
     return io.Model.Input(
         "model",
         tooltip="From 'Apply Live2Diff', 'Apply Feature Bank' or both, or a plain SD1.5 MODEL.",
@@ -16,7 +16,7 @@ def model_input() -> io.Model.Input:
 
 
 def prompt_inputs() -> list:
-    """Make the inputs of the prompts."""
+    """Make the inputs for the prompts."""
     return [
         io.Conditioning.Input("positive", tooltip="What the video should become."),
         io.Conditioning.Input(
@@ -28,10 +28,10 @@ def prompt_inputs() -> list:
 
 
 def sampling_inputs(fixed_seed: bool = False) -> list:
-    """Make the inputs of seed, steps, denoise and cfg.
+    """Make the inputs for seed, steps, denoise and cfg.
 
     Args:
-        fixed_seed: without the choice of changing it after each run, for streams that go on.
+        fixed_seed: leave out the control that changes the seed after each run, for live streams.
     """
     return [
         io.Int.Input(
@@ -73,7 +73,7 @@ def sampling_inputs(fixed_seed: bool = False) -> list:
 
 
 def sigmas_input() -> io.Sigmas.Input:
-    """Make the optional input of noise levels, which replace steps and denoise."""
+    """Make the optional input for noise levels, which replace steps and denoise."""
     return io.Sigmas.Input(
         "sigmas",
         optional=True,
@@ -83,7 +83,7 @@ def sigmas_input() -> io.Sigmas.Input:
 
 
 def option_inputs() -> list:
-    """Make the optional inputs that come from nodes of their own."""
+    """Make the optional inputs for options and filter, which come from their own nodes."""
     return [
         OptionsType.Input(
             "options",

@@ -1,4 +1,4 @@
-"""Types that only this pack's nodes exchange."""
+"""The types of links between this pack's own nodes."""
 
 from comfy_api.latest import io
 

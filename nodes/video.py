@@ -30,7 +30,7 @@ class Live2DiffStreamVideo(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Describe the node."""
+        """Describe the node to ComfyUI."""
         return io.Schema(
             node_id="Live2DiffStreamVideo",
             display_name="Stream Video",
@@ -59,7 +59,7 @@ class Live2DiffStreamVideo(io.ComfyNode):
         checkpoint_every: int,
         **stream: Any,
     ) -> io.NodeOutput:
-        """Open the video, then translate it."""
+        """Open the video and translate it."""
         spec = StreamSpec.from_inputs(**stream)
         source, picture_rate = stream_source(video)
         trim = trim_window(video)
@@ -81,7 +81,7 @@ class Live2DiffStreamVideo(io.ComfyNode):
 
 
 def output_folder() -> Path:
-    """Return ComfyUI's folder of results, where partial results lie, too."""
+    """Return ComfyUI's output folder, which also holds partial results."""
     return Path(folder_paths.get_output_directory())
 
 
@@ -152,7 +152,7 @@ def trim_window(video) -> tuple[float, float]:
     """Return start and duration in seconds that a VIDEO is trimmed to; (0, 0) is all of it."""
     if hasattr(video, "get_active_trim_window"):
         return video.get_active_trim_window()
-    # Hosts before 0.24 trim too, but say so nowhere else.
+    # Hosts before 0.24 store the trim only in private attributes.
     private = vars(video)
     prefix = "_VideoFromFile__"
     return (

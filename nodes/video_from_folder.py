@@ -1,4 +1,4 @@
-"""A folder of videos and picture sequences, one after another, as the queue runs."""
+"""The node that outputs a folder's videos and picture sequences, one for each queued run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Live2DiffVideoFromFolder(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """Describe the node."""
+        """Describe the node to ComfyUI."""
         return io.Schema(
             node_id="Live2DiffVideoFromFolder",
             display_name=NAME,
@@ -61,10 +61,10 @@ class Live2DiffVideoFromFolder(io.ComfyNode):
         recursive: bool | None = False,
         frame_rate: float | None = PICTURE_RATE,
     ) -> bool | str:
-        """Report errors before the run; values of linked inputs are not available yet.
+        """Report errors before the run; linked inputs have no value yet.
 
-        Refused, not failed: auto-queue on change would take each failure, which counts the index
-        up, for a change, and never stop behind the last video.
+        The errors refuse the run, because a failed run increments the index, which auto-queue on
+        change would take for a change, so that it would never stop after the last video.
         """
         if None in (folder, pattern, index, recursive, frame_rate):
             return True
@@ -83,7 +83,7 @@ class Live2DiffVideoFromFolder(io.ComfyNode):
         recursive: bool | None = False,
         frame_rate: float | None = PICTURE_RATE,
     ) -> str | float:
-        """Change whenever a video is added, removed or written, or always when that is unknown."""
+        """Return a value that changes with the folder's videos, or always if they are unknown."""
         if None in (folder, pattern, recursive, frame_rate):
             return float("nan")
         try:
@@ -103,7 +103,7 @@ class Live2DiffVideoFromFolder(io.ComfyNode):
         recursive: bool = False,
         frame_rate: float = PICTURE_RATE,
     ) -> io.NodeOutput:
-        """Return the chosen video; nothing of it is read."""
+        """Return the chosen video without reading it."""
         path, count = cls._choose(folder, pattern, index, recursive, frame_rate)
         show_text(cls.hidden.unique_id, f"{index + 1} of {count}: {path.name}")
         if path.is_dir():
@@ -114,7 +114,7 @@ class Live2DiffVideoFromFolder(io.ComfyNode):
     def _choose(
         cls, folder: str, pattern: str, index: int, recursive: bool, frame_rate: float
     ) -> tuple[Path, int]:
-        """Choose the video; errors are shown on the node, since the page hides them."""
+        """Choose the video; show errors on the node, because the page hides them."""
         try:
             return choose_video(folder, pattern, index, recursive, frame_rate > 0)
         except (ValueError, OSError) as error:
@@ -184,11 +184,11 @@ def choose_video(
     """Return the path of video number `index` (a file or a folder) and the number of videos.
 
     Args:
-        pictures: whether folders of numbered pictures count.
+        pictures: whether folders of numbered pictures count as videos.
 
     Raises:
         FileNotFoundError: there is no such folder, or no video in it.
-        ValueError: the folder or the video leads out of the input folder, or all are done.
+        ValueError: the folder or video is outside the input folder, or `index` is past the end.
     """
     place, videos = _videos(folder, pattern, recursive, pictures)
     if not videos:
@@ -196,14 +196,14 @@ def choose_video(
     if index < 0:
         raise ValueError(f"{NAME}: index is {index}; the first video has index 0.")
     if index >= len(videos):
-        # The node has room for two lines: what to do comes first.
+        # The node has room for two lines, so the remedy comes first.
         raise ValueError(
             f"{NAME}: all {len(videos)} videos are done. Set index to 0 to begin again. (index is "
             f"{index}; the folder is {place}.)"
         )
     path = place / videos[index]
     try:
-        # The folder is inside, and links to folders are not followed.
+        # The folder is inside the input folder, and links to folders are not followed.
         for file in _files_of(path):
             if file.is_symlink():
                 require_inside(_input_folder(), file)
