@@ -1,7 +1,7 @@
 """Names and shapes of the tensors in the model files that the demo and the tests need.
 
-Layouts only: {tensor name: shape} dictionaries, as the published files have them. Widths are a
-parameter: `widths` holds the channels of the UNet's four levels, (320, 640, 1280, 1280) in SD1.5.
+Layouts are {tensor name: shape} dictionaries, named as in the published files. Their parameter
+`widths` holds the channels of the UNet's four levels, (320, 640, 1280, 1280) in SD1.5.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _attention(name: str, width: int, context: int) -> Shapes:
 
 
 def _feed_forward(name: str, width: int) -> Shapes:
-    # GEGLU: the first projection makes values and gates.
+    # GEGLU: the first projection computes both values and gates.
     return {
         **_affine(f"{name}.net.0.proj", 8 * width, width),
         **_affine(f"{name}.net.2", width, 4 * width),
@@ -66,7 +66,7 @@ def _spatial_transformer(name: str, width: int) -> Shapes:
 
 
 def encoder_shapes(prefix: str, widths: tuple[int, ...]) -> tuple[Shapes, list[int]]:
-    """Time embedding, input blocks and middle block, and the width of each input block.
+    """Return time embedding, input and middle blocks, and the width of each input block.
 
     A UNet and a ControlNet share this part.
     """
@@ -94,7 +94,7 @@ def encoder_shapes(prefix: str, widths: tuple[int, ...]) -> tuple[Shapes, list[i
 
 
 def unet_shapes(widths: tuple[int, ...]) -> Shapes:
-    """The SD1.5 UNet under its LDM names, `model.diffusion_model.*`."""
+    """Return the layout of the SD1.5 UNet under its LDM names, `model.diffusion_model.*`."""
     prefix = "model.diffusion_model."
     shapes, skips = encoder_shapes(prefix, widths)
     channels = widths[-1]
@@ -114,7 +114,7 @@ def unet_shapes(widths: tuple[int, ...]) -> Shapes:
 
 
 def controlnet_shapes(widths: tuple[int, ...]) -> Shapes:
-    """A ControlNet 1.1 for SD1.5 under its LDM names, `control_model.*`."""
+    """Return the layout of an SD1.5 ControlNet 1.1 under its LDM names, `control_model.*`."""
     prefix = "control_model."
     shapes, skips = encoder_shapes(prefix, widths)
     hint = (3, 16, 16, 32, 32, 96, 96, 256, STEM)
@@ -127,7 +127,7 @@ def controlnet_shapes(widths: tuple[int, ...]) -> Shapes:
 
 
 def clip_shapes() -> Shapes:
-    """CLIP-L's text model as SD1.5 checkpoints embed it."""
+    """Return the layout of CLIP-L's text model as in SD1.5 checkpoints."""
     prefix = "cond_stage_model.transformer.text_model."
     shapes: Shapes = {
         f"{prefix}embeddings.token_embedding.weight": (49408, CONTEXT),
@@ -146,7 +146,7 @@ def clip_shapes() -> Shapes:
 
 
 def motion_module_shapes(widths: tuple[int, ...]) -> Shapes:
-    """Live2Diff's motion modules and depth mapping network, without the `module.` prefix."""
+    """Return the layout of Live2Diff's motion modules and depth encoder, without `module.`."""
     shapes: Shapes = {}
     channels = (LATENT, *DEPTH_CHANNELS)
     for index, (c_in, c_out) in enumerate(zip(channels, channels[1:], strict=False)):
@@ -176,7 +176,7 @@ def _temporal_transformer(name: str, width: int) -> Shapes:
 
 
 def lora_targets(widths: tuple[int, ...], text: bool) -> Iterator[tuple[str, str]]:
-    """(kohya name, name of the weight in the checkpoint) of every layer a LoRA may change."""
+    """Yield (kohya name, weight's name in the checkpoint) of each layer that a LoRA may change."""
     shapes = unet_shapes(widths)
     for block, ldm, part in _unet_parts():
         for inner, kohya in _PART_LAYERS[part]:
@@ -213,7 +213,7 @@ _PART_LAYERS = {
 
 
 def _unet_parts() -> Iterator[tuple[str, str, str]]:
-    """(diffusers name, LDM name, part) of every ResBlock and transformer of the UNet."""
+    """Yield (diffusers name, LDM name, part) of every ResBlock and transformer of the UNet."""
     for level in range(4):
         for index in range(2):
             ldm = f"input_blocks.{1 + 3 * level + index}"

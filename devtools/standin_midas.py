@@ -1,7 +1,7 @@
 """A stand-in for MiDaS DPT-hybrid: the real file's layout, seeded random weights.
 
-For tests and demonstrations where the real file is absent. Its depth is a smooth function of the
-picture, not depth: bright and dark areas come out at different distances, nothing more.
+For tests and demonstrations without the real file. Its output is a smooth function of the picture
+rather than depth: bright and dark areas only get different distances.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def state_dict(seed: int = 0) -> dict[str, Tensor]:
 
 
 def layout() -> dict[str, tuple[int, ...]]:
-    """Return name and shape of every tensor in the real file."""
+    """Return the name and shape of every tensor in the real file."""
     shapes: dict[str, tuple[int, ...]] = {
         "pretrained.model.cls_token": (1, 1, _WIDTH),
         "pretrained.model.pos_embed": (1, _TOKENS, _WIDTH),
@@ -109,7 +109,7 @@ def _layer(name: str, weight: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
 
 
 def _weight(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
-    """Random weights that keep activations near unit size; each tensor has a seed of its own."""
+    """Draw random weights that keep activations near unit size; each tensor has its own seed."""
     if name == _LAST + ".bias":
         return torch.full(shape, 6.0)
     if name.endswith(".bias"):
@@ -118,7 +118,7 @@ def _weight(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
         return torch.ones(shape)
     generator = torch.Generator().manual_seed(seed + zlib.crc32(name.encode()))
     if name.startswith("scratch.") and shape[2:] == (3, 3):
-        # The same value at all nine places is a box blur: the decoder makes no texture of its own.
+        # The same value at all nine places is a box blur, so the decoder adds no texture.
         weight = torch.randn((*shape[:2], 1, 1), generator=generator)
         return weight.expand(shape) / (9 * math.sqrt(shape[1]))
     weight = torch.randn(shape, generator=generator)

@@ -1,9 +1,9 @@
-"""What the stand-in models hold: seeded random numbers, and a little wiring by hand.
+"""The weights of the stand-in models: seeded random numbers, and a few layers set by hand.
 
-Random weights alone would turn every video into noise. Two parts are therefore written out: an
-autoencoder that averages 8x8 blocks and repeats them, and, inside the random UNet, a channel that
-takes the fine grain of its input for the noise. So frames come out upright and in order, blurred
-and textured, and a person can see that the pipeline did its work.
+Random weights alone would turn every video into noise. Two parts are therefore set by hand: an
+autoencoder that averages 8x8 blocks and repeats them, and, inside the random UNet, channels that
+predict the fine grain of their input as noise. Frames then come out upright and in order, blurred
+and textured, and a person can see that the pipeline works.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from devtools.standin_layouts import LATENT, Shapes, motion_module_shapes
 
 Tensors = dict[str, torch.Tensor]
 
-# Layers that end a residual branch: kept small, so that activations stay sane in float16.
+# Layers that end a residual branch: small weights keep activations within float16's range.
 RESIDUAL_ENDS = (
     "out_layers.3.weight",
     "proj_out.weight",
@@ -27,8 +27,8 @@ RESIDUAL_ENDS = (
     "mlp.fc2.weight",
 )
 RESIDUAL_GAIN = 0.3
-# The first ten channels are one group of the last GroupNorm (32 groups of 320 channels). The
-# wiring owns them: 0..3 carry the latent through the UNet, 0..7 hold its fine grain at the end.
+# The first ten channels are one group of the last GroupNorm (32 groups of 320 channels). They are
+# wired by hand: 0..3 carry the latent through the UNet, 0..7 hold its fine grain at the end.
 WIRED = 10
 WIRED_ENDS = (
     *("out_layers.3.weight", "proj_out.weight", "skip_connection.weight"),
@@ -41,7 +41,7 @@ LATENT_GAIN = 3.0
 
 
 def random_tensors(shapes: Shapes) -> Tensors:
-    """Float16 weights, scaled by fan-in; norms are one, biases zero. Each name seeds its own."""
+    """Draw float16 weights, scaled by fan-in and seeded by name; norms are one, biases zero."""
     return {name: _random(name, shape) for name, shape in shapes.items()}
 
 
@@ -55,7 +55,7 @@ def _random(name: str, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def sinusoidal_positions(length: int, width: int) -> torch.Tensor:
-    """The position table of AnimateDiff's temporal attention, [1, length, width]."""
+    """Return the position table of AnimateDiff's temporal attention, [1, length, width]."""
     position = torch.arange(length).unsqueeze(1)
     rate = torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))
     table = torch.zeros(1, length, width)
@@ -65,7 +65,7 @@ def sinusoidal_positions(length: int, width: int) -> torch.Tensor:
 
 
 def motion_module_tensors(widths: tuple[int, ...]) -> Tensors:
-    """Random motion modules and depth network that leave the UNet's wired channels alone."""
+    """Draw motion modules and a depth encoder that do not change the UNet's wired channels."""
     tensors = random_tensors(motion_module_shapes(widths))
     for name, tensor in tensors.items():
         if name.endswith("pos_encoder.pe"):
@@ -76,19 +76,19 @@ def motion_module_tensors(widths: tuple[int, ...]) -> Tensors:
 
 
 def protect_wired_rows(tensors: Tensors) -> None:
-    """Keep the layers of a UNet or a ControlNet from writing into the wired channels."""
+    """Prevent the layers of a UNet or a ControlNet from writing into the wired channels."""
     for name, tensor in tensors.items():
         if name.endswith(WIRED_ENDS):
             tensor[:WIRED] = 0
 
 
 def wire_denoiser(unet: Tensors) -> None:
-    """Make a random UNet (all levels 320 wide) predict as noise what averaging takes away.
+    """Make a random UNet (all levels 320 wide) predict as noise what averaging removes.
 
-    The latent travels in channels 0..3 untouched: down by averaging, up from SMOOTH_LEVEL by
-    repeating and blurring. The last block subtracts it from the full-size latent, which the skip
-    connection delivers. GroupNorm brings the difference to unit variance, as noise has, and a
-    pair of opposite channels undoes SiLU: silu(a) - silu(-a) = a.
+    Channels 0..3 carry the latent unchanged: down by averaging, up from SMOOTH_LEVEL by repeating
+    and blurring. The last block subtracts it from the full-size latent, which the skip connection
+    delivers. GroupNorm scales the difference to unit variance, like that of noise, and a pair of
+    opposite channels undoes SiLU: silu(a) - silu(-a) = a.
     """
     protect_wired_rows(unet)
     model = "model.diffusion_model."
@@ -127,9 +127,9 @@ def _wire_up_block(unet: Tensors, block: str, index: int) -> None:
 
 
 def autoencoder_tensors() -> tuple[Tensors, Tensors]:
-    """TAESD's (encoder, decoder): averages of 8x8 blocks, and blocks repeated.
+    """Return TAESD's (encoder, decoder), which average 8x8 blocks and repeat them.
 
-    Latent channels 0..2 are red, green and blue about zero, 3 is their mean.
+    Latent channels 0..2 are red, green and blue, centred on zero; 3 is their mean.
     """
     encoder = _taesd_convs({0: 3, 2: 64, 6: 64, 10: 64}, blocks=(1, 3, 4, 5, 7, 8, 9, 11, 12, 13))
     decoder = _taesd_convs({1: LATENT, 7: 64, 12: 64, 17: 64}, (3, 4, 5, 8, 9, 10, 13, 14, 15, 18))
@@ -145,7 +145,7 @@ def autoencoder_tensors() -> tuple[Tensors, Tensors]:
     encoder["14.weight"][rgb, rgb, 1, 1] = LATENT_GAIN
     encoder["14.weight"][3, :3, 1, 1] = LATENT_GAIN / 3
     encoder["14.bias"] = torch.full((LATENT,), -LATENT_GAIN / 2)
-    # TAESD squeezes latents by 3·tanh(x/3) first; the gain makes up for it at the ends.
+    # TAESD first compresses latents by 3·tanh(x/3); the gain compensates for it at the ends.
     end = 3 * math.tanh(LATENT_GAIN / 2 / 3)
     decoder["1.weight"][rgb, rgb, 1, 1] = 0.5 / end
     decoder["1.bias"][:3] = 0.5

@@ -1,7 +1,7 @@
 """Stand-in model files with random weights, in the formats and layouts of the real ones.
 
-Run inside the venv. They live in a folder of their own in the cache, keyed by the code that
-makes them, and are never written where a user keeps models.
+Runs inside the venv. The files have their own folder in the cache, keyed by the code that
+generates them, and are never written among a user's models.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WIDTHS = (320, 320, 320, 320)
 SOURCES = ("standins.py", "standin_layouts.py", "standin_weights.py", "standin_midas.py")
 GIGABYTES = 2.0
 LORA_RANK = 4
-# What the autoencoder's latents are multiplied by in an SD1.5 checkpoint.
+# The scale factor of the autoencoder's latents in an SD1.5 checkpoint.
 VAE_SCALE = 0.18215
 
 CHECKPOINT = "checkpoints/v1-5-pruned-emaonly-fp16.safetensors"
@@ -37,7 +37,7 @@ MIDAS = "midas/dpt_hybrid-midas-501f0c75.pt"
 
 
 def standins_dir() -> Path:
-    """The models folder of the stand-ins, laid out like ComfyUI's; it may not exist yet."""
+    """Return the models folder of the stand-ins, laid out like ComfyUI's; it may not exist yet."""
     digest = hashlib.sha256()
     for name in SOURCES:
         path = REPO / "devtools" / name
@@ -47,7 +47,7 @@ def standins_dir() -> Path:
 
 
 def ensure_standins() -> Path:
-    """Return the stand-ins' models folder, generating the files that are missing (a minute)."""
+    """Return the stand-ins' models folder; generate missing files first (a minute)."""
     models = standins_dir()
     with exclusive(models.parent.name):
         missing = {name: write for name, write in WRITERS.items() if not (models / name).is_file()}
@@ -67,7 +67,7 @@ def _write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def write_checkpoint(path: Path) -> None:
-    """An SD1.5 checkpoint: UNet, CLIP-L, and TAESD in place of the large autoencoder."""
+    """Write an SD1.5 checkpoint: UNet, CLIP-L, and TAESD in place of the large autoencoder."""
     unet = standin_weights.random_tensors(standin_layouts.unet_shapes(WIDTHS))
     standin_weights.wire_denoiser(unet)
     clip = standin_weights.random_tensors(standin_layouts.clip_shapes())
@@ -80,29 +80,29 @@ def write_checkpoint(path: Path) -> None:
 
 
 def write_motion_module(path: Path) -> None:
-    """A pickle laid out like the published live2diff.ckpt."""
+    """Write a pickle with the layout of the published live2diff.ckpt."""
     tensors = standin_weights.motion_module_tensors(WIDTHS)
     state = {f"module.{name}": tensor for name, tensor in tensors.items()}
     torch.save({"global_step": 0, "state_dict": state}, path)
 
 
 def write_lcm_lora(path: Path) -> None:
-    """A kohya-format LoRA on the UNet alone, as LCM-LoRA is."""
+    """Write a kohya-format LoRA of only the UNet, like LCM-LoRA."""
     save_file(lora_tensors("lcm", text=False), path)
 
 
 def write_style_lora(path: Path) -> None:
-    """A kohya-format LoRA on the UNet and the text encoder, as style LoRAs are."""
+    """Write a kohya-format LoRA of the UNet and the text encoder, like style LoRAs."""
     save_file(lora_tensors("style", text=True), path)
 
 
 def lora_tensors(seed: str, text: bool) -> Tensors:
-    """A LoRA that changes each layer by about a tenth, but not the UNet's wired channels."""
+    """Draw a LoRA that changes each layer by about a tenth, but not the UNet's wired channels."""
     shapes = standin_layouts.unet_shapes(WIDTHS) | standin_layouts.clip_shapes()
     tensors: Tensors = {}
     for name, target in standin_layouts.lora_targets(WIDTHS, text):
         c_out, c_in, *kernel = shapes[target]
-        # As kohya does: the down half has the layer's kernel, the up half is 1x1.
+        # As in kohya's files, the down half has the layer's kernel, and the up half is 1x1.
         pair = standin_weights.random_tensors(
             {
                 f"{seed}.{name}.down": (LORA_RANK, c_in, *kernel),
@@ -119,7 +119,7 @@ def lora_tensors(seed: str, text: bool) -> Tensors:
 
 
 def write_controlnet(path: Path) -> None:
-    """A ControlNet 1.1 in LDM layout whose output is a faint texture."""
+    """Write a ControlNet 1.1 in LDM layout whose output is a faint texture."""
     tensors = standin_weights.random_tensors(standin_layouts.controlnet_shapes(WIDTHS))
     standin_weights.protect_wired_rows(tensors)
     for name, tensor in tensors.items():
@@ -129,17 +129,17 @@ def write_controlnet(path: Path) -> None:
 
 
 def write_taesd_encoder(path: Path) -> None:
-    """TAESD's encoder, as its published file names the tensors."""
+    """Write TAESD's encoder, with the published file's tensor names."""
     save_file(standin_weights.autoencoder_tensors()[0], path)
 
 
 def write_taesd_decoder(path: Path) -> None:
-    """TAESD's decoder, as its published file names the tensors."""
+    """Write TAESD's decoder, with the published file's tensor names."""
     save_file(standin_weights.autoencoder_tensors()[1], path)
 
 
 def write_midas(path: Path) -> None:
-    """MiDaS DPT-hybrid."""
+    """Write MiDaS DPT-hybrid."""
     from devtools import standin_midas
 
     standin_midas.write(path)
