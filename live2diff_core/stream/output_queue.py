@@ -53,7 +53,7 @@ class OutputQueue:
         return self._finished.pop(0)
 
     def __bool__(self) -> bool:
-        """Whether any frame is finished."""
+        """Return whether any frame is finished."""
         return bool(self._finished)
 
     def state_dict(self) -> dict[str, Tensor]:

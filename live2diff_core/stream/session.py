@@ -138,7 +138,7 @@ class StreamSession:
                 self._finish_some(model)
 
     def warn_of_unreached_prompts(self, model: DenoiseModel) -> None:
-        """At the end of the stream, log the prompts of a Prompt Schedule that it did not reach."""
+        """Log the prompts of a Prompt Schedule that the finished stream did not reach."""
         for timeline in model.timelines:
             for start in timeline.unreached(self.frames_in):
                 logging.warning(
