@@ -118,12 +118,12 @@ def main() -> None:
 def report(turns: dict[str, Turn], arguments: argparse.Namespace) -> None:
     """Print times and bytes, and their ratios to those of the baseline."""
     base = turns["none"]
-    device = base.model.load_device
+    device = base.spec.model.load_device
     print(f"{arguments.size}x{arguments.size}, T={arguments.steps}, {device}")
     for name, turn in turns.items():
         ratio = statistics.median(a / b for a, b in zip(turn.seconds, base.seconds, strict=True))
-        held, weights = turn.session.nbytes, weights_bytes(turn.model)
-        total = (held + weights) / weights_bytes(base.model)
+        held, weights = turn.session.nbytes, weights_bytes(turn.spec.model)
+        total = (held + weights) / weights_bytes(base.spec.model)
         print(
             f"{name:<26}{statistics.median(turn.seconds) * 1e3:8.0f} ms a frame, {ratio:.2f} x; "
             f"state {held / 1e6:7.1f} MB, weights {weights / 1e6:6.0f} MB, together {total:.2f} x"

@@ -194,7 +194,7 @@ class SavedStream:
         state, made_with = read_state(path)
         if "stream" not in made_with:
             raise OtherStreamError(
-                f"{path.name} is the checkpoint of a video, not a live stream from 'Save Stream'."
+                f"{path.name} is the state of a video, not a live stream from 'Save Stream'."
             )
         return cls(name, made_with["stream"], made_with["prompt"], state, source)
 

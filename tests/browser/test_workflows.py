@@ -13,6 +13,8 @@ NAMES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 FROZEN = sorted((ROOT / "tests" / "data" / "frozen").glob("*/workflows/*.json"))
 MAIN = "video_to_video_depth"
 LIVE = "live_webcam"
+# Between them: both memories, depth, LoRA, a Prompt Schedule, a video read and written.
+USUALLY_RUN = (MAIN, "streamv2v", "prompt_travel")
 SIDE = 128
 # The nodes that set the size of the frames.
 SIZED = ("ImageScale", "Live2DiffStreamVideo")
@@ -129,7 +131,14 @@ def test_file_names_and_choices_exist(name, object_info):
     assert missing == []
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != LIVE])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in USUALLY_RUN else pytest.mark.thorough)
+        for name in NAMES
+        if name != LIVE
+    ],
+)
 def test_runs_and_keeps_every_frame(name, page_server, short_clip):
     from devtools.media import FRAMES, count_frames, frame_size
 

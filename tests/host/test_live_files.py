@@ -98,5 +98,5 @@ def test_files_that_are_no_streams(pack, folders):
     save_state(folders / "input" / "video.safetensors", {"a": torch.zeros(1)}, {"seed": 1})
     with pytest.raises(ValueError, match="damaged"):
         load(file="text", folder="input")
-    with pytest.raises(ValueError, match="checkpoint of a video"):
+    with pytest.raises(ValueError, match="state of a video"):
         load(file="video", folder="input")

@@ -175,6 +175,7 @@ def test_another_size_warms_up_again_and_says_so(live, comfy_server):
     assert f"'{live.stream}' starts over: size 64x64 -> 128x64" in comfy_server.log()
 
 
+@pytest.mark.thorough
 def test_saved_streams_go_on_after_a_restart(live, expected, comfy_server):
     """In one graph: frame, Load Stream (once), Stream Step; saved from a graph of its own."""
     live.feed(range(5))

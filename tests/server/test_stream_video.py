@@ -54,6 +54,7 @@ def partial_states(server):
     return list((server.base / "output" / "live2diff_partial").glob("*/stream.safetensors"))
 
 
+@pytest.mark.thorough
 def test_killed_and_resumed_is_uninterrupted(tmp_path):
     from devtools.hosts import current_host
     from devtools.server import ComfyServer
