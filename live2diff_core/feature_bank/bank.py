@@ -71,6 +71,16 @@ class BankConfig:
                     f"{', '.join(ALL_LEVELS)}."
                 )
 
+    def __str__(self) -> str:
+        """Name the config in saved streams; this text must not change."""
+        return (
+            f"BankConfig(kind=<BankKind.{self.kind.name}: {self.kind.value!r}>, "
+            f"queue_frames={self.queue_frames}, interval={self.interval}, "
+            f"fusion_strength={self.fusion_strength}, "
+            f"similarity_threshold={self.similarity_threshold}, "
+            f"fuse={self.fuse}, extend={self.extend})"
+        )
+
     def normalised(self) -> BankConfig:
         """Return the canonical form: levels in order, and the default size of an unused queue."""
         default = BankConfig.queue_frames

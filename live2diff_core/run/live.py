@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 
 from ..host.control_hints import FrameImages
 from ..stream.state import State, in_order, join, numbered, part
-from .state_file import read_state, save_state
+from .state_file import differences, read_state, save_state
 from .translator import FrameTranslator
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class SavedStream:
         """
         source = file_version(path)
         state, made_with = read_state(path)
-        if "stream" not in made_with:
+        if not {"stream", "prompt"} <= made_with.keys():
             raise OtherStreamError(
                 f"{path.name} is the state of a video, not a live stream from 'Save Stream'."
             )
@@ -224,12 +224,6 @@ class SavedStream:
                 f"other settings: {differing}. Set them back; or bypass 'Load Stream' and let the "
                 "stream go with 'Reset Stream'."
             )
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Describe how two identities differ: 'seed 7 -> 8, size 64x64 -> 128x64'."""
-    differing = [k for k in {**before, **now} if before.get(k) != now.get(k)]
-    return ", ".join(f"{k} {before.get(k, 'none')} -> {now.get(k, 'none')}" for k in differing)
 
 
 def file_version(path: Path) -> str:

@@ -91,12 +91,16 @@ def load_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Tensor]:
         StateFileError: from `read_state`, or the identities differ; the message says how.
     """
     tensors, saved = read_state(path)
-    saved, now = upgraded(saved, identity), normalised(identity)
-    differing = sorted(k for k in {*saved, *now} if saved.get(k) != now.get(k))
-    if differing:
-        changes = ", ".join(f"{k} {saved.get(k)!r} -> {now.get(k)!r}" for k in differing)
+    changes = differences(upgraded(saved, identity), normalised(identity))
+    if changes:
         raise StateFileError(f"{path.name} belongs to a stream with other settings: {changes}.")
     return tensors
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Describe how two identities differ: 'seed 7 -> 8, size 64x64 -> 128x64'; empty if equal."""
+    differing = [k for k in {**before, **now} if before.get(k) != now.get(k)]
+    return ", ".join(f"{k} {before.get(k, 'none')} -> {now.get(k, 'none')}" for k in differing)
 
 
 def normalised(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,20 +109,27 @@ def normalised(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def upgraded(saved: dict[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert the identity of a video saved by version 0.1.0 to the current titles."""
+    """Convert the identity of a video saved by version 0.1.0 to the current titles.
+
+    Raises:
+        StateFileError: it is no identity of a video.
+    """
     if "shared noise" not in saved:
         return saved
     old = dict(saved)
-    shared, depth, rule = (old.pop(k) for k in ("shared noise", "depth model", "frame filter"))
-    return {
-        **old,
-        "timesteps": " ".join(f"{step:g}" for step in old["timesteps"]),
-        "noise levels": " ".join(f"{sigma:.4g}" for sigma in old["sigmas"]),
-        "noise": "same for all frames" if shared else "fresh per frame",
-        "few-step model": now.get("few-step model"),
-        "depth": "no" if depth == "none" else f"yes {depth}",
-        "skipped frames": rule.replace("FilterSettings", "SkipRule"),
-    }
+    try:
+        shared, depth, rule = (old.pop(k) for k in ("shared noise", "depth model", "frame filter"))
+        return {
+            **old,
+            "timesteps": " ".join(f"{step:g}" for step in old["timesteps"]),
+            "noise levels": " ".join(f"{sigma:.4g}" for sigma in old["sigmas"]),
+            "noise": "same for all frames" if shared else "fresh per frame",
+            "few-step model": now.get("few-step model"),
+            "depth": "no" if depth == "none" else f"yes {depth}",
+            "skipped frames": rule.removeprefix("FilterSettings(").removesuffix(")"),
+        }
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise StateFileError(f"this is not the state of a video ({error!r}).") from error
 
 
 @contextmanager
@@ -138,4 +149,7 @@ def _identity(file: Any) -> dict[str, Any]:
         raise StateFileError(
             f"this is not a saved stream (expected {FORMAT!r}, found {metadata.get('format')!r})."
         )
-    return dict(json.loads(metadata["settings"]))
+    try:
+        return dict(json.loads(metadata["settings"]))
+    except (LookupError, TypeError, ValueError) as error:
+        raise StateFileError(f"the identity of the saved stream is damaged ({error!r}).") from error

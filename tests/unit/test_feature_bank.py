@@ -240,3 +240,11 @@ def test_a_permutation_belongs_to_its_place():
         assert torch.equal(found, TokenPermutation(7)(*places[index], 64))
         assert not any(torch.equal(found, other) for other in all_found[:index])
     assert not torch.equal(TokenPermutation(8)(*places[0], 64), all_found[0])
+
+
+def test_the_name_of_a_config_is_that_of_saved_streams():
+    assert str(BankConfig(fuse=("middle",), extend=("up 3", "up 4"))) == (
+        "BankConfig(kind=<BankKind.MERGE: 'merge'>, queue_frames=2, interval=4, "
+        "fusion_strength=0.8, similarity_threshold=0.98, fuse=('middle',), "
+        "extend=('up 3', 'up 4'))"
+    )
