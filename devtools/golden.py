@@ -132,7 +132,7 @@ def _opened(
 ) -> Any:
     prompt = [[trace["prompt"], {}]]
     spec = engine.spec.StreamSpec(model, prompt, prompt, schedule, engine.guidance.Guidance(), 0)
-    return spec.open(tuple(frames.shape[-2:]), len(frames)).denoiser
+    return spec.open(tuple(frames.shape[-2:]), len(frames)).model
 
 
 def run_streamv2v(engine: SimpleNamespace, plain: Any, trace: dict[str, Any], config: Any) -> dict:

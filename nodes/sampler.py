@@ -7,7 +7,6 @@ import latent_preview
 import torch
 from comfy_api.latest import io
 
-from ..live2diff_core.host.checks import check_depth
 from ..live2diff_core.run.clip import frame_latents, matching_depth, translate_clip
 from ..live2diff_core.run.spec import StreamSpec
 from ..live2diff_core.stream.byte_size import format_bytes
@@ -64,17 +63,14 @@ class Live2DiffStreamSampler(io.ComfyNode):
         """Check the inputs, then stream the frames."""
         latents = frame_latents(frames)
         depth_latents = None if depth is None else matching_depth(depth, latents)
-        spec = StreamSpec.from_inputs(**stream)
-        if depth is not None:
-            check_depth(spec.model)
+        spec = StreamSpec.from_inputs(**stream, depth_latents=depth is not None)
         count = len(latents)
-        denoiser = spec.open(tuple(latents.shape[2:]), count).denoiser
-        show_text(cls.hidden.unique_id, f"Memory: {format_bytes(denoiser.memory_bytes)}")
+        opened = spec.open(tuple(latents.shape[2:]), count)
+        show_text(cls.hidden.unique_id, f"Memory: {format_bytes(opened.model.memory_bytes)}")
         output = torch.empty_like(latents, device=comfy.model_management.intermediate_device())
         preview = latent_preview.prepare_callback(spec.model, count)
-        with denoiser:
-            finished = translate_clip(spec, denoiser, latents, depth_latents)
-            for index, x0 in enumerate(finished):
+        with opened:
+            for index, x0 in enumerate(translate_clip(spec, opened, latents, depth_latents)):
                 preview(index, x0.unsqueeze(0), x0.unsqueeze(0), count)
-                output[index] = denoiser.to_latent(x0)
+                output[index] = opened.model.to_latent(x0)
         return io.NodeOutput({**frames, "samples": output})

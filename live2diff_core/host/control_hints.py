@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -65,10 +65,6 @@ class ControlHints:
     def partial(self) -> bool:
         """Whether any ControlNet is active in only a part of the denoising steps."""
         return any(tuple(c.timestep_percent_range) != FULL_RANGE for c in self._controls)
-
-    def place(self, first: int, earlier: Mapping[int, Sequence[Tensor]]) -> None:
-        """Set the frame of the first image, and the images of earlier frames."""
-        self._frames = replace(self._frames, first=first, earlier=earlier)
 
     def show(self, frames: Sequence[int]) -> None:
         """Set each ControlNet's images to those of `frames`, one per row of the next call.

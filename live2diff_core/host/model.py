@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -152,10 +152,6 @@ class HostModel:
     def timelines(self) -> tuple[PromptTimeline, ...]:
         """The changes of the prompts."""
         return self._frame_conditions.timelines
-
-    def place_hints(self, first: int, earlier: Mapping[int, Sequence[Tensor]]) -> None:
-        """Assign the ControlNets' images to the frames from `first` on, and to earlier ones."""
-        self._hints.place(first, earlier)
 
     def hints_of(self, frames: Iterable[int]) -> FrameImages:
         """Return the ControlNets' images of some frames, for a later opening to continue with."""

@@ -12,23 +12,28 @@ from .sd15 import UnsupportedModelError
 LATENT_CHANNELS = 4
 
 
+def check_vae(vae: Any) -> None:
+    """Refuse a VAE that is not for SD1.5.
+
+    Raises:
+        UnsupportedModelError: its latents have another shape.
+    """
+    if vae.latent_dim != 2 or vae.latent_channels != LATENT_CHANNELS:
+        raise UnsupportedModelError(
+            f"This VAE makes latents of {vae.latent_channels} channels and {vae.latent_dim} "
+            "dimensions; streams need an SD1.5 VAE (4 channels, 2 dimensions) or TAESD."
+        )
+
+
 class FrameVAE:
     """A VAE whose weights the host has loaded already (see `HostModel`'s companions).
 
     The host's own `VAE.encode` and `VAE.decode` call the memory manager every time, which takes
     milliseconds and may unload the UNet; they compute the same.
-
-    Raises:
-        UnsupportedModelError: not a VAE for SD1.5 latents.
     """
 
     def __init__(self, vae: Any) -> None:
-        """Check the VAE."""
-        if vae.latent_dim != 2 or vae.latent_channels != LATENT_CHANNELS:
-            raise UnsupportedModelError(
-                f"This VAE makes latents of {vae.latent_channels} channels and {vae.latent_dim} "
-                "dimensions; streams need an SD1.5 VAE (4 channels, 2 dimensions) or TAESD."
-            )
+        """Use a VAE that `check_vae` accepts."""
         self._vae = vae
 
     @property

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..stream.similar_frames import SimilarFrameFilter
 
 if TYPE_CHECKING:
-    from ..host.model import HostModel
+    from .opened import OpenStream
     from .spec import StreamSpec
 
 
@@ -70,25 +70,24 @@ def _pixels(samples: Tensor) -> str:
 
 
 def translate_clip(
-    spec: StreamSpec, denoiser: HostModel, latents: Tensor, depth: Tensor | None
+    spec: StreamSpec, opened: OpenStream, latents: Tensor, depth: Tensor | None
 ) -> Iterator[Tensor]:
-    """Stream a clip and yield each finished frame, [4, h, w], in order.
+    """Stream a clip and yield x0 of each finished frame, [4, h, w], in order.
 
     Args:
         spec: the stream's specification.
-        denoiser: its opened model.
+        opened: its models.
         latents, depth: [F, 4, h, w] as the VAE returns them; depth may be None.
     """
+    session, model = spec.start(), opened.model
     # Without pictures, similar frames are found by their latents.
-    session, similar = spec.start(), SimilarFrameFilter(spec.seed, spec.skip_rule)
+    similar = SimilarFrameFilter(spec.seed, spec.skip_rule)
     for index, latent in enumerate(latents):
-        if session.can_repeat(denoiser) and similar.skips(index, latent):
-            similar.skipped()
-            yield from session.repeat(denoiser)
-            continue
-        hint = None if depth is None else denoiser.from_latent(depth[index])
-        finished = session.push(denoiser, denoiser.from_latent(latent), hint)
-        similar.translated(latent)
+        if session.can_repeat(model) and similar.skips(index, latent):
+            finished = session.repeat(model)
+        else:
+            hint = None if depth is None else model.from_latent(depth[index])
+            finished = session.push(model, model.from_latent(latent), hint)
+            similar.translated(latent)
         yield from finished
-    yield from session.drain(denoiser)
-    session.warn_of_unreached_prompts(denoiser)
+    yield from session.drain(model)

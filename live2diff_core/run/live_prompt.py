@@ -11,11 +11,11 @@ from torch import Tensor
 from ..host.control_hints import ControlHintError, HintFrames
 from ..host.frame_conditions import FrameConditionError
 from ..host.identity import prompt_identity
-from .live import LiveOutput, LiveStream, SavedStream, differences
+from .live import LiveOutput, LiveStream, SavedStream
 from .opened import OpenStream
 from .registry import StreamRegistry
 from .spec import StreamSpec
-from .state_file import normalised
+from .state_file import differences, normalised
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,14 @@ class LivePrompt:
         streams.drop_idle()
         prompt = self.prompt_identity()
         live, saved = self._find(streams, prompt)
-        opened = self._open(live)
-        needed = max(live.nbytes, opened.denoiser.memory_bytes)
+        opened = self._open(live, saved)
+        needed = max(live.nbytes, opened.model.memory_bytes)
         streams.make_room(self.name, needed, self.max_bytes)
         with streams.working_on(self.name), opened:
-            if saved is not None:
-                live.load_state_dict(saved.state, opened.device)
             live.follow_prompt(prompt)
+            live.translator.similar.follow(self.spec.skip_rule)
             live.move(f"{opened.device} {self.spec.computes_in}", opened.device)
-            # Put only now, so that a saved stream stays until its state has been loaded.
+            # Put only now, so that a saved stream stays until the models are loaded.
             streams.put(live, self.max_idle_seconds)
             output = self._push(live, opened)
         if self.finish:
@@ -78,12 +77,10 @@ class LivePrompt:
 
     def _push(self, live: LiveStream, opened: OpenStream) -> LiveOutput:
         """Push the frames; each keeps its control images until it is finished."""
-        session, denoiser = live.translator.session, opened.denoiser
-        denoiser.place_hints(session.frames_in, live.hints)
         try:
             return live.push(opened, self.images, self.hold, self.finish)
         finally:
-            live.hints = denoiser.hints_of(session.frames_inside)
+            live.hints = opened.model.hints_of(live.translator.session.frames_inside)
 
     def _find(self, streams: StreamRegistry, prompt: str) -> tuple[LiveStream, SavedStream | None]:
         """Find the stream to continue, or start one; return it and the saved stream to load."""
@@ -120,14 +117,19 @@ class LivePrompt:
             return "the prompt changed"
         return ""
 
-    def _open(self, live: LiveStream) -> OpenStream:
-        height, width = self.images.shape[1:3]
+    def _open(self, live: LiveStream, saved: SavedStream | None) -> OpenStream:
+        """Restore a saved stream, and open the models for the stream's next frames."""
+        session, (height, width) = live.translator.session, self.images.shape[1:3]
+        held = session.nbytes
+        if saved is not None:
+            # Its memories stay on the CPU until the model runs, so they are not held yet.
+            live.load_state_dict(saved.state, self.spec.model.load_device)
         try:
             return self.spec.open(
                 (height // 8, width // 8),
                 frames=1,
-                hints=HintFrames(count=len(self.images), follow=True),
-                held_bytes=live.translator.session.nbytes,
+                hints=HintFrames(session.frames_in, len(self.images), True, live.hints),
+                held_bytes=held,
             )
         except (ControlHintError, FrameConditionError) as error:
             raise ValueError(

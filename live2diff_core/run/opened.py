@@ -11,33 +11,24 @@ from ..depth.model import DepthModel, resize_depth
 from ..depth.ranges import RunningRange, normalise_running
 from ..host.model import HostModel
 from ..host.vae import FrameVAE
-from ..stream.similar_frames import SkipRule
 
 
 class OpenStream:
     """An opened `StreamSpec`: a context manager that loads its models once.
 
     Attributes:
-        denoiser: ComfyUI's MODEL with its memories and prompts.
-        skip_rule: which frames are skipped; None skips none.
+        model: ComfyUI's MODEL with its memories and prompts.
     """
 
-    def __init__(
-        self,
-        denoiser: HostModel,
-        vae: FrameVAE | None,
-        depth: DepthModel | None,
-        skip_rule: SkipRule | None,
-    ) -> None:
+    def __init__(self, model: HostModel, vae: FrameVAE | None, depth: DepthModel | None) -> None:
         """Store the models; nothing is loaded yet."""
-        self.denoiser, self.skip_rule = denoiser, skip_rule
-        self._vae, self._depth = vae, depth
+        self.model, self._vae, self._depth = model, vae, depth
         self._stack = ExitStack()
 
     def __enter__(self) -> OpenStream:
         """Load all models."""
         with ExitStack() as stack:
-            stack.enter_context(self.denoiser)
+            stack.enter_context(self.model)
             if self._depth is not None:
                 # Unlike the host's layers, those of timm cannot be loaded piece by piece.
                 self._depth.load()
@@ -51,7 +42,7 @@ class OpenStream:
     @property
     def device(self) -> torch.device:
         """The device of the latents."""
-        return self.denoiser.device
+        return self.model.device
 
     @property
     def reads_depth(self) -> bool:
@@ -61,12 +52,12 @@ class OpenStream:
     def encode(self, picture: Tensor) -> Tensor:
         """Encode a picture [H, W, 3] in 0..1 to the model's latent [4, h, w]."""
         assert self._vae is not None, "this stream has no VAE"
-        return self.denoiser.from_latent(self._vae.encode(picture.unsqueeze(0)))[0]
+        return self.model.from_latent(self._vae.encode(picture.unsqueeze(0)))[0]
 
     def decode(self, x0: Tensor) -> Tensor:
         """Decode the model's latent [4, h, w] to a picture [H, W, 3] in 0..1, on the CPU."""
         assert self._vae is not None, "this stream has no VAE"
-        return self._vae.decode(self.denoiser.to_latent(x0).unsqueeze(0))[0].to("cpu")
+        return self._vae.decode(self.model.to_latent(x0).unsqueeze(0))[0].to("cpu")
 
     def depth_picture(
         self, picture: Tensor, depth_range: RunningRange

@@ -13,13 +13,13 @@ from ..host.control_hints import HintFrames
 from ..host.identity import model_identity, prompt_identity, prompt_layout, weights_identity
 from ..host.model import HostModel
 from ..host.sd15 import host_schedule
-from ..host.vae import FrameVAE
+from ..host.vae import FrameVAE, check_vae
 from ..stream.guidance import Guidance, GuidanceMode
 from ..stream.memory import start_memories
 from ..stream.noise import FrameNoise
 from ..stream.schedule import ConsistencySchedule, StepRule
 from ..stream.session import StreamSession
-from ..stream.similar_frames import SkipRule
+from ..stream.similar_frames import SimilarFrameFilter, SkipRule
 from .opened import OpenStream
 from .translator import FrameTranslator
 
@@ -54,6 +54,7 @@ class StreamSpec:
         skip_rule: which similar frames are skipped; None skips none.
         vae: ComfyUI's VAE; None for a stream of latents.
         depth_model: estimates depth; None streams without depth, or with depth latents.
+        depth_latents: whether every frame comes with the latent of its depth.
 
     Raises:
         UnsupportedModelError: the MODEL cannot read depth, or the VAE is not for SD1.5.
@@ -69,13 +70,14 @@ class StreamSpec:
     skip_rule: SkipRule | None = None
     vae: Any = None
     depth_model: DepthModel | None = None
+    depth_latents: bool = False
 
     def __post_init__(self) -> None:
-        """Check the depth model and the VAE before any model is loaded."""
-        if self.depth_model is not None:
+        """Check the MODEL for depth, and the VAE, before any model is loaded."""
+        if self.depth_model is not None or self.depth_latents:
             check_depth(self.model)
         if self.vae is not None:
-            FrameVAE(self.vae)
+            check_vae(self.vae)
 
     @classmethod
     def from_inputs(
@@ -92,6 +94,7 @@ class StreamSpec:
         frame_filter: SkipRule | None = None,
         vae: Any = None,
         depth_model: DepthModel | None = None,
+        depth_latents: bool = False,
     ) -> StreamSpec:
         """Make the specification from the inputs that all stream nodes share.
 
@@ -110,6 +113,7 @@ class StreamSpec:
             skip_rule=frame_filter,
             vae=vae,
             depth_model=depth_model,
+            depth_latents=depth_latents,
         )
 
     def open(
@@ -138,7 +142,7 @@ class StreamSpec:
         if self.depth_model is not None:
             companions.append(self.depth_model.patcher)
             working.append(self.depth_model.working_bytes)
-        denoiser = HostModel(
+        model = HostModel(
             self.model,
             self.positive,
             self.negative,
@@ -152,7 +156,7 @@ class StreamSpec:
             held_bytes=held_bytes,
             hints=hints,
         )
-        return OpenStream(denoiser, vae, self.depth_model, self.skip_rule)
+        return OpenStream(model, vae, self.depth_model)
 
     def start(self) -> StreamSession:
         """Start a stream of latents."""
@@ -166,7 +170,7 @@ class StreamSpec:
 
     def start_translator(self) -> FrameTranslator:
         """Start a stream of pictures."""
-        return FrameTranslator(self.start(), self.seed)
+        return FrameTranslator(self.start(), SimilarFrameFilter(self.seed, self.skip_rule))
 
     @property
     def computes_in(self) -> str:
@@ -176,7 +180,7 @@ class StreamSpec:
 
     def identity(self) -> dict[str, Any]:
         """Name what cannot change without starting the stream over: JSON values by title."""
-        depth = "no"
+        depth = "latents" if self.depth_latents else "no"
         if self.depth_model is not None:
             depth = f"yes {weights_identity(self.depth_model.patcher.model)}"
         return {

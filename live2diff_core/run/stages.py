@@ -145,7 +145,6 @@ class VideoTranslation:
                 self._save_state(encoder)
         for picture in self.translator.drain(self.opened):
             self._encode(picture, encoder)
-        self.translator.session.warn_of_unreached_prompts(self.opened.denoiser)
 
     def _encode(self, picture: Tensor, encoder: BackgroundCalls) -> None:
         shown = self._inside.popleft()

@@ -30,15 +30,9 @@ class FrameTranslator:
         seconds: time spent so far in "vae encode", "depth", "model" and "vae decode".
     """
 
-    def __init__(self, session: StreamSession, seed: int = 0) -> None:
-        """Start on a session, which becomes the translator's own.
-
-        Args:
-            session: a new one, or one that has already translated frames.
-            seed: seed of the decisions to skip similar frames.
-        """
-        self.session = session
-        self.similar = SimilarFrameFilter(seed)
+    def __init__(self, session: StreamSession, similar: SimilarFrameFilter) -> None:
+        """Start on a session and a filter, which become the translator's own."""
+        self.session, self.similar = session, similar
         self.depth_range = RunningRange()
         self.seconds: dict[str, float] = defaultdict(float)
         # Finished latents that wait for the VAE, and decoded pictures that wait for the caller.
@@ -67,7 +61,7 @@ class FrameTranslator:
 
     def drain(self, opened: OpenStream) -> Iterator[Tensor]:
         """End the stream and yield the frames still inside, [H, W, 3] in 0..1 each."""
-        finished = self.session.drain(opened.denoiser)
+        finished = self.session.drain(opened.model)
         while True:
             if self._pictures:
                 yield self._pictures.pop(0)
@@ -109,17 +103,13 @@ class FrameTranslator:
 
     def _push(self, opened: OpenStream, picture: Tensor) -> list[Tensor]:
         """Skip a frame or translate it; return x0 of the finished frames."""
-        session, similar, denoiser = self.session, self.similar, opened.denoiser
-        similar.rule = opened.skip_rule
-        if similar.rule is None:
-            similar.reset()
+        if self.similar.rule is None:
             return self._translate(opened, picture)
-        pixels = to_uint8(picture)
-        if session.can_repeat(denoiser) and similar.skips(session.frames_in, pixels):
-            similar.skipped()
-            return session.repeat(denoiser)
+        session, model, pixels = self.session, opened.model, to_uint8(picture)
+        if session.can_repeat(model) and self.similar.skips(session.frames_in, pixels):
+            return session.repeat(model)
         finished = self._translate(opened, picture)
-        similar.translated(pixels)
+        self.similar.translated(pixels)
         return finished
 
     def _translate(self, opened: OpenStream, picture: Tensor) -> list[Tensor]:
@@ -134,7 +124,7 @@ class FrameTranslator:
             with self._timed("vae encode"):
                 depth = opened.encode(grey)
         with self._timed("model"):
-            finished = self.session.push(opened.denoiser, latent, depth)
+            finished = self.session.push(opened.model, latent, depth)
         self.depth_range = depth_range
         return finished
 

@@ -80,10 +80,6 @@ class Guidance:
         negative = {GuidanceMode.FULL: denoising_steps, GuidanceMode.INITIALIZE: 1}
         return {"positive": denoising_steps, "negative": negative.get(self.active, 0)}
 
-    def rows_per_frame(self, denoising_steps: int) -> int:
-        """Count a frame's rows in the UNet, with one positive and one negative conditioning."""
-        return sum(self.steps(denoising_steps).values())
-
 
 def residual_of(x: Tensor, denoised: Tensor, schedule: ConsistencySchedule, step: int) -> Tensor:
     """Return the eps that a prediction of x0 implies: x = sqrt_alpha * x0 + sqrt_beta * eps."""

@@ -47,7 +47,6 @@ class StreamSession:
             guidance: None for no guidance; the model itself applies `full`.
         """
         self.pipeline = PipelinedDenoiser(schedule, noise, memory, guidance)
-        self.memory = memory
         self.reset()
 
     def reset(self) -> None:
@@ -62,6 +61,11 @@ class StreamSession:
         self.pipeline.reset()
         if self.memory is not None:
             self.memory.reset()
+
+    @property
+    def memory(self) -> TemporalMemory | None:
+        """The temporal memory; None when each frame is denoised alone."""
+        return self.pipeline.memory
 
     @property
     def frames_out(self) -> int:
@@ -130,6 +134,8 @@ class StreamSession:
 
     def drain(self, model: DenoiseModel) -> Iterator[Tensor]:
         """End the stream and yield x0 of the frames still inside, [C, h, w] each, in order."""
+        if not self.ended:
+            self._warn_of_unreached_prompts(model)
         self.ended = True
         while self._output or self._inside():
             if self._output:
@@ -137,8 +143,8 @@ class StreamSession:
             else:
                 self._finish_some(model)
 
-    def warn_of_unreached_prompts(self, model: DenoiseModel) -> None:
-        """Log the prompts of a Prompt Schedule that the finished stream did not reach."""
+    def _warn_of_unreached_prompts(self, model: DenoiseModel) -> None:
+        """Log the prompts of a Prompt Schedule that the ended stream did not reach."""
         for timeline in model.timelines:
             for start in timeline.unreached(self.frames_in):
                 logging.warning(
@@ -244,7 +250,7 @@ class StreamSession:
 
     def _check(self, latent: Tensor, depth: Tensor | None) -> None:
         if self.ended:
-            raise RuntimeError("this stream has been flushed; reset it or open a new one.")
+            raise RuntimeError("this stream has been drained; reset it or open a new one.")
         if self._shape not in (None, latent.shape):
             raise ValueError(
                 f"a stream of {tuple(self._shape)} latents got one of {tuple(latent.shape)}: "

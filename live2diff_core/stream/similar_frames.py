@@ -34,6 +34,10 @@ class SkipRule:
         if self.most_skipped < 0:
             raise ValueError(f"most_skipped is {self.most_skipped}; it must be at least 0.")
 
+    def __str__(self) -> str:
+        """Name the rule in saved streams; this text must not change."""
+        return f"threshold={self.threshold}, most_skipped={self.most_skipped}"
+
 
 class SimilarFrameFilter:
     """StreamDiffusion's stochastic similarity filter (section 3.5), as a function of the frame.
@@ -50,9 +54,14 @@ class SimilarFrameFilter:
             seed: the stream's seed.
             rule: which frames are skipped; None skips no frame.
         """
-        self.rule = rule
-        self._seed = seed
+        self.rule, self._seed = rule, seed
         self.reset()
+
+    def follow(self, rule: SkipRule | None) -> None:
+        """Decide by another rule from now on, or the same."""
+        self.rule = rule
+        if rule is None:
+            self.reset()
 
     def reset(self) -> None:
         """Forget the stream."""
@@ -60,7 +69,7 @@ class SimilarFrameFilter:
         self._skipped = 0
 
     def skips(self, frame: int, picture: Tensor) -> bool:
-        """Decide whether to skip `frame`; call `skipped` or `translated` next.
+        """Decide whether to skip `frame`, and count it if so; else call `translated` next.
 
         Args:
             frame: index in the stream.
@@ -72,11 +81,9 @@ class SimilarFrameFilter:
         if rule.threshold == 1:
             return False
         chance = 1 - (1 - _similarity(self._last, picture)) / (1 - rule.threshold)
-        return frame_chance(self._seed, frame) < chance
-
-    def skipped(self) -> None:
-        """Count a skipped frame."""
-        self._skipped += 1
+        skipped = frame_chance(self._seed, frame) < chance
+        self._skipped += skipped
+        return skipped
 
     def translated(self, picture: Tensor) -> None:
         """Store the picture of a translated frame, with which the next frames are compared."""

@@ -55,7 +55,7 @@ def by_the_engine(images, model, choice):
     spec = core("run.spec").StreamSpec(
         model, prompt(), prompt(1), levels, guidance, 3, shared_noise=noise == SAME
     )
-    host = spec.open(size, len(images)).denoiser
+    host = spec.open(size, len(images)).model
     with host:
         session = FedSession(spec.start(), host)
         latents = torch.cat([host.from_latent(vae.encode(image[None])) for image in images])

@@ -58,6 +58,16 @@ def test_all_nodes_describe_the_same_stream(sd15, motion, tmp_path, specs):
         assert len(spec.schedule) == 3 and spec.shared_noise and spec.skip_rule.most_skipped == 3
 
 
+def test_depth_latents_are_named_too(sd15, motion, tmp_path, specs):
+    """Where depth comes from is all that differs."""
+    model = patched(sd15, motion, 3, 2)
+    made = run_all(model, block_clip(tmp_path, range(3)), specs, TinyDepth())
+    sampler, video, live = (spec.identity() for spec in made)
+    assert sampler.pop("depth") == "latents"
+    assert video.pop("depth") == live.pop("depth") != "no"
+    assert sampler == video == live
+
+
 def test_models_that_work_in_turn_share_their_working_memory(sd15, motion):
     """VAE, depth and UNet run one after another: the largest of them counts, not their sum."""
     model = patched(sd15, motion, 3, 2)
@@ -68,9 +78,9 @@ def test_models_that_work_in_turn_share_their_working_memory(sd15, motion):
         model, prompt(), prompt(1), schedule, guidance, 3, vae=TinyVAE(), depth_model=depth
     )
     opened = spec.open((8, 10), None)
-    assert opened.denoiser._companion_bytes == 5000
+    assert opened.model._companion_bytes == 5000
     depth.working_bytes = 10
-    assert spec.open((8, 10), None).denoiser._companion_bytes == 1000
+    assert spec.open((8, 10), None).model._companion_bytes == 1000
 
 
 def test_depth_is_loaded_in_full_by_every_node(sd15, motion, tmp_path, specs, monkeypatch):
@@ -83,10 +93,20 @@ def test_depth_is_loaded_in_full_by_every_node(sd15, motion, tmp_path, specs, mo
     assert all(any(m.model is sd15.model for m in models) for models in loads)
 
 
-def test_a_model_without_a_depth_encoder_is_refused_at_once(sd15):
+@pytest.mark.parametrize("depth", [{"depth_model": TinyDepth()}, {"depth_latents": True}])
+def test_a_model_without_a_depth_encoder_is_refused_at_once(sd15, depth):
+    """Before a stream is opened, let alone a model loaded."""
     schedule = core("host.sd15").host_schedule(sd15, 4, 0.5)
     guidance = core("stream.guidance").Guidance()
     with pytest.raises(ValueError, match="depth is connected, but this MODEL cannot read it"):
-        core("run.spec").StreamSpec(
-            sd15, prompt(), prompt(1), schedule, guidance, 3, depth_model=TinyDepth()
+        core("run.spec").StreamSpec(sd15, prompt(), prompt(1), schedule, guidance, 3, **depth)
+
+
+def test_the_sampler_refuses_depth_before_anything_is_loaded(sd15, monkeypatch):
+    monkeypatch.setattr(core("host.model").HostModel, "__enter__", lambda self: pytest.fail())
+    inputs = {**INPUTS, "positive": prompt(2), "negative": prompt(3)}
+    latents, depth = ({"samples": frames(3, seed=seed)} for seed in (0, 1))
+    with pytest.raises(ValueError, match="depth is connected, but this MODEL cannot read it"):
+        node("sampler", "Live2DiffStreamSampler").execute(
+            model=sd15, frames=latents, depth=depth, **inputs
         )

@@ -49,9 +49,6 @@ class FedSession:
         """Drain and stack."""
         return _stack(list(self.drain()), self.session._shape or (0, 0, 0))
 
-    def warn_of_unreached_prompts(self):
-        self.session.warn_of_unreached_prompts(self.model)
-
 
 class FedTranslator:
     """A FrameTranslator whose calls get `opened`."""

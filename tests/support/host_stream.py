@@ -81,7 +81,7 @@ class Stream:
         self.spec = core("run.spec").StreamSpec(
             model, positive, negative, self.schedule, self.guidance, seed
         )
-        self.host = self.spec.open(size, count).denoiser
+        self.host = self.spec.open(size, count).model
         self.seed, self.depth = seed, depth
 
     def __enter__(self):

@@ -110,17 +110,15 @@ class OpenToy:
     """What a FrameTranslator asks of an OpenStream, around a toy model.
 
     Args:
-        denoiser: a ToyModel.
+        model: a ToyModel.
         coder: with `encode` and `decode`, batches of pictures to latents and back.
         depth: with `infer`, or None.
-        skip_rule: which frames are skipped.
     """
 
     device = torch.device("cpu")
 
-    def __init__(self, denoiser, coder, depth=None, skip_rule=None):
-        self.denoiser, self.skip_rule = denoiser, skip_rule
-        self.coder, self.depth = coder, depth
+    def __init__(self, model, coder, depth=None):
+        self.model, self.coder, self.depth = model, coder, depth
 
     @property
     def reads_depth(self):

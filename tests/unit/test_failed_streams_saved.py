@@ -11,7 +11,7 @@ from live2diff_core.run.translator import FrameTranslator
 from live2diff_core.stream.noise import FrameNoise
 from live2diff_core.stream.prompt_timeline import PromptChange, PromptTimeline
 from live2diff_core.stream.session import StreamSession
-from live2diff_core.stream.similar_frames import SkipRule
+from live2diff_core.stream.similar_frames import SimilarFrameFilter, SkipRule
 
 
 class Coder:
@@ -25,8 +25,9 @@ class Coder:
 
 def live_stream(model):
     session = StreamSession(toy.schedule(1), FrameNoise(7))
-    opened = toy.OpenToy(model, Coder(), skip_rule=SkipRule(0.9, 10))
-    return LiveStream("live", {}, "", FrameTranslator(session, 7)), opened
+    similar = SimilarFrameFilter(7, SkipRule(0.9, 10))
+    translator = FrameTranslator(session, similar)
+    return LiveStream("live", {}, "", translator), toy.OpenToy(model, Coder())
 
 
 def test_a_stream_that_failed_to_decode_can_be_saved(tmp_path):

@@ -152,7 +152,7 @@ def test_rows_per_frame(mode, steps, config, scale):
     guidance = Guidance(scale, mode)
     documented = {"none": steps, "full": 2 * steps, "self": steps, "initialize": steps + 1}
     rows = documented[mode] if scale != 1.0 else steps
-    assert guidance.rows_per_frame(steps) == rows
+    assert sum(guidance.steps(steps).values()) == rows
     session = opened(guidance, steps, config)
     session.push_all(*clip(20))
     session.flush()

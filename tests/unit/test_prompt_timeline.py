@@ -165,3 +165,13 @@ def test_frames_of_one_prompt_do_not_wait_for_those_of_the_next():
     session.flush()
     calls = [{row.frame >= 7 for row in plan.rows} for plan in session.model.plans]
     assert all(len(sides) == 1 for sides in calls)
+
+
+def test_prompts_that_the_stream_did_not_reach_are_logged(caplog):
+    session = opened(None, 2, [(2,), (7,)])
+    session.push_all(toy.frames(4))
+    assert not caplog.messages
+    session.flush()
+    session.flush()
+    (message,) = caplog.messages
+    assert "starts at frame 7 was never shown: there are only 4 frames (0 to 3)" in message

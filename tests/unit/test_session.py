@@ -193,7 +193,7 @@ def test_nothing_in_nothing_out():
 def test_ended_stream_takes_no_frame():
     session = toy.session(toy.ToyModel(), 2, None)
     session.flush()
-    with pytest.raises(RuntimeError, match="flushed; reset it or open a new one"):
+    with pytest.raises(RuntimeError, match="drained; reset it or open a new one"):
         session.push(toy.frames(1)[0])
 
 

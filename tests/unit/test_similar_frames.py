@@ -18,9 +18,7 @@ def decisions(similar, images, first=0):
     skipped = []
     for frame, image in enumerate(images, first):
         skipped.append(similar.skips(frame, image))
-        if skipped[-1]:
-            similar.skipped()
-        else:
+        if not skipped[-1]:
             similar.translated(image)
     return skipped
 
@@ -90,6 +88,10 @@ def test_seeds_decide_otherwise():
     images = noisy(40, 0.05)
     found = {tuple(decisions(SimilarFrameFilter(s, SkipRule(0.98)), images)) for s in range(4)}
     assert len(found) == 4
+
+
+def test_the_name_of_a_rule_is_that_of_saved_streams():
+    assert str(SkipRule(0.9, 2)) == "threshold=0.9, most_skipped=2"
 
 
 @pytest.mark.parametrize(

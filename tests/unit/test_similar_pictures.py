@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from still_clips import ALWAYS, CONFIGS, SEED, every_config, noisy, opened, still
 
 from live2diff_core.run.translator import FrameTranslator
-from live2diff_core.stream.similar_frames import SkipRule
+from live2diff_core.stream.similar_frames import SimilarFrameFilter, SkipRule
 
 
 class Coder:
@@ -44,8 +44,9 @@ class Depth:
 
 def translator(config, options, steps=2, coder=None, depth=None):
     session = opened(config, steps)
-    models = toy.OpenToy(session.model, coder or Coder(), depth, options)
-    return FedTranslator(FrameTranslator(session.session, SEED), models)
+    models = toy.OpenToy(session.model, coder or Coder(), depth)
+    similar = SimilarFrameFilter(SEED, options)
+    return FedTranslator(FrameTranslator(session.session, similar), models)
 
 
 def translated(images, config, options, steps=2):
@@ -63,7 +64,7 @@ def test_skipped_frames_cost_nothing(config):
     kept = 5 if config is CONFIGS["warm-up"] else 3
     # Every picture and its depth go through the VAE.
     assert (coder.encoded, depth.seen, coder.decoded) == (2 * kept, kept, kept)
-    rows = sum(len(plan.rows) for plan in made.opened.denoiser.plans)
+    rows = sum(len(plan.rows) for plan in made.opened.model.plans)
     assert len(found) == 20 and rows == 2 * kept
     changes = [f for f in range(1, 20) if found[f] is not found[f - 1]]
     assert changes == ([1, 2, 8, 15] if kept == 5 else [8, 15])
@@ -146,7 +147,7 @@ def test_pictures_that_could_not_be_decoded_are_saved():
 @pytest.mark.parametrize("stage", ["encode", "model"])
 def test_a_frame_that_failed_before_the_model_can_be_pushed_again(stage, monkeypatch):
     images, made, found = noisy(14, 0.05), translator(None, SkipRule(0.98, 3)), []
-    model, coder = made.opened.denoiser, made.opened.coder
+    model, coder = made.opened.model, made.opened.coder
     encode = coder.encode
 
     def fail_once(*_):

@@ -11,6 +11,7 @@ import toy_stream as toy
 from live2diff_core.live2diff.window import AttentionWindow
 from live2diff_core.run.stages import VideoTranslation
 from live2diff_core.run.translator import FrameTranslator
+from live2diff_core.stream.similar_frames import SimilarFrameFilter
 
 HEIGHT, WIDTH = toy.SIZE
 CONFIG = AttentionWindow(6, 3)
@@ -68,7 +69,8 @@ def clip(count, start=0):
 
 def translation(frames, sink, model=None, **options):
     model = model or toy.ToyModel()
-    translator = FrameTranslator(toy.session(model, 2, CONFIG).session)
+    session = toy.session(model, 2, CONFIG).session
+    translator = FrameTranslator(session, SimilarFrameFilter(0))
     opened = toy.OpenToy(model, Coder())
     return VideoTranslation(frames, lambda image: image, translator, opened, sink, **options)
 
