@@ -6,7 +6,7 @@ import comfy.model_management
 import torch
 from comfy_api.latest import io
 
-from ..live2diff_core.run.live_prompt import LivePrompt
+from ..live2diff_core.run.live_run import LiveRun
 from ..live2diff_core.run.registry import STREAMS
 from ..live2diff_core.run.spec import StreamSpec
 from .live_streams import always, stream_name, stream_text
@@ -168,7 +168,7 @@ class Live2DiffStreamStep(io.ComfyNode):
     ) -> io.NodeOutput:
         """Check the inputs, then push the frames."""
         name = stream_name(stream)
-        prompt = LivePrompt(
+        run = LiveRun(
             name,
             StreamSpec.from_inputs(**inputs),
             images=live_frames(image),
@@ -178,7 +178,7 @@ class Live2DiffStreamStep(io.ComfyNode):
             max_idle_seconds=max_idle_minutes * 60.0,
             max_bytes=int(max_total_gb * 1e9),
         )
-        output = prompt.run(STREAMS)
+        output = run.run(STREAMS)
         show_text(cls.hidden.unique_id, stream_text(name))
         pictures = output.pictures.to(comfy.model_management.intermediate_device())
         return io.NodeOutput(pictures, output.frame_index, output.warming_up)

@@ -1,4 +1,4 @@
-"""The state of a live stream between prompts, without any of the host's models."""
+"""The state of a live stream between runs of Stream Step, without any of the host's models."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class OtherStreamError(ValueError):
 
 @dataclass(frozen=True)
 class LiveOutput:
-    """The output of one prompt.
+    """The output of one run.
 
     Attributes:
         pictures: [F, H, W, 3] finished frames, or a placeholder while there are none.
@@ -47,13 +47,13 @@ class LiveStream:
 
     Attributes:
         name: its key in the registry.
-        identity: what cannot change without starting over, see `LivePrompt.identity`.
+        identity: what cannot change without starting over, see `LiveRun.identity`.
         prompt: name of the prompts of the last frame.
-        translator: its state; every prompt passes the models.
+        translator: its state; every run passes the models.
         place: device and dtype in which the model last ran.
         picture: [H, W, 3] the last finished frame, of this stream or the one that it replaced.
         hints: ControlNet images of the frames inside, by frame.
-        undelivered: finished frames of a prompt that failed before it could return them.
+        undelivered: finished frames of a run that failed before it could return them.
         source: the file it was loaded from, see `file_version`.
         note: the reason why it started over, shown while it is warming up.
     """
@@ -167,7 +167,7 @@ class LiveStream:
 
 @dataclass(frozen=True)
 class SavedStream:
-    """A stream read from a file, until a prompt continues it.
+    """A stream read from a file, until a run continues it.
 
     Attributes:
         name: its key in the registry.

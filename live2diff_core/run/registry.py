@@ -1,4 +1,4 @@
-"""The registry of live streams, which keeps them between prompts and drops idle ones.
+"""The registry of live streams, which keeps them between runs and drops idle ones.
 
 This is the one place where the pack keeps state outside of a run.
 """

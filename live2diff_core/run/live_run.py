@@ -1,4 +1,4 @@
-"""One prompt of a live stream: the work of one run of Stream Step."""
+"""One run of Stream Step: the next frames of a live stream."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .state_file import differences, normalised
 
 
 @dataclass(frozen=True)
-class LivePrompt:
-    """The checked inputs of one prompt.
+class LiveRun:
+    """The checked inputs of Stream Step.
 
     Attributes:
         name: name of the stream.
