@@ -17,7 +17,7 @@ FOLDERS = {
     "stream": ({"stream"}, {"torch", "numpy"}),
     "host": ({"host", "stream"}, {"torch", "comfy", "safetensors"}),
     "live2diff": ({"live2diff", "stream", "host"}, {"torch", "einops"}),
-    "feature_bank": ({"feature_bank", "stream", "host"}, {"torch", "einops"}),
+    "feature_bank": ({"feature_bank", "stream", "host"}, {"torch"}),
     "depth": ({"depth", "host"}, {"torch"}),
     "video": ({"video"}, {"av", "PIL", "numpy"}),
     "run": ({"run", "stream", "host", "depth", "video"}, {"torch", "numpy", "safetensors"}),
@@ -30,6 +30,9 @@ FILES = {
     "depth/model.py": {"comfy", "controlnet_aux"},
 }
 NODES_ONLY = {"comfy_api", "folder_paths", "server", "latent_preview", "nodes"}
+# The command runs beside the server, and takes one file of the engine.
+QUEUE = ROOT / "folder_queue"
+QUEUE_LIBRARIES, QUEUE_SHARES = {"aiohttp", "tqdm", "av"}, "live2diff_core.video.folder"
 
 
 def imports(path):
@@ -100,6 +103,22 @@ def test_nodes_reach_the_engine_relatively(path):
         assert top(module) not in ("live2diff_core", "nodes", "devtools"), module
         if module.startswith(".."):
             assert module[2:].split(".")[0] == "live2diff_core", module
+
+
+@pytest.mark.parametrize("path", sorted(QUEUE.glob("*.py")), ids=lambda path: path.name)
+def test_the_folder_queue_imports_what_it_may(path):
+    for module in imports(path):
+        if module.startswith("."):
+            assert (QUEUE / f"{module[1:]}.py").is_file(), module
+        elif module != QUEUE_SHARES:
+            assert top(module) in QUEUE_LIBRARIES | STANDARD, f"{path} may not import {module}"
+
+
+def test_what_the_folder_queue_shares_imports_the_standard_library_only():
+    *packages, module = QUEUE_SHARES.split(".")
+    paths = [ROOT.joinpath(*packages[: n + 1], "__init__.py") for n in range(len(packages))]
+    for path in [*paths, ROOT.joinpath(*packages, f"{module}.py")]:
+        assert {top(name) for name in imports(path)} <= STANDARD, path
 
 
 def test_the_entry_point_imports_nothing_until_it_is_called():
