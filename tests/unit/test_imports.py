@@ -1,4 +1,4 @@
-"""Who may import whom: read from the source, so that nothing has to be installed."""
+"""Who may import whom."""
 
 import ast
 import sys
@@ -6,6 +6,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from imported import imports, top
 
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "live2diff_core"
@@ -35,20 +36,6 @@ QUEUE = ROOT / "folder_queue"
 QUEUE_LIBRARIES, QUEUE_SHARES = {"aiohttp", "tqdm", "av"}, "live2diff_core.video.folder"
 
 
-def imports(path):
-    """Modules a file imports anywhere: absolute names, and relative ones with their dots."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level:
-            names = [node.module] if node.module else [alias.name for alias in node.names]
-            found |= {"." * node.level + name for name in names}
-        elif isinstance(node, ast.ImportFrom):
-            found.add(node.module)
-    return found
-
-
 def own_imports(path):
     """Modules of the engine that a module of it imports, as `folder.name`."""
     found = set()
@@ -61,10 +48,6 @@ def own_imports(path):
         elif name.startswith("."):
             found.add(f"{path.parent.name}.{name[1:]}")
     return found
-
-
-def top(name):
-    return name.split(".")[0]
 
 
 def test_every_module_lies_in_a_folder_with_rules():
@@ -129,7 +112,8 @@ def test_the_entry_point_imports_nothing_until_it_is_called():
 def test_the_reader_of_imports_sees_them_all(tmp_path):
     source = (
         "import a.b\nfrom c import d\nfrom .e import f\nfrom . import g\ndef h():\n    import i\n"
+        "    importlib.util.find_spec('j')\n"
     )
     path = tmp_path / "source.py"
     path.write_text(source, encoding="utf-8")
-    assert imports(path) == {"a.b", "c", ".e", ".g", "i"}
+    assert imports(path) == {"a.b", "c", ".e", ".g", "i", "j"}
