@@ -54,6 +54,8 @@ def test_half_precision_is_close_to_float32(sd15, motion, error_of, dtype, memor
     assert errors.isfinite().all()
     assert plain.max() < LIMITS[dtype]
     assert errors.mean() < FACTOR * plain.mean()
+    # The worst frame: measured 0.051 and 0.108 at most.
+    assert errors.max() < 2 * LIMITS[dtype]
     # What is rounded in a cache is read again and again; it must not add up.
     early, late = errors[4:].chunk(2)
     assert late.mean() < 2 * early.mean()
