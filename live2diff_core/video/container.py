@@ -27,7 +27,7 @@ Source = str | Path | BytesIO
 
 
 def name_of(source: Source) -> str:
-    """Name of `source` for messages."""
+    """Return the name of `source` for messages."""
     return "the video in memory" if isinstance(source, BytesIO) else str(source)
 
 
@@ -78,7 +78,7 @@ def _read_head(source: Source) -> bytes:
 
 
 def starts_like_webp(source: Source) -> bool:
-    """Whether the file is a WebP picture or animation, which FFmpeg reads only in part."""
+    """Return whether the file is a WebP picture or animation, which FFmpeg reads only in part."""
     head = _read_head(source)
     return head[:4] == b"RIFF" and head[8:12] == b"WEBP"
 
@@ -115,14 +115,15 @@ class TrimWindow:
     duration: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check both."""
+        """Check that both are numbers from 0 on."""
         if not (0 <= self.start < math.inf and 0 <= self.duration < math.inf):
             raise VideoError(f"A video cannot be cut to {self.duration} s from {self.start} s.")
 
     def ticks(self, time_base: Fraction, begin: Fraction = Fraction(0)) -> tuple[int, int | None]:
-        """First tick inside and first tick behind, of `time_base` seconds; None is the end.
+        """Return the first tick inside and the first one behind, or None for the end of the video.
 
-        Rounded down, as ComfyUI's own loader does: times of frames stay whole ticks.
+        A tick lasts `time_base` seconds. Both are rounded down, as by ComfyUI's own loader, so
+        that the times of frames stay whole ticks.
 
         Args:
             begin: seconds on the file's clock at which the video begins.
@@ -135,7 +136,7 @@ class TrimWindow:
 
 
 def begin_of(container: InputContainer, stream: VideoStream) -> Fraction:
-    """Seconds on the clock of `container` at which its video begins.
+    """Return the seconds on the clock of `container` at which its video begins.
 
     A video begins at zero, not with its first frame: one that starts after its sound keeps its
     delay. Frames before zero are kept. In formats whose clocks start at any time, a video begins
@@ -150,7 +151,7 @@ def begin_of(container: InputContainer, stream: VideoStream) -> Fraction:
 
 
 def frame_rate_of(stream: VideoStream) -> Fraction:
-    """Average frames per second as the file states them, or 24."""
+    """Return the average frames per second that the file states, or 24."""
     for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
         if rate:
             return Fraction(rate)
@@ -158,7 +159,7 @@ def frame_rate_of(stream: VideoStream) -> Fraction:
 
 
 def stated_end(stream: VideoStream) -> Fraction | None:
-    """Seconds on the file's clock at which the video ends; None if the file states none."""
+    """Return the seconds on the file's clock at which the video ends, or None if not stated."""
     if stream.duration is not None and stream.time_base is not None:
         return (stream.duration + (stream.start_time or 0)) * stream.time_base
     # Matroska: "00:00:02.400000000".

@@ -49,7 +49,7 @@ class FrameClock:
         self.guessed = False
 
     def ticks(self, stamp: int | None) -> int:
-        """Ticks of the next frame, whose stamp in the file is `stamp`."""
+        """Return the ticks of the next frame, whose stamp in the file is `stamp`."""
         ticks = self._next if stamp is None else stamp
         self.guessed |= stamp is None
         if self._last is not None:
@@ -97,7 +97,7 @@ class ContainerSource:
         self._container.close()
 
     def frames(self) -> Iterator[PendingFrame]:
-        """Frames in the trim window, in order of time."""
+        """Yield the frames in the trim window, in order of time."""
         for ticks, frame in self._stamped:
             self._shown += 1
             yield PendingFrame(
@@ -122,7 +122,7 @@ class ContainerSource:
         self._clock = FrameClock(self._stream.start_time or 0, ticks_per_frame)
 
     def _frames_in_window(self) -> Iterator[tuple[int, VideoFrame]]:
-        """Frames inside the trim window, with their ticks."""
+        """Yield the frames inside the trim window, with their ticks."""
         ticks = None
         for ticks, frame in self._from_keyframe():
             if self._end is not None and ticks >= self._end:
@@ -171,7 +171,7 @@ class ContainerSource:
             yield from frames
 
     def _packets(self) -> Iterator[Packet | None]:
-        """Packets of the video, then None or an empty packet, which flushes the decoder."""
+        """Yield the packets of the video, then None or an empty one, which flushes the decoder."""
         errors = 0
         while errors < _MAX_READ_ERRORS:
             try:
@@ -200,7 +200,7 @@ class ContainerSource:
                 del self._durations[min(self._durations)]
 
     def _duration_of(self, ticks: int) -> Fraction:
-        """Seconds that a frame lasts if no other follows."""
+        """Return the seconds that a frame lasts if no other follows."""
         stated = self._durations.get(ticks)
         duration = stated * self._time_base if stated else 1 / self._rate
         if self._end is not None:

@@ -22,7 +22,7 @@ _NUMBER = re.compile(r"(\d+)")
 
 
 def list_videos(folder: Path, pattern: str = VIDEO_PATTERN, recursive: bool = False) -> list[Path]:
-    """Files of `folder` whose name matches, relative to it, in natural order.
+    """List files of `folder` whose name matches, relative to it, in natural order.
 
     Args:
         folder: where to look.
@@ -47,7 +47,7 @@ def list_videos(folder: Path, pattern: str = VIDEO_PATTERN, recursive: bool = Fa
 
 
 def list_sequences(folder: Path, recursive: bool = False) -> list[Path]:
-    """Subfolders of `folder` that hold numbered pictures, relative to it, in natural order.
+    """List subfolders of `folder` that hold numbered pictures, relative to it, in natural order.
 
     Args:
         folder: where to look; what it holds itself does not count.
@@ -65,7 +65,7 @@ def list_sequences(folder: Path, recursive: bool = False) -> list[Path]:
 
 
 def list_videos_and_sequences(folder: Path, pattern: str, recursive: bool = False) -> list[Path]:
-    """Files and folders that are one video each, relative to `folder`, in natural order.
+    """List files and folders that are one video each, relative to `folder`, in natural order.
 
     If there are none, but `folder` itself holds numbered pictures, it is the one video: `Path()`.
     """
@@ -76,14 +76,14 @@ def list_videos_and_sequences(folder: Path, pattern: str, recursive: bool = Fals
 
 
 def picture_names(folder: Path) -> list[str]:
-    """Names of the pictures directly in `folder`, in natural order; hidden ones are left out."""
+    """List names of pictures directly in `folder`, in natural order; leave out hidden ones."""
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if _is_picture(entry.name) and entry.is_file()]
     return sorted(names, key=lambda name: _natural_key(Path(name)))
 
 
 def is_sequence(names: Iterable[str]) -> bool:
-    """Whether the pictures among `names` are the frames of one video.
+    """Return whether the pictures among `names` are the frames of one video.
 
     They are if there is one at least, and the last number in the name is all that differs: neither
     a collection of pictures nor a single one without a number is a video.
@@ -98,7 +98,7 @@ def _is_picture(name: str) -> bool:
 
 
 def folder_inside(base: Path, folder: str) -> Path:
-    """Real path of `folder`, given relative to `base`.
+    """Return the real path of `folder`, which is relative to `base`.
 
     Raises:
         ValueError: it leads out of `base`, as text or through a link.
@@ -112,7 +112,11 @@ def folder_inside(base: Path, folder: str) -> Path:
 
 
 def require_inside(base: Path, path: Path) -> Path:
-    """Real path of `path`; ValueError when it is outside `base`, through a link or otherwise."""
+    """Return the real path of `path`.
+
+    Raises:
+        ValueError: it is outside `base`, through a link or otherwise.
+    """
     real, root = path.resolve(), base.resolve()
     if not real.is_relative_to(root):
         raise ValueError(f"{path} leads out of {base}, to {real}; only files inside may be read")
@@ -120,7 +124,7 @@ def require_inside(base: Path, path: Path) -> Path:
 
 
 def _natural_key(path: Path) -> tuple[list[tuple[tuple[int, int | str], ...]], str]:
-    """Sort key: clip2 before clip10. The plain text decides between equals such as 1 and 01."""
+    """Return the key that sorts clip2 before clip10; the plain text decides between 1 and 01."""
     parts = [_NUMBER.split(part.casefold()) for part in path.parts]
     keys = [
         tuple((0, int(piece)) if at % 2 else (1, piece) for at, piece in enumerate(pieces) if piece)

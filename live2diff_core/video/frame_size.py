@@ -110,7 +110,7 @@ def _down(length: int) -> int:
 
 
 def _cover(width: int, height: int, target_width: int, target_height: int) -> tuple[int, int]:
-    """Smallest size of this aspect that covers the target, rounded to whole pixels."""
+    """Return the smallest size of this aspect that covers the target, in whole pixels."""
     if target_width * height >= target_height * width:
         return target_width, max(target_height, round(height * target_width / width))
     return max(target_width, round(width * target_height / height)), target_height

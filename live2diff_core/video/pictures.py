@@ -28,7 +28,7 @@ _SHORTEST, _USUAL = 10, 100
 
 
 def find_pictures(source: str | Path) -> list[Path] | None:
-    """Pictures of a folder, or of a pattern such as `shot_%04d.png` or `shot_*.png`.
+    """List the pictures of a folder, or of a pattern such as `shot_%04d.png` or `shot_*.png`.
 
     They are in natural order: `shot_2` comes before `shot_10`. Hidden files are left out.
 
@@ -94,7 +94,7 @@ def open_pictures(
 
 
 def _read_pictures(files: list[Path], tick: Fraction, log: WarningLog) -> Iterator[PendingFrame]:
-    """Pictures that can be read, `tick` seconds apart, in the size of the first."""
+    """Yield the pictures that can be read, `tick` seconds apart, in the size of the first."""
     shown, size = 0, None
     for slot, file in enumerate(files):
         try:
@@ -181,9 +181,10 @@ def _complete_chunks(data: bytes) -> bytes:
 
 
 def _durations(picture: Pillow.Image, log: WarningLog) -> list[int]:
-    """Milliseconds of the frames that decode: up to damage, since each builds on the one before.
+    """List the milliseconds of the frames that decode.
 
-    Pillow states the duration of a frame only once it has decoded it.
+    The list ends at damage, since each frame builds on the one before. Pillow states the duration
+    of a frame only once it has decoded it.
     """
     durations: list[int] = []
     try:

@@ -26,7 +26,7 @@ class _Converter:
     _kind = ""
 
     def _filters(self, frame: VideoFrame) -> list[tuple[str, str]]:
-        """Names and arguments of the filters for frames like `frame`."""
+        """List the names and arguments of the filters for frames like `frame`."""
         raise NotImplementedError
 
     def _convert(self, frame: VideoFrame) -> VideoFrame:

@@ -50,17 +50,17 @@ class Segment:
 
 
 def segment_path(folder: Path, first_frame: int) -> Path:
-    """Name of the segment that begins with `first_frame`."""
+    """Return the path of the segment that begins with `first_frame`."""
     return folder / f"segment_{first_frame:09d}{SUFFIX}"
 
 
 def segment_tag(first_frame: int, start: Fraction, key: str) -> dict[str, str]:
-    """Metadata of a segment's file; its length, only known at the end, is not among them."""
+    """Return the metadata of a segment's file; its length, known only at the end, is left out."""
     return {TAG: json.dumps({"first_frame": first_frame, "start": str(start), "key": key})}
 
 
 def list_segments(folder: Path) -> list[Segment]:
-    """Complete segments of a folder from frame 0 on, up to the first gap; no file is changed."""
+    """List a folder's complete segments from frame 0 to the first gap; change no file."""
     segments: list[Segment] = []
     for path in sorted(folder.glob(f"segment_*{SUFFIX}")):
         segment = _read(path)

@@ -35,10 +35,10 @@ _ROUNDING = Fraction(1, 50)
 
 
 def container_for(audio_from: Source | None) -> str:
-    """Suffix of the file for the sound of a video.
+    """Return the suffix of a file that takes the sound of a video.
 
-    ".mov" where it is PCM and takes all of it, since few players expect PCM in MP4; else ".mp4",
-    where kinds of sound that it does not take become FLAC. FFmpeg reads both as one format, so that
+    It is ".mov" for PCM, if all of the sound fits, since few players expect PCM in MP4. Else it is
+    ".mp4", and kinds of sound that do not fit become FLAC. FFmpeg reads both as one format, so that
     the host's Save Video copies either into an MP4 without encoding: what goes into ".mov" must
     therefore fit into MP4, too.
 
@@ -61,7 +61,7 @@ def _is_pictures(source: Source) -> bool:
 
 
 def _audio_streams(container: InputContainer) -> list[AudioStream]:
-    """Audio streams of a kind that FFmpeg reads; others are left out with a warning."""
+    """List the audio streams of a kind that FFmpeg reads; warn of others."""
     known = [stream for stream in container.streams.audio if stream.codec_context is not None]
     if len(known) < len(container.streams.audio):
         _LOG.warning("%s: an audio stream of unknown kind is left out.", container.name)
@@ -112,7 +112,7 @@ def sound_packets(
 def _span(
     original: InputContainer, window: TrimWindow, end: Fraction | None
 ) -> tuple[Fraction, Fraction | None]:
-    """Seconds at which the sound begins in the original, and how many it lasts; seeks if far."""
+    """Return where the sound begins in the original, and its length, in seconds; seek if far."""
     video = video_stream(original, name_of(original.name))
     time_base = video.time_base or Fraction(1, 1000)
     first, stop = window.ticks(time_base, begin_of(original, video))
@@ -129,7 +129,7 @@ def _span(
 
 
 def _demux(container: InputContainer, streams: list[AudioStream]) -> Iterator[Packet]:
-    """Packets of `streams`, as far as the file can be read."""
+    """Yield the packets of `streams`, as far as the file can be read."""
     try:
         for packet in container.demux(streams):
             if packet.size:
@@ -153,7 +153,7 @@ def _add_track(
 
 
 def _takes(container_format: str, audio: AudioStream) -> bool:
-    """Whether a container takes packets of `audio`; it is tried, since FFmpeg's versions differ."""
+    """Try whether a container takes packets of `audio`, since FFmpeg's versions differ."""
     try:
         with av.open(BytesIO(), "w", format=container_format) as trial:
             _add_copy(audio, trial)
@@ -172,9 +172,10 @@ def _add_copy(audio: AudioStream, output: OutputContainer) -> AudioStream:
 
 
 def _layout(audio: AudioStream) -> str:
-    """Name of the layout of the channels; AVI and Matroska state only their number for PCM.
+    """Return the name of the layout of the channels.
 
-    MP4 needs a name: without it, the host's Save Video could not copy the sound.
+    AVI and Matroska state only their number for PCM, but MP4 needs a name: without it, the host's
+    Save Video could not copy the sound.
     """
     layout = audio.codec_context.layout
     unknown = layout.name == f"{layout.nb_channels} channels"
@@ -223,7 +224,7 @@ class _FlacSound:
         self._damaged = False
 
     def write(self, packet: Packet | None) -> Iterator[TimedPacket]:
-        """Encode what `packet` holds; None is the end, and gives what was held back."""
+        """Encode what `packet` holds; None is the end, which flushes what was held back."""
         for frame in self._decode(packet):
             self._place(frame)
             yield from self._encode(frame)
