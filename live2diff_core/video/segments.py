@@ -138,14 +138,7 @@ def assemble(
     end = None if complete else segments[-1].end
     with av.open(str(segments[0].path)) as first:
         template = first.streams.video[0]
-        assert template.time_base is not None
-        result = VideoOutput(
-            output,
-            metadata or {},
-            time_base_denominator=template.time_base.denominator,
-            frames_safe=segments[-1].stop_frame,
-            folder=segments[0].path.parent,
-        )
+        result = _open_output(output, segments, template, metadata or {})
         sound = sound_packets(audio_from, result.container, window, end)
         try:
             with result.writing(), closing(sound):
@@ -165,6 +158,20 @@ def _check(segments: Sequence[Segment]) -> None:
         if segment.first_frame != expected or segment.key != segments[0].key:
             raise VideoError(f"{segment.path} does not continue the segments before it.")
         expected = segment.stop_frame
+
+
+def _open_output(
+    path: Path, segments: Sequence[Segment], template: VideoStream, metadata: Mapping[str, str]
+) -> VideoOutput:
+    """Open the file that takes the packets of `segments`, with the ticks of `template`."""
+    assert template.time_base is not None
+    return VideoOutput(
+        path,
+        metadata,
+        time_base_denominator=template.time_base.denominator,
+        frames_safe=segments[-1].stop_frame,
+        folder=segments[0].path.parent,
+    )
 
 
 def _write(
