@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -77,15 +77,24 @@ def translate_video(
             raise PromptError(f"node {workflow.save_node} saved nothing")
         return download(client, saved[-1], out)
 
-    with on_server(client, video, content or content_hash(video), input_dir) as there:
-        try:
-            path = outlast(client, lambda: attempt(there()), patience)
-        except BaseException:
-            # Harmless when the prompt has ended, or was never queued.
-            with suppress(PromptError):
-                client.cancel(prompt_id)
-            raise
+    with (
+        on_server(client, video, content or content_hash(video), input_dir) as there,
+        cancel_on_error(client, prompt_id),
+    ):
+        path = outlast(client, lambda: attempt(there()), patience)
     return VideoResult(path, count_frames(path), monotonic() - started)
+
+
+@contextmanager
+def cancel_on_error(client: ComfyClient, prompt_id: str) -> Iterator[None]:
+    """Cancel the prompt on the server if the block fails or is interrupted."""
+    try:
+        yield
+    except BaseException:
+        # Harmless when the prompt has ended, or was never queued.
+        with suppress(PromptError):
+            client.cancel(prompt_id)
+        raise
 
 
 def outlast(client: ComfyClient, attempt: Callable[[], Path], patience: float) -> Path:
