@@ -109,7 +109,7 @@ def run_live2diff(engine: SimpleNamespace, model: Any, trace: dict[str, Any], de
     (applied,) = engine.host_model.applied_memories(model).values()
     warmup = applied.window.warmup_frames
 
-    def noise(frame: int, step: int, shape: Any) -> Any:
+    def noise(frame: int, step: int, _shape: Any) -> Any:
         if frame < warmup:
             return trace["noise.warmup"][step, frame]
         return trace["noise.stream"][frame - warmup, step]

@@ -13,8 +13,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-FILE_NAME = "dpt_hybrid-midas-501f0c75.pt"
-
 # ViT-B/16 on the first three stages of a ResNet-50 (BiT), at 384x384; then DPT's decoder.
 _WIDTH = 768
 _BLOCKS = 12
