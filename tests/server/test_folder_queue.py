@@ -12,6 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from comfy_servers import standin_server
 
 pytestmark = pytest.mark.server
 
@@ -44,15 +45,7 @@ def write_sound(path):
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """A server of our own: it is stopped and started in between."""
-    if not os.environ.get("COMFYUI_PATH"):
-        pytest.skip("COMFYUI_PATH is not set (python3 dev.py test sets it)")
-    from devtools.hosts import current_host
-    from devtools.server import ComfyServer
-    from devtools.standins import ensure_standins
-    from devtools.workspace import prepare_workspace
-
-    base = prepare_workspace(tmp_path_factory.mktemp("folder_server"), [ensure_standins()])
-    with ComfyServer(current_host(), base, cpu=True) as started:
+    with standin_server(tmp_path_factory.mktemp("folder_server")) as started:
         yield started
 
 
