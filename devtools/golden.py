@@ -190,8 +190,8 @@ def _named(schedule: Any, eps: dict, x0: Any, warmup: int) -> dict:
 
     steps = range(len(schedule))
     first, rest = range(min(warmup, len(x0))), range(warmup, len(x0))
-    ours = {name: getattr(schedule, name) for name in ("sqrt_alpha", "sqrt_beta", "c_skip")}
-    ours["c_out"] = schedule.c_out
+    scales = ("sqrt_alpha", "sqrt_beta", "c_skip", "c_out")
+    ours = {name: torch.tensor(getattr(schedule, name)) for name in scales}
     ours["warmup.x0"] = x0[:warmup]
     for step in steps:
         ours[f"warmup.eps.{step}"] = torch.stack([eps[frame, step] for frame in first])

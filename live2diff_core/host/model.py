@@ -225,8 +225,8 @@ class HostModel:
         like = torch.zeros(1, 4, *self._latent_size, device=device)
         self._conds = comfy.samplers.process_conds(self._inner, like, conds, device, like)
         self._name_conditionings()
-        self._sigmas = self._schedule.sigmas.to(device)
-        self._sqrt_alpha = self._schedule.sqrt_alpha.to(device)
+        self._sigmas = torch.tensor(self._schedule.sigmas, device=device)
+        self._sqrt_alpha = torch.tensor(self._schedule.sqrt_alpha, device=device)
         options["transformer_options"]["sample_sigmas"] = self._sigmas
         self._split_steps = self._hints.partial or any(
             "timestep_start" in c or "timestep_end" in c for cs in self._conds.values() for c in cs

@@ -82,7 +82,7 @@ def host_schedule(
     """
     sampling = model.get_model_object("model_sampling")
     if sigmas is None:
-        alphas = 1.0 / (sampling.sigmas.double() ** 2 + 1.0)
+        alphas = 1.0 / (sampling.sigmas.cpu().double() ** 2 + 1.0)
         return ConsistencySchedule.few_step(alphas, steps, denoise, rule)
     levels = sigmas.detach().float().cpu()
     if levels.numel() and levels[-1] == 0:

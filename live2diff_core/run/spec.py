@@ -186,11 +186,11 @@ class StreamSpec:
         return {
             **model_identity(self.model),
             "timesteps": " ".join(f"{step:g}" for step in self.schedule.timesteps),
-            "noise levels": " ".join(f"{sigma:.4g}" for sigma in self.schedule.sigmas.tolist()),
+            "noise levels": " ".join(f"{sigma:.4g}" for sigma in self.schedule.sigmas),
             "seed": self.seed,
             "guidance": str(self.guidance),
             "noise": "same for all frames" if self.shared_noise else "fresh per frame",
-            "few-step model": "lcm" if self.schedule.c_skip.any() else "x0",
+            "few-step model": "lcm" if any(self.schedule.c_skip) else "x0",
             "depth": depth,
         }
 
@@ -205,8 +205,8 @@ class StreamSpec:
             "computes in": self.computes_in,
             **{kind: prompt_identity(c, control=True) for kind, c in self.prompts.items()},
             "vae": weights_identity(self.vae.first_stage_model),
-            "sigmas": [round(sigma, 6) for sigma in self.schedule.sigmas.tolist()],
-            "step scalings": [round(scaling, 6) for scaling in self.schedule.c_skip.tolist()],
+            "sigmas": [round(sigma, 6) for sigma in self.schedule.sigmas],
+            "step scalings": [round(scaling, 6) for scaling in self.schedule.c_skip],
             "skipped frames": str(self.skip_rule),
         }
 

@@ -83,8 +83,8 @@ class Guidance:
 
 def residual_of(x: Tensor, denoised: Tensor, schedule: ConsistencySchedule, step: int) -> Tensor:
     """Return the eps that a prediction of x0 implies: x = sqrt_alpha * x0 + sqrt_beta * eps."""
-    signal = schedule.sqrt_alpha[step].item() * denoised
-    return (x - signal) / schedule.sqrt_beta[step].item()
+    signal = schedule.sqrt_alpha[step] * denoised
+    return (x - signal) / schedule.sqrt_beta[step]
 
 
 def guide(
@@ -107,8 +107,8 @@ def guide(
     Returns:
         [C, h, w] x0 of eps_neg + scale * (eps_pos - eps_neg).
     """
-    noise = schedule.sqrt_beta[step].item() * guidance.delta * residual
-    negative = (x - noise) / schedule.sqrt_alpha[step].item()
+    noise = schedule.sqrt_beta[step] * guidance.delta * residual
+    negative = (x - noise) / schedule.sqrt_alpha[step]
     return negative + guidance.scale * (denoised - negative)
 
 
@@ -126,9 +126,9 @@ def next_residual(
     consistency step is linear in x. Its result for the residual's part alone is therefore the
     residual at the next level, apart from the `noise` that is added there.
     """
-    alpha, beta = schedule.sqrt_alpha[step].item(), schedule.sqrt_beta[step].item()
+    alpha, beta = schedule.sqrt_alpha[step], schedule.sqrt_beta[step]
     scaled = beta * residual
     eps = residual_of(x, denoised, schedule, step)
     left = schedule.consistency_x0(scaled, (scaled - beta * eps) / alpha, step)
-    ratio = schedule.sqrt_alpha[step + 1].item() / schedule.sqrt_beta[step + 1].item()
+    ratio = schedule.sqrt_alpha[step + 1] / schedule.sqrt_beta[step + 1]
     return noise + ratio * left

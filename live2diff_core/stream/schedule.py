@@ -95,15 +95,17 @@ class ConsistencySchedule:
 
     Attributes:
         timesteps: T training timesteps, descending.
-        sqrt_alpha, sqrt_beta: [T] scales of signal and noise, whose squares add up to 1.
-        c_skip, c_out: [T] boundary scalings; 0 and 1 with the rule `x0`.
+        sqrt_alpha, sqrt_beta: T scales of signal and noise, whose squares add up to 1.
+        c_skip, c_out: T boundary scalings; 0 and 1 with the rule `x0`.
+
+    All are plain floats, rounded to float32, so that a step reads nothing back from a device.
     """
 
     timesteps: tuple[float, ...]
-    sqrt_alpha: Tensor
-    sqrt_beta: Tensor
-    c_skip: Tensor
-    c_out: Tensor
+    sqrt_alpha: tuple[float, ...]
+    sqrt_beta: tuple[float, ...]
+    c_skip: tuple[float, ...]
+    c_out: tuple[float, ...]
 
     @classmethod
     def few_step(
@@ -112,7 +114,7 @@ class ConsistencySchedule:
         """Build the schedule of `steps` inference steps at strength `denoise`.
 
         Args:
-            alphas_cumprod: [1000] ᾱ of the model.
+            alphas_cumprod: [1000] ᾱ of the model, float64 on the CPU.
             steps, denoise: see `few_step_timesteps`.
             rule: the rule that the model was distilled for.
 
@@ -120,7 +122,7 @@ class ConsistencySchedule:
             ValueError: from `few_step_timesteps`, or T is more than 8.
         """
         timesteps = few_step_timesteps(steps, denoise, rule)
-        alphas = alphas_cumprod.double()[timesteps]
+        alphas = alphas_cumprod[timesteps]
         return cls.from_alphas(alphas, timesteps, rule)
 
     @classmethod
@@ -151,7 +153,7 @@ class ConsistencySchedule:
     def from_alphas(
         cls, alphas: Tensor, timesteps: Sequence[float], rule: StepRule = StepRule.LCM
     ) -> ConsistencySchedule:
-        """Build the schedule from ᾱ at each step, [T] float64.
+        """Build the schedule from ᾱ at each step, [T] float64 on the CPU.
 
         Raises:
             ValueError: T is not 1 to 8.
@@ -168,10 +170,10 @@ class ConsistencySchedule:
             c_skip, c_out = torch.zeros_like(scaled), torch.ones_like(scaled)
         return cls(
             timesteps=tuple(timesteps),
-            sqrt_alpha=alphas.sqrt().float(),
-            sqrt_beta=(1.0 - alphas).sqrt().float(),
-            c_skip=c_skip.float(),
-            c_out=c_out.float(),
+            sqrt_alpha=_floats(alphas.sqrt()),
+            sqrt_beta=_floats((1.0 - alphas).sqrt()),
+            c_skip=_floats(c_skip),
+            c_out=_floats(c_out),
         )
 
     def __len__(self) -> int:
@@ -179,13 +181,13 @@ class ConsistencySchedule:
         return len(self.timesteps)
 
     @property
-    def sigmas(self) -> Tensor:
-        """[T] noise levels in the variance-exploding scale of ComfyUI's models."""
-        return self.sqrt_beta / self.sqrt_alpha
+    def sigmas(self) -> tuple[float, ...]:
+        """T noise levels in the variance-exploding scale of ComfyUI's models."""
+        return _floats(torch.tensor(self.sqrt_beta) / torch.tensor(self.sqrt_alpha))
 
     def add_noise(self, x0: Tensor, noise: Tensor, step: int) -> Tensor:
         """Add `noise` to a clean latent at the level of `step`; both have the same shape."""
-        return self.sqrt_alpha[step].item() * x0 + self.sqrt_beta[step].item() * noise
+        return self.sqrt_alpha[step] * x0 + self.sqrt_beta[step] * noise
 
     def consistency_x0(self, x: Tensor, denoised: Tensor, step: int) -> Tensor:
         """Mix the model's prediction of x0 with its input by the boundary scalings.
@@ -195,4 +197,8 @@ class ConsistencySchedule:
             denoised: (x - sqrt_beta * eps) / sqrt_alpha, the model's prediction of x0.
             step: 0 to T-1.
         """
-        return self.c_out[step].item() * denoised + self.c_skip[step].item() * x
+        return self.c_out[step] * denoised + self.c_skip[step] * x
+
+
+def _floats(values: Tensor) -> tuple[float, ...]:
+    return tuple(values.float().tolist())

@@ -56,7 +56,7 @@ def test_depth_equals_estimate_depth_with_a_running_range(model, vae):
 
 def test_guidance_and_sigmas(model, vae):
     images = pictures(7)
-    levels = core("host.sd15").host_schedule(model, 4, 0.75).sigmas
+    levels = torch.tensor(core("host.sd15").host_schedule(model, 4, 0.75).sigmas)
     found = stream(images, model, vae, cfg=2.0, sigmas=levels)
     assert torch.equal(found, sampled(images, model, vae, cfg=2.0, sigmas=levels))
 

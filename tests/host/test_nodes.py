@@ -146,7 +146,7 @@ def test_progress_counts_frames_in_order(monkeypatch, sd15, motion):
 def test_sigmas_replace_steps_and_denoise(sd15, motion):
     model = apply_node(sd15, motion, settings_node(2, 4))
     expected = sample(model, steps=4, denoise=0.75)["samples"]
-    levels = core("host.sd15").host_schedule(model, 4, 0.75).sigmas
+    levels = torch.tensor(core("host.sd15").host_schedule(model, 4, 0.75).sigmas)
     for sigmas in (levels, torch.cat([levels, torch.zeros(1)])):
         found = sample(model, steps=1, denoise=0.1, sigmas=sigmas)["samples"]
         assert relative_error(found, expected) < 1e-4
