@@ -120,6 +120,7 @@ def run_live2diff(engine: SimpleNamespace, model: Any, trace: dict[str, Any], de
         steps = {"positive": len(schedule)}
         memory = engine.memory.MemorySet({applied.name: applied.start(steps, seed=0)})
         session = engine.session.StreamSession(schedule, noise, memory)
+        session.open(host)
         finished = []
         for frame, hint in zip(frames, trace["depth"], strict=True):
             finished += session.push(recorder, frame, hint if depth else None)
@@ -149,6 +150,8 @@ def run_streamv2v(engine: SimpleNamespace, plain: Any, trace: dict[str, Any], co
     for name, model, remembers in (("eps_no_bank", plain, None), ("eps", banked, together)):
         with _opened(engine, model, trace, schedule, trace["x"]) as host:
             recorder = Recorder(host, schedule)
+            if remembers is not None:
+                host.open_memory(remembers)
             for frame, x in enumerate(trace["x"]):
                 _call(engine, recorder, x, frame, remembers)
         shape = trace["x"].shape
@@ -158,11 +161,9 @@ def run_streamv2v(engine: SimpleNamespace, plain: Any, trace: dict[str, Any], co
 
 def _call(engine: SimpleNamespace, model: Any, x: Any, frame: int, memory: Any) -> None:
     """Run one frame at all steps in one call, as the traces do."""
-    rows = tuple(engine.call_plan.Row(frame, step) for step in range(len(x)))
-    part = None
-    if memory is not None:
-        part = memory.plan([range(frame, frame + 1)] * len(x), range(len(x)), x.device)
-    model(x, engine.call_plan.CallPlan(rows, memory=part))
+    rows = [engine.call_plan.Row(frame, step) for step in range(len(x))]
+    groups = [range(frame, frame + 1)] * len(x)
+    model(x, engine.call_plan.plan_call(rows, x.device, memory=memory, groups=groups))
     if memory is not None:
         memory.commit()
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ..stream.call_plan import FeatureSizeError
+from ..stream.call_plan import FeatureSizeError, OpenedShape, PackedIntegers, Pass
 from .bank import ALL_LEVELS, Bank, BankConfig, BankKind, Update, fuse, plan_update
 
 # Maps (frame, step, layer, count) to a random permutation of `count` tokens.
@@ -36,12 +36,33 @@ class BankMemory:
         # Banks that the planned calls updated; other calls see them only after `commit`.
         self.pending: dict[Key, Bank] = {}
         self._tokens: dict[Key, int] = {}
+        self._shape: OpenedShape | None = None
+
+    def open(self, shape: OpenedShape) -> None:
+        """Prepare for what runs."""
+        self._shape = shape
+
+    def pass_name(self, place: Pass) -> str:
+        """Return the name of a pass in saved streams."""
+        assert self._shape is not None, "the stream has not been opened for a model"
+        return self._shape.pass_name(*place)
+
+    def to(self, device: torch.device) -> None:
+        """Move all banks to `device`; `bank` moves them to the model's."""
+        self._banks = {
+            key: Bank(**{name: part.to(device) for name, part in bank.parts().items()})
+            for key, bank in self._banks.items()
+        }
 
     def group(self, frame: int) -> range:
         """Return `frame` alone: a bank needs no groups."""
         return range(frame, frame + 1)
 
-    def plan(self, groups: Sequence[range], steps: range, device: torch.device) -> BankCall:
+    def integers(self, groups: Sequence[range], steps: range) -> list[int]:
+        """Return nothing: banks are reached by step alone."""
+        return []
+
+    def plan(self, groups: Sequence[range], steps: range, integers: PackedIntegers) -> BankCall:
         """Prepare a model call in which group r of `groups` is at step r of `steps`."""
         return BankCall(self, tuple(zip(steps, groups, strict=True)))
 
@@ -166,21 +187,21 @@ class BankCall:
         return sum(len(frames) for _, frames in self.groups)
 
     def update(
-        self, layer: str, conditionings: Sequence[str], keys: Tensor, values: Tensor, fuses: bool
+        self, layer: str, passes: Sequence[Pass], keys: Tensor, values: Tensor, fuses: bool
     ) -> list[BankRow]:
         """Update the banks, and return for each row the bank before the update.
 
         Args:
             layer: name of the attention.
-            conditionings: B names, in batch order.
+            passes: the B passes, in batch order.
             keys, values: [B*N, HW, C].
             fuses: whether `fuse` follows with the same rows.
         """
         rows: list[BankRow] = []
-        for number, conditioning in enumerate(conditionings):
-            start = number * self.row_count
+        for number, place in enumerate(passes):
+            start, name = number * self.row_count, self.memory.pass_name(place)
             for step, frames in self.groups:
-                key, stop = (conditioning, layer, step), start + len(frames)
+                key, stop = (name, layer, step), start + len(frames)
                 rows += self._update_group(key, frames, range(start, stop), keys, values)
                 start = stop
         if fuses:

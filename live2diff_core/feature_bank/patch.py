@@ -11,8 +11,9 @@ import comfy.ldm.modules.diffusionmodules.openaimodel as host_unet
 import torch
 from torch import Tensor
 
-from ..host.call_context import CACHE_NAMES, call_context
+from ..host.call_context import PASSES, call_context
 from ..host.sd15 import UnsupportedModelError, sd15_unet
+from ..stream.call_plan import OpenedShape
 from ..stream.memory import StreamShape, add_memory, applied_memories
 from ..stream.noise import TokenPermutation
 from .bank import BankConfig, extend
@@ -96,6 +97,10 @@ class AppliedFeatureBank:
         """Create a stream's memory."""
         return BankMemory(self.config, TokenPermutation(seed))
 
+    def open(self, memory: BankMemory, shape: OpenedShape) -> None:
+        """Prepare a stream's memory for what runs."""
+        memory.open(shape)
+
     def nbytes(self, shape: StreamShape) -> int:
         """Count the bytes of a stream's banks twice: the old ones stay until an update commits."""
         values = 0
@@ -164,15 +169,15 @@ class _ExtendedAttention:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
         """Attend; all tensors are [B*N, HW, C]."""
-        call, names = _bank_call(options), options[CACHE_NAMES]
+        call, passes = _bank_call(options), options[PASSES]
         # HyperTile splits only the queries; the host distributes the keys over them.
-        whole = len(names) * call.row_count
+        whole = len(passes) * call.row_count
         if (len(q), len(k)) != (whole, whole):
             raise UnsupportedModelError(
                 f"Another node turned {whole} frames into {max(len(q), len(k))} inside the "
                 f"self-attention (HyperTile does that); '{TITLE}' needs them whole. Remove it."
             )
-        rows = call.update(_layer(options), names, k, v, self.fuses)
+        rows = call.update(_layer(options), passes, k, v, self.fuses)
         if not self.extends:
             return _attend(q, k, v, options)
         by_size = by_bank_size(rows)

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..stream.call_plan import CallPlan
+from ..stream.call_plan import CallPlan, Pass
 
 KEY = "live2diff"
-CACHE_NAMES = "live2diff_cache_names"
+PASSES = "live2diff_passes"
 
 
 @dataclass(frozen=True)
@@ -19,31 +19,31 @@ class CallContext:
 
     Attributes:
         plan: the engine's CallPlan.
-        conditioning: names of the host's conditionings, by uuid.
+        conditioning: indices of the host's conditionings, by uuid.
         offsets: (y, x) of conditionings that cover a part of the picture, by uuid.
         passes: number of times that each conditioning has run in this call.
     """
 
     plan: CallPlan
-    conditioning: Mapping[Any, str]
+    conditioning: Mapping[Any, int]
     offsets: Mapping[Any, tuple[int, int]]
     passes: Counter = field(default_factory=Counter)
 
-    def cache_names(self, uuids: Sequence[Any]) -> list[str]:
-        """Return the names of the caches for a forward pass of these conditionings.
+    def next_passes(self, uuids: Sequence[Any]) -> list[Pass]:
+        """Count and return the passes of a forward pass of these conditionings.
 
         Guidance such as PAG runs a conditioning again, on a changed UNet: such a pass must neither
         read nor overwrite the caches of the first one.
         """
         self.passes.update(uuids)
-        return [f"{self.conditioning[u]}.pass{self.passes[u] - 1}" for u in uuids]
+        return [Pass(self.conditioning[uuid], self.passes[uuid] - 1) for uuid in uuids]
 
 
-def name_passes(executor: Any, *args: Any, **kwargs: Any) -> Any:
-    """Store the names of a forward pass's caches in its options (a DIFFUSION_MODEL wrapper)."""
+def count_passes(executor: Any, *args: Any, **kwargs: Any) -> Any:
+    """Store the passes of a forward pass in its options (a DIFFUSION_MODEL wrapper)."""
     # UNetModel.forward passes the options as its sixth argument.
     options = kwargs.get("transformer_options") or args[5]
-    options[CACHE_NAMES] = options[KEY].cache_names(options["uuids"])
+    options[PASSES] = options[KEY].next_passes(options["uuids"])
     return executor(*args, **kwargs)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -22,12 +22,12 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ..stream.call_plan import CallPlan
+from ..stream.call_plan import CallPlan, OpenedShape
 from ..stream.guidance import Guidance
-from ..stream.memory import StreamShape, applied_memories
+from ..stream.memory import MemorySet, StreamShape, applied_memories
 from ..stream.prompt_timeline import PromptTimeline
 from ..stream.schedule import ConsistencySchedule
-from .call_context import KEY, CallContext, name_passes
+from .call_context import KEY, CallContext, count_passes
 from .checks import (
     check_depth,
     check_guidance,
@@ -140,6 +140,11 @@ class HostModel:
         assert encoder is not None
         return encoder(depth.to(self.device, _compute_dtype(self._model)))
 
+    def open_memory(self, memory: MemorySet) -> None:
+        """Allocate what a stream's memories will hold."""
+        for name, applied in applied_memories(self._model).items():
+            applied.open(memory[name], self._shape)
+
     def from_latent(self, latent: Tensor) -> Tensor:
         """Scale a VAE latent, any shape, for the model: float32 on its device."""
         return self._model.model.process_latent_in(latent.to(self.device, torch.float32))
@@ -187,16 +192,15 @@ class HostModel:
 
     def _prepare(self, x: Tensor, plan: CallPlan) -> tuple[Tensor, Tensor, dict[str, Any]]:
         """Convert a call's rows to the host's latents, sigmas and options."""
-        steps = [row.step for row in plan.rows]
         self._hints.show([row.frame for row in plan.rows])
-        context = CallContext(plan, self._names, self._offsets)
+        context = CallContext(plan, self._indices, self._offsets)
         options = {
             **self._options,
             "transformer_options": {**self._options["transformer_options"], KEY: context},
         }
         # The host's latents are variance-exploding: x_ve = x_vp * sqrt(sigma² + 1).
-        exploding = x / self._sqrt_alpha[steps].view(-1, 1, 1, 1)
-        return exploding, self._sigmas[steps], options
+        exploding = x / self._sqrt_alpha.index_select(0, plan.steps).view(-1, 1, 1, 1)
+        return exploding, self._sigmas.index_select(0, plan.steps), options
 
     def _open(self, stack: ExitStack) -> None:
         model, conds, device = self._model, self._conds, self.device
@@ -211,7 +215,7 @@ class HostModel:
         comfy.patcher_extension.add_wrapper_with_key(
             comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL,
             KEY,
-            name_passes,
+            count_passes,
             options,
             is_model_options=True,
         )
@@ -239,16 +243,27 @@ class HostModel:
         del self._inner, self._options
 
     def _name_conditionings(self) -> None:
-        """Give every conditioning its own uuid and a name that is the same in every run."""
-        self._names: dict[Any, str] = {}
+        """Give every conditioning its own uuid, and a name that is the same in every run."""
+        self._indices: dict[Any, int] = {}
         self._offsets: dict[Any, tuple[int, int]] = {}
+        named = []
         for kind, conds in self._conds.items():
             for index, cond in enumerate(conds):
                 # The host copies conditionings to fill areas, including their uuid.
                 cond["uuid"] = uuid.uuid4()
-                self._names[cond["uuid"]] = f"{kind}.{index}"
-                if cond.get("area") is not None:
-                    self._offsets[cond["uuid"]] = tuple(cond["area"][2:4])
+                self._indices[cond["uuid"]] = len(named)
+                size, self._offsets[cond["uuid"]] = self._area(cond)
+                named.append((f"{kind}.{index}", size))
+        dtype = _compute_dtype(self._model)
+        self._shape = OpenedShape(tuple(named), self.device, dtype)
+
+    def _area(self, cond: Mapping[str, Any]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return size and offset, (h, w) and (y, x), of the part that a conditioning covers."""
+        if cond.get("area") is None:
+            return self._latent_size, (0, 0)
+        height, width, y, x = cond["area"]
+        whole = self._latent_size
+        return (min(height, whole[0] - y), min(width, whole[1] - x)), (y, x)
 
     def _memory_shape(self) -> list[int]:
         """Return a shape for which the host reserves room for the caches, too.

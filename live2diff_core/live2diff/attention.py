@@ -15,28 +15,22 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ..stream.call_plan import PackedIntegers
 from .window import WindowRow
 
 
 @dataclass(frozen=True)
-class PositionTables:
-    """One attention's projections of the position table: [P, heads, d] each."""
-
-    query: Tensor
-    key: Tensor
-    value: Tensor
-
-
-@dataclass(frozen=True)
 class WindowView:
-    """The windows of a model call as tensors, created once per call and read by every attention.
+    """The windows of a model call as tensors, made once per call and read by every attention.
 
     Attributes:
         steps: R consecutive denoising steps, one per group in flight.
         slots: [R, Q] int64, cache slots that the current frames are written to.
         query_positions: [R, Q] int64, positions of the current frames.
-        key_positions: [R, L] int64, positions of the cached frames; 0 in hidden slots.
-        hidden: [R, L] bool, the slots that no frame sees; None once all are visible.
+        key_positions: [R, Q, L] int64, positions at which each current frame sees the cached ones;
+            0 in slots that it does not see.
+        hidden: [R, Q, L] bool, the slots that each current frame does not see; None where every
+            frame sees all.
     """
 
     steps: range
@@ -45,18 +39,26 @@ class WindowView:
     key_positions: Tensor
     hidden: Tensor | None
 
+    @staticmethod
+    def integers(rows: Sequence[WindowRow]) -> list[int]:
+        """List the integers of R windows, for `from_integers`."""
+        slots = [slot for row in rows for slot in row.query_slots]
+        queries = [position for row in rows for position in row.query_positions]
+        keys = [p for row in rows for positions in row.key_positions for p in positions]
+        return slots + queries + keys
+
     @classmethod
-    def from_rows(cls, steps: range, rows: Sequence[WindowRow], device: torch.device) -> WindowView:
-        """Pack the integers of R windows, one per step of `steps`, into tensors on `device`."""
-        keys = torch.tensor([row.key_positions for row in rows])
-        hidden = keys < 0
-        return cls(
-            steps=steps,
-            slots=torch.tensor([row.query_slots for row in rows]).to(device),
-            query_positions=torch.tensor([row.query_positions for row in rows]).to(device),
-            key_positions=keys.clamp(min=0).to(device),
-            hidden=hidden.to(device) if hidden.any() else None,
-        )
+    def from_integers(
+        cls, steps: range, rows: Sequence[WindowRow], integers: PackedIntegers
+    ) -> WindowView:
+        """Read what `integers` listed for R windows, one per step of `steps`."""
+        groups, queries = len(rows), len(rows[0].query_slots)
+        slots, positions = integers.take(groups, queries), integers.take(groups, queries)
+        keys = integers.take(groups, queries, len(rows[0].key_positions[0]))
+        # In the steady state every slot is seen, and nothing needs to be masked.
+        if all(position >= 0 for row in rows for seen in row.key_positions for position in seen):
+            return cls(steps, slots, positions, keys, None)
+        return cls(steps, slots, positions, keys.clamp(min=0), keys < 0)
 
     def select(self, index: int) -> WindowView:
         """Return the view of only the `index`-th step."""
@@ -70,32 +72,88 @@ class WindowView:
         )
 
 
+@dataclass(frozen=True)
+class PlacedPositions:
+    """One attention's projected positions in a call: those of the queries, keys and values.
+
+    Attributes:
+        query: [R, Q, heads, d] of the current frames.
+        key, value: [R, Q, L, heads, d] of the cached frames, as each current frame sees them.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+
+
+@dataclass(frozen=True)
+class PositionTables:
+    """The projections of the position tables of all attentions, side by side.
+
+    Attributes:
+        query: [P, sum of C] the queries' tables.
+        key_value: [P, 2 * sum of C] the keys' and values' tables in turn.
+        heads: heads of each attention.
+        widths: C of each attention.
+    """
+
+    query: Tensor
+    key_value: Tensor
+    heads: int
+    widths: tuple[int, ...]
+
+    @classmethod
+    def join(cls, tables: Sequence[Sequence[Tensor]], heads: int) -> PositionTables:
+        """Join tables (query, key, value) of [P, C] each, one triple per attention."""
+        return cls(
+            query=torch.cat([query for query, _, _ in tables], dim=-1),
+            key_value=torch.cat([table for _, *pair in tables for table in pair], dim=-1),
+            heads=heads,
+            widths=tuple(query.shape[-1] for query, _, _ in tables),
+        )
+
+    def place(self, view: WindowView) -> list[PlacedPositions]:
+        """Look up the positions of a call once for all attentions."""
+        queries = _at(self.query, view.query_positions).split(self.widths, dim=-1)
+        doubled = [width for width in self.widths for _ in range(2)]
+        pairs = iter(_at(self.key_value, view.key_positions).split(doubled, dim=-1))
+        heads = (self.heads, -1)
+        return [
+            PlacedPositions(*(part.unflatten(-1, heads) for part in (query, key, next(pairs))))
+            for query, key in zip(queries, pairs, strict=True)
+        ]
+
+
+def _at(table: Tensor, positions: Tensor) -> Tensor:
+    """Look up `positions`, any shape, in a table [P, C]: their shape and C."""
+    return table.index_select(0, positions.flatten()).unflatten(0, positions.shape)
+
+
 def windowed_attention(
-    query: Tensor, keys: Tensor, values: Tensor, positions: PositionTables, view: WindowView
+    query: Tensor, keys: Tensor, values: Tensor, positions: PlacedPositions, hidden: Tensor | None
 ) -> Tensor:
     """Attend from the current frames to every visible slot, separately for each pixel.
 
-    Warm-up and streaming (Live2Diff, listings 3 and 4) differ only in `view`.
+    Warm-up and streaming (Live2Diff, listings 3 and 4) differ only in the window.
 
     Args:
         query: [R, HW, heads, Q, d] without positions.
         keys, values: [R, HW, heads, L, d] without positions, the current frames included.
-        positions: the tables in which the positions of `view` are looked up.
-        view: which slots the frames see, and at which positions.
+        positions: the positions of the call's window.
+        hidden: [R, Q, L] bool, see `WindowView`.
 
     Returns:
         [R, HW, heads, Q, d] in the dtype of `query`.
     """
-    pe_q = rearrange(positions.query[view.query_positions], "r q heads d -> r 1 heads q d")
-    pe_k = positions.key[view.key_positions]  # [R, L, heads, d]
-    pe_v = positions.value[view.key_positions]  # [R, L, heads, d]
     # Scale before the product, so that float16 scores cannot overflow.
-    query = (query + pe_q) * query.shape[-1] ** -0.5
-    scores = query @ keys.mT + torch.einsum("rxhqd,rlhd->rxhql", query, pe_k)
+    placed = rearrange(positions.query, "r q heads d -> r 1 heads q d")
+    query = (query + placed) * query.shape[-1] ** -0.5
+    scores = query @ keys.mT + torch.einsum("rxhqd,rqlhd->rxhql", query, positions.key)
     scores = scores.float()
-    if view.hidden is not None:
-        # The values are masked, too, because NaN in a hidden slot would reach the output.
-        scores = scores.masked_fill(rearrange(view.hidden, "r l -> r 1 1 1 l"), float("-inf"))
-        values = values.masked_fill(rearrange(view.hidden, "r l -> r 1 1 l 1"), 0)
+    if hidden is not None:
+        scores = scores.masked_fill(rearrange(hidden, "r q l -> r 1 1 q l"), float("-inf"))
+        # NaN in a slot that no frame sees would reach the output in spite of its weight of 0.
+        unseen = rearrange(hidden.all(dim=1), "r l -> r 1 1 l 1")
+        values = values.masked_fill(unseen, 0)
     weights = scores.softmax(dim=-1).to(values.dtype)
-    return weights @ values + torch.einsum("rxhql,rlhd->rxhqd", weights, pe_v)
+    return weights @ values + torch.einsum("rxhql,rqlhd->rxhqd", weights, positions.value)

@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from einops import rearrange
 from torch import Tensor
-
-from .attention import PositionTables
 
 
 @dataclass
@@ -18,29 +15,29 @@ class KVCache:
     Keys and values are stored without positions, which change as frames move through the window.
 
     Attributes:
-        keys, values: [T, HW, heads, L, d]; slots not yet written are zero and hidden.
-        positions: the attention's projected position tables.
+        keys, values: [T, HW, heads, L, d]; slots not yet written are hidden.
+        written: whether any frame was written since the stream began.
     """
 
     keys: Tensor
     values: Tensor
-    positions: PositionTables
+    written: bool = False
 
     @classmethod
     def allocate(
-        cls, shape: tuple[int, int, int, int, int], positions: PositionTables, like: Tensor
+        cls, shape: tuple[int, int, int, int, int], dtype: torch.dtype, device: torch.device
     ) -> KVCache:
-        """Allocate an empty cache [T, HW, heads, L, d] with dtype and device of `like`."""
-        return cls(
-            torch.zeros(shape, dtype=like.dtype, device=like.device),
-            torch.zeros(shape, dtype=like.dtype, device=like.device),
-            positions,
-        )
+        """Allocate an empty cache [T, HW, heads, L, d]."""
+        keys, values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
+        return cls(keys, values)
 
     def update(
         self, keys: Tensor, values: Tensor, steps: range, slots: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Write the current frames' keys and values, and return all slots of their steps.
+
+        Where gradients are wanted, the cache is left as it is, and copies with the frames in them
+        are returned.
 
         Args:
             keys, values: [R, HW, heads, Q, d] of the current frames.
@@ -48,14 +45,26 @@ class KVCache:
             slots: [R, Q] int64, the slot of each frame.
 
         Returns:
-            Views of keys and values, [R, HW, heads, L, d].
+            Keys and values, [R, HW, heads, L, d].
         """
-        groups = torch.arange(len(steps), device=slots.device)[:, None]
+        places = slots[:, None, None, :, None].expand_as(keys)
         cached = self.keys[steps.start : steps.stop], self.values[steps.start : steps.stop]
-        for cache, current in zip(cached, (keys, values), strict=True):
-            # Index tensors on both sides of slices put their dimensions, R and Q, first.
-            cache[groups, :, :, slots] = rearrange(current, "r hw heads q d -> r q hw heads d")
-        return cached
+        if torch.is_grad_enabled() and (keys.requires_grad or values.requires_grad):
+            return cached[0].scatter(3, places, keys), cached[1].scatter(3, places, values)
+        self.written = True
+        return cached[0].scatter_(3, places, keys), cached[1].scatter_(3, places, values)
+
+    def clear(self) -> None:
+        """Forget all frames."""
+        self.written = False
+        self.keys.zero_()
+        self.values.zero_()
+
+    def copy(self, device: torch.device, dtype: torch.dtype | None = None) -> KVCache:
+        """Return a copy on `device`, in `dtype` or the cache's own."""
+        dtype = dtype or self.keys.dtype
+        parts = (part.to(device, dtype, copy=True) for part in (self.keys, self.values))
+        return KVCache(*parts, written=self.written)
 
     @property
     def nbytes(self) -> int:

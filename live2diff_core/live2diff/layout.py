@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..stream.memory import StreamShape
+from .stream_caches import AttentionSize
+
+HEADS = 8
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,21 @@ class MotionLayout:
         Returns:
             Bytes: 1.52e9 per denoising step for SD1.5 at 512x512 in float16 with 16 slots.
         """
+        values = sum(shape.tokens(size.level) * size.channels for size in self.attention_sizes())
+        return 2 * slots * values * shape.passes * shape.bytes_per_value
+
+    def attention_sizes(self) -> list[AttentionSize]:
+        """List all temporal attentions in the UNet's order."""
         deepest = len(self.down) - 1
-        values = sum(shape.tokens(n) * sum(level) for n, level in enumerate(self.down))
-        values += sum(shape.tokens(deepest - n) * sum(level) for n, level in enumerate(self.up))
-        values += shape.tokens(deepest) * (self.mid or 0)
-        keys_and_values = 2 * self.attentions * slots * values
-        return keys_and_values * shape.passes * shape.bytes_per_value
+        blocks = [(f"down.{n}", n, widths) for n, widths in enumerate(self.down)]
+        blocks += [("mid", deepest, (self.mid,))] if self.mid is not None else []
+        blocks += [(f"up.{n}", deepest - n, widths) for n, widths in enumerate(self.up)]
+        return [
+            AttentionSize(f"{name}.{module}.{index}", level, HEADS, width)
+            for name, level, widths in blocks
+            for module, width in enumerate(widths)
+            for index in range(self.attentions)
+        ]
 
 
 # Live2Diff's own motion module, at SD1.5's widths.

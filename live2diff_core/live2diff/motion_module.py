@@ -15,12 +15,11 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..stream.call_plan import Pass
 from .attention import PositionTables, windowed_attention
 from .depth_encoder import DepthEncoder
-from .layout import MotionLayout
+from .layout import HEADS, MotionLayout
 from .memory import MotionCall
-
-HEADS = 8
 
 
 @dataclass(frozen=True)
@@ -41,83 +40,79 @@ class Build:
 
 
 class PositionEncoder(nn.Module):
-    """The sinusoidal position table `pe`, [1, P, C]."""
+    """The sinusoidal position table `pe`, [1, P, C] float32 whatever the weights are stored in."""
 
     pe: Tensor
 
     def __init__(self, channels: int, positions: int, build: Build) -> None:
         """Allocate the table; the file fills it."""
         super().__init__()
-        table = torch.empty(1, positions, channels, dtype=build.dtype, device=build.device)
+        # Its values differ by less than the three bits of mantissa that float8 has.
+        table = torch.empty(1, positions, channels, dtype=torch.float32, device=build.device)
         self.register_buffer("pe", table)
 
 
 class TemporalAttention(nn.Module):
     """Self-attention over time, separately for each pixel, with the stream's KV-cache."""
 
-    def __init__(self, channels: int, positions: int, name: str, build: Build) -> None:
-        """Create the projections; `name` is the key of this attention's caches."""
+    def __init__(self, channels: int, positions: int, index: int, build: Build) -> None:
+        """Create the projections; `index` is the place of this attention among all of a UNet."""
         super().__init__()
-        self.name = name
+        self.index = index
         self.to_q = build.linear(channels, channels, bias=False)
         self.to_k = build.linear(channels, channels, bias=False)
         self.to_v = build.linear(channels, channels, bias=False)
         self.to_out = nn.ModuleList([build.linear(channels, channels)])
         self.pos_encoder = PositionEncoder(channels, positions, build)
 
-    def forward(self, x: Tensor, call: MotionCall, conditionings: Sequence[str]) -> Tensor:
+    def forward(self, x: Tensor, call: MotionCall, passes: Sequence[Pass]) -> Tensor:
         """Attend over time.
 
         Args:
             x: [B*N, HW, C] normalised features: N = R*Q rows for each of B conditionings.
             call: the caches and windows of this model call.
-            conditionings: B names, in batch order.
+            passes: the B passes, in batch order.
 
         Returns:
             [B*N, HW, C].
         """
         split = "(b r q) hw (heads d) -> b r hw heads q d"
-        sizes = {"b": len(conditionings), "q": call.view.slots.shape[1], "heads": HEADS}
+        sizes = {"b": len(passes), "q": call.view.slots.shape[1], "heads": HEADS}
         query, key, value = (
             rearrange(project(x), split, **sizes) for project in (self.to_q, self.to_k, self.to_v)
         )
         out = torch.stack(
             [
-                self._attend(name, query[b], key[b], value[b], call)
-                for b, name in enumerate(conditionings)
+                self._attend(place, query[b], key[b], value[b], call)
+                for b, place in enumerate(passes)
             ]
         )
         return self.to_out[0](rearrange(out, "b r hw heads q d -> (b r q) hw (heads d)"))
 
     def _attend(
-        self, conditioning: str, query: Tensor, key: Tensor, value: Tensor, call: MotionCall
+        self, place: Pass, query: Tensor, key: Tensor, value: Tensor, call: MotionCall
     ) -> Tensor:
-        """Attend for one conditioning, with its own cache: all [R, HW, heads, Q, d]."""
-        cache = call.memory.cache(conditioning, self.name, key, lambda: self._positions(query))
-        keys, values = cache.update(key, value, call.view.steps, call.view.slots)
-        return windowed_attention(query, keys, values, cache.positions, call.view)
+        """Attend in one pass, with its own cache: all [R, HW, heads, Q, d]."""
+        cache, view = call.caches.at(place, self.index, key.shape[1]), call.view
+        keys, values = cache.update(key, value, view.steps, view.slots)
+        return windowed_attention(query, keys, values, call.positions[self.index], view.hidden)
 
-    def _positions(self, like: Tensor) -> PositionTables:
-        """Project the position table with dtype and device of `like`."""
-        # The host may keep this buffer on another device or in another dtype, so cast it here.
-        pe = self.pos_encoder.pe[0].to(like)
+    def position_tables(self, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+        """Project the position table for queries, keys and values: three of [P, C]."""
+        # The host may keep this buffer on another device.
+        pe = self.pos_encoder.pe[0].to(device, dtype)
         # Call the layers rather than use their weights, so that offloaded weights are loaded.
-        return PositionTables(
-            *(
-                rearrange(project(pe), "p (heads d) -> p heads d", heads=HEADS)
-                for project in (self.to_q, self.to_k, self.to_v)
-            )
-        )
+        return [project(pe) for project in (self.to_q, self.to_k, self.to_v)]
 
 
 class TemporalBlock(nn.Module):
     """Attentions and a feed-forward network, each with a layer norm before it and a residual."""
 
-    def __init__(self, channels: int, layout: MotionLayout, name: str, build: Build) -> None:
-        """Create the layers for features of `channels`."""
+    def __init__(self, channels: int, layout: MotionLayout, first: int, build: Build) -> None:
+        """Create the layers for features of `channels`; `first` is the first attention's index."""
         super().__init__()
         self.attention_blocks = nn.ModuleList(
-            TemporalAttention(channels, layout.positions, f"{name}.{index}", build)
+            TemporalAttention(channels, layout.positions, first + index, build)
             for index in range(layout.attentions)
         )
         self.norms = nn.ModuleList(build.layer_norm(channels) for _ in range(layout.attentions))
@@ -130,58 +125,58 @@ class TemporalBlock(nn.Module):
         )
         self.ff_norm = build.layer_norm(channels)
 
-    def forward(self, x: Tensor, call: MotionCall, conditionings: Sequence[str]) -> Tensor:
+    def forward(self, x: Tensor, call: MotionCall, passes: Sequence[Pass]) -> Tensor:
         """Transform features [B*N, HW, C]; see `TemporalAttention`."""
         for attention, norm in zip(self.attention_blocks, self.norms, strict=True):
-            x = x + attention(norm(x), call, conditionings)
+            x = x + attention(norm(x), call, passes)
         return x + self.ff(self.ff_norm(x))
 
 
 class TemporalTransformer(nn.Module):
     """A group norm, then a transformer over time between two projections."""
 
-    def __init__(self, channels: int, layout: MotionLayout, name: str, build: Build) -> None:
-        """Create the layers for features of `channels`."""
+    def __init__(self, channels: int, layout: MotionLayout, first: int, build: Build) -> None:
+        """Create the layers for features of `channels`; `first` is the first attention's index."""
         super().__init__()
         self.norm = build.operations.GroupNorm(
             32, channels, eps=1e-6, dtype=build.dtype, device=build.device
         )
         self.proj_in = build.linear(channels, channels)
-        self.transformer_blocks = nn.ModuleList([TemporalBlock(channels, layout, name, build)])
+        self.transformer_blocks = nn.ModuleList([TemporalBlock(channels, layout, first, build)])
         self.proj_out = build.linear(channels, channels)
 
-    def forward(self, x: Tensor, call: MotionCall, conditionings: Sequence[str]) -> Tensor:
+    def forward(self, x: Tensor, call: MotionCall, passes: Sequence[Pass]) -> Tensor:
         """Transform features [B*N, C, h, w]."""
         tokens = self.proj_in(rearrange(self.norm(x), "n c h w -> n (h w) c"))
         for block in self.transformer_blocks:
-            tokens = block(tokens, call, conditionings)
+            tokens = block(tokens, call, passes)
         return rearrange(self.proj_out(tokens), "n (h w) c -> n c h w", h=x.shape[2])
 
 
 class MotionModule(nn.Module):
     """The module inserted into a UNet block: a temporal transformer with a residual."""
 
-    def __init__(self, channels: int, layout: MotionLayout, name: str, build: Build) -> None:
-        """Create the module called `name`, for features of `channels`."""
+    def __init__(self, channels: int, layout: MotionLayout, first: int, build: Build) -> None:
+        """Create the module for features of `channels`; `first` is its first attention's index."""
         super().__init__()
         self.channels = channels
-        self.temporal_transformer = TemporalTransformer(channels, layout, name, build)
+        self.temporal_transformer = TemporalTransformer(channels, layout, first, build)
 
-    def forward(self, x: Tensor, call: MotionCall, conditionings: Sequence[str]) -> Tensor:
+    def forward(self, x: Tensor, call: MotionCall, passes: Sequence[Pass]) -> Tensor:
         """Correlate features [B*N, C, h, w] over time; see `TemporalAttention`."""
-        return x + self.temporal_transformer(x, call, conditionings)
+        return x + self.temporal_transformer(x, call, passes)
 
 
 class MotionBlock(nn.Module):
     """The modules of one UNet level."""
 
     def __init__(
-        self, channels: Sequence[int], layout: MotionLayout, name: str, build: Build
+        self, channels: Sequence[int], layout: MotionLayout, first: int, build: Build
     ) -> None:
-        """Create one module for each entry of `channels`."""
+        """Create a module per entry of `channels`; `first` is the first attention's index."""
         super().__init__()
         self.motion_modules = nn.ModuleList(
-            MotionModule(width, layout, f"{name}.{index}", build)
+            MotionModule(width, layout, first + index * layout.attentions, build)
             for index, width in enumerate(channels)
         )
 
@@ -195,14 +190,17 @@ class MotionModel(nn.Module):
         self.layout = layout
         self.dtype = build.dtype
         self.device = build.device
+        first = {size.name: index for index, size in enumerate(layout.attention_sizes())}
         self.down_blocks = nn.ModuleList(
-            MotionBlock(level, layout, f"down.{n}", build) for n, level in enumerate(layout.down)
+            MotionBlock(level, layout, first[f"down.{n}.0.0"], build)
+            for n, level in enumerate(layout.down)
         )
         self.up_blocks = nn.ModuleList(
-            MotionBlock(level, layout, f"up.{n}", build) for n, level in enumerate(layout.up)
+            MotionBlock(level, layout, first[f"up.{n}.0.0"], build)
+            for n, level in enumerate(layout.up)
         )
         if layout.mid is not None:
-            self.mid_block = MotionBlock((layout.mid,), layout, "mid", build)
+            self.mid_block = MotionBlock((layout.mid,), layout, first["mid.0.0"], build)
         if layout.depth_channels is not None:
             self.flow_conv_in = DepthEncoder(
                 layout.depth_channels, build.dtype, build.device, build.operations
@@ -216,3 +214,9 @@ class MotionModel(nn.Module):
         model = cls(layout, build)
         model.load_state_dict(tensors, strict=True)
         return model.eval().requires_grad_(False)
+
+    def position_tables(self, dtype: torch.dtype, device: torch.device) -> PositionTables:
+        """Project the position tables of all attentions; the weights must be loaded."""
+        attentions = [module for module in self.modules() if isinstance(module, TemporalAttention)]
+        attentions.sort(key=lambda attention: attention.index)
+        return PositionTables.join([a.position_tables(dtype, device) for a in attentions], HEADS)

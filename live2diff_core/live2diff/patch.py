@@ -21,7 +21,7 @@ import comfy.patcher_extension
 import torch
 from torch import Tensor, nn
 
-from ..host.call_context import CACHE_NAMES, call_context
+from ..host.call_context import PASSES, call_context
 from ..host.identity import weights_identity
 from ..host.sd15 import (
     LinearBetaSampling,
@@ -29,6 +29,7 @@ from ..host.sd15 import (
     linear_beta_sampling,
     sd15_unet,
 )
+from ..stream.call_plan import OpenedShape
 from ..stream.memory import StreamShape, add_memory, applied_memories
 from .layout import MotionLayout
 from .memory import MotionMemory
@@ -136,7 +137,12 @@ class AppliedMotion:
 
     def start(self, steps: Mapping[str, int], seed: int) -> MotionMemory:
         """Create a stream's memory; nothing in it is random."""
-        return MotionMemory(self.window, steps)
+        return MotionMemory(self.window, steps, self.motion.layout.attention_sizes())
+
+    def open(self, memory: MotionMemory, shape: OpenedShape) -> None:
+        """Allocate a stream's KV-caches, and project the position tables."""
+        model = self.motion.model
+        memory.open(shape, lambda: model.position_tables(shape.dtype, shape.device))
 
     def nbytes(self, shape: StreamShape) -> int:
         """Sum the bytes of a stream's KV-caches."""
@@ -240,7 +246,7 @@ def _run_motion_module(
 ) -> Tensor:
     """Run a motion module when the host's UNet reaches it (a forward_timestep_embed_patch)."""
     call = call_context(transformer_options, TITLE).plan.memory[NAME]
-    return module(x, call, transformer_options[CACHE_NAMES])
+    return module(x, call, transformer_options[PASSES])
 
 
 def _add_depth(h: Tensor, transformer_options: dict) -> Tensor:
@@ -254,6 +260,6 @@ def _add_depth(h: Tensor, transformer_options: dict) -> Tensor:
     height, width = h.shape[2:]
     parts = []
     for uuid in transformer_options["uuids"]:
-        y, x = context.offsets.get(uuid, (0, 0))
+        y, x = context.offsets[uuid]
         parts.append(depth[:, :, y : y + height, x : x + width])
     return h + torch.cat(parts)

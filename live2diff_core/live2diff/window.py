@@ -27,12 +27,13 @@ class WindowRow:
     Attributes:
         query_slots: Q cache slots that the frames of the group are written to.
         query_positions: Q positions of the frames of the group.
-        key_positions: L positions of the frames in the cache, slot by slot; -1 hides a slot.
+        key_positions: for each frame of the group, L positions of the frames in the cache, slot by
+            slot; -1 hides a slot from it.
     """
 
     query_slots: tuple[int, ...]
     query_positions: tuple[int, ...]
-    key_positions: tuple[int, ...]
+    key_positions: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -142,5 +143,6 @@ class AttentionWindow:
         return WindowRow(
             query_slots=tuple(self.slot(frame) for frame in group),
             query_positions=tuple(position[frame] for frame in group),
-            key_positions=tuple(key_positions),
+            # The frames of a group see the same.
+            key_positions=(tuple(key_positions),) * len(group),
         )

@@ -80,6 +80,7 @@ def translate_clip(
         latents, depth: [F, 4, h, w] as the VAE returns them; depth may be None.
     """
     session, model = spec.start(), opened.model
+    session.open(model)
     # Without pictures, similar frames are found by their latents.
     similar = SimilarFrameFilter(spec.seed, spec.skip_rule)
     for index, latent in enumerate(latents):

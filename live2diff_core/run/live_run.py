@@ -68,6 +68,7 @@ class LiveRun:
             live.follow_prompt(prompt)
             live.translator.similar.follow(self.spec.skip_rule)
             live.move(f"{opened.device} {self.spec.computes_in}", opened.device)
+            live.translator.open(opened)
             # Put only now, so that a saved stream stays until the models are loaded.
             streams.put(live, self.max_idle_seconds)
             output = self._push(live, opened)

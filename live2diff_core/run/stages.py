@@ -97,6 +97,7 @@ class VideoTranslation:
         After any error, finished frames are still encoded and their segment is closed.
         """
         start = time.perf_counter()
+        self.translator.open(self.opened)
         decoded = ((frame, self.prepare(frame.image)) for frame in self.frames)
         try:
             with (

@@ -40,6 +40,10 @@ class FrameTranslator:
         self._pictures: list[Tensor] = []
         self._decoded: tuple[Tensor, Tensor] | None = None
 
+    def open(self, opened: OpenStream) -> None:
+        """Allocate the stream's memory: once per opening, before anything is pushed."""
+        self.session.open(opened.model)
+
     def push(self, opened: OpenStream, picture: Tensor) -> list[Tensor]:
         """Push one frame and return the finished ones.
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .call_plan import TemporalMemory
+from .call_plan import OpenedShape, PackedIntegers, TemporalMemory
 from .state import join, part
 
 ATTACHMENT = "live2diff_memories"
@@ -38,9 +38,14 @@ class StreamShape:
     bytes_per_value: int
 
     def tokens(self, level: int) -> int:
-        """Return HW of a UNet level; each downsampler halves and rounds up."""
-        height, width = self.latent_size
-        return math.ceil(height / 2**level) * math.ceil(width / 2**level)
+        """Return HW of a UNet level."""
+        return tokens_at(self.latent_size, level)
+
+
+def tokens_at(latent_size: tuple[int, int], level: int) -> int:
+    """Return HW of a UNet level for latents of (h, w); each downsampler halves and rounds up."""
+    height, width = latent_size
+    return math.ceil(height / 2**level) * math.ceil(width / 2**level)
 
 
 class AppliedMemory(Protocol):
@@ -72,6 +77,13 @@ class AppliedMemory(Protocol):
         Args:
             steps: number of denoising steps at which each kind of conditioning runs, by kind.
             seed: the stream's seed.
+        """
+        ...
+
+    def open(self, memory: Any, shape: OpenedShape) -> None:
+        """Allocate a stream's memory, which `start` made, once the MODEL's weights are loaded.
+
+        What the memory holds already stays: it is called once per run of a live stream.
         """
         ...
 
@@ -126,10 +138,14 @@ class MemorySet:
         """
         return max((memory.group(frame) for memory in self._memories.values()), key=len)
 
-    def plan(self, groups: Sequence[range], steps: range, device: torch.device) -> MemoryCall:
+    def integers(self, groups: Sequence[range], steps: range) -> list[int]:
+        """List the integers of every memory."""
+        return [i for m in self._memories.values() for i in m.integers(groups, steps)]
+
+    def plan(self, groups: Sequence[range], steps: range, integers: PackedIntegers) -> MemoryCall:
         """Prepare one model call in every memory."""
         return MemoryCall(
-            {name: m.plan(groups, steps, device) for name, m in self._memories.items()}
+            {name: m.plan(groups, steps, integers) for name, m in self._memories.items()}
         )
 
     def commit(self) -> None:
@@ -165,6 +181,11 @@ class MemorySet:
             )
         for name, memory in self._memories.items():
             memory.load_state_dict(part(state, name))
+
+    def to(self, device: torch.device) -> None:
+        """Move all memories."""
+        for memory in self._memories.values():
+            memory.to(device)
 
     @property
     def nbytes(self) -> int:

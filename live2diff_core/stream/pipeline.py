@@ -9,11 +9,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .call_plan import CallPlan, DenoiseModel, Row, TemporalMemory
+from .call_plan import CallPlan, DenoiseModel, Row, TemporalMemory, plan_call
 from .guidance import Guidance, GuidanceMode, guide, next_residual, residual_of
+from .made_ahead import MadeAhead
 from .schedule import ConsistencySchedule
 
 NoiseFn = Callable[[int, int, Sequence[int]], Tensor]
+# Frames with the steps before which noise is added to them, and its shape.
+NoiseKey = tuple[tuple[Row, ...], torch.Size]
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class PipelinedDenoiser:
             guidance: None for no guidance; the model itself applies `full`.
         """
         self.schedule = schedule
-        self.noise = noise
+        self._noise = MadeAhead(lambda key: _draw(noise, *key))
         self.memory = memory
         self.guidance = guidance or Guidance()
         self.in_flight: list[FrameInFlight] = []  # newest first
@@ -84,7 +87,7 @@ class PipelinedDenoiser:
         self, frame: int, memory_index: int, x0: Tensor, depth: Tensor | None
     ) -> FrameInFlight:
         """Add noise to a clean latent `x0` [C, h, w] for its first step; see `FrameInFlight`."""
-        noise = self._noise(frame, 0, x0)
+        noise = self._noise.take(((Row(frame, 0),), x0.shape), x0.device)[0]
         latent = self.schedule.add_noise(x0, noise, 0)
         residual = noise if self.guidance.virtual else None
         return FrameInFlight(frame, memory_index, 0, latent, depth, residual)
@@ -110,6 +113,8 @@ class PipelinedDenoiser:
         rows = ([entering] if entering else []) + self.in_flight
         with self._committed():
             moved = self._call(model, [[row] for row in rows])
+        if entering is not None:
+            self._expect_noise(rows)
         done = moved.pop() if moved[-1].step == len(self.schedule) else None
         self.in_flight = moved
         return done.latent if done else None
@@ -138,19 +143,21 @@ class PipelinedDenoiser:
         denoised = model(x, plan)
         if self.guidance.active is GuidanceMode.INITIALIZE:
             rows = self._with_real_negative(model, rows, x, plan)
-        return [self._next(row, x0) for row, x0 in zip(rows, denoised, strict=True)]
+        added = _added_after(rows, len(self.schedule))
+        noises = iter(self._noise.take((added, x.shape[1:]), x.device) if added else ())
+        return [self._next(row, x0, noises) for row, x0 in zip(rows, denoised, strict=True)]
 
     def _plan(
         self, groups: list[list[FrameInFlight]], rows: list[FrameInFlight], device: torch.device
     ) -> CallPlan:
-        first = rows[0].step
         ranges = [range(group[0].memory_index, group[-1].memory_index + 1) for group in groups]
         depth = [row.depth for row in rows if row.depth is not None]
-        return CallPlan(
-            rows=tuple(Row(row.frame, row.step) for row in rows),
-            depth=torch.stack(depth) if depth else None,
-            memory=self.memory
-            and self.memory.plan(ranges, range(first, first + len(groups)), device),
+        return plan_call(
+            [Row(row.frame, row.step) for row in rows],
+            device,
+            torch.stack(depth) if depth else None,
+            self.memory,
+            ranges,
         )
 
     def _with_real_negative(
@@ -166,18 +173,34 @@ class PipelinedDenoiser:
             for row, negative in zip(rows[first], negatives, strict=True)
         ] + rows[first.stop :]
 
-    def _next(self, row: FrameInFlight, denoised: Tensor) -> FrameInFlight:
+    def _next(
+        self, row: FrameInFlight, denoised: Tensor, noises: Iterator[Tensor]
+    ) -> FrameInFlight:
         """Move a frame from its step to the next noise level, or to x0 after the last step."""
         schedule, step = self.schedule, row.step
         if row.residual is not None:
             denoised = guide(row.latent, denoised, row.residual, self.guidance, schedule, step)
         latent, residual = schedule.consistency_x0(row.latent, denoised, step), None
         if step + 1 < len(schedule):
-            noise = self._noise(row.frame, step + 1, latent)
+            noise = next(noises)
             if row.residual is not None:
                 residual = next_residual(row.latent, denoised, row.residual, noise, schedule, step)
             latent = schedule.add_noise(latent, noise, step + 1)
         return replace(row, step=step + 1, latent=latent, residual=residual)
 
-    def _noise(self, frame: int, step: int, like: Tensor) -> Tensor:
-        return self.noise(frame, step, like.shape).to(like.device, like.dtype)
+    def _expect_noise(self, rows: Sequence[FrameInFlight]) -> None:
+        """Begin to draw the noise of the next frame's call, as it will be in a steady stream."""
+        shape, device = rows[0].latent.shape, rows[0].latent.device
+        following = [replace(row, frame=row.frame + 1) for row in rows]
+        keys = (Row(following[0].frame, 0),), _added_after(following, len(self.schedule))
+        self._noise.expect([(key, shape) for key in keys if key], device)
+
+
+def _added_after(rows: Sequence[FrameInFlight], steps: int) -> tuple[Row, ...]:
+    """List the frames of a call that get noise after it, with their next steps."""
+    return tuple(Row(row.frame, row.step + 1) for row in rows if row.step + 1 < steps)
+
+
+def _draw(noise: NoiseFn, rows: Sequence[Row], shape: Sequence[int]) -> Tensor:
+    """Draw the noise of some frames, [len(rows), C, h, w]."""
+    return torch.stack([noise(row.frame, row.step, shape) for row in rows])

@@ -72,6 +72,11 @@ class StreamSession:
         """Number of frames that have left so far."""
         return self._output.frames_out
 
+    def open(self, model: DenoiseModel) -> None:
+        """Allocate the memory for an opened model: once per opening, before anything is pushed."""
+        if self.memory is not None:
+            model.open_memory(self.memory)
+
     def push(
         self, model: DenoiseModel, latent: Tensor, depth: Tensor | None = None
     ) -> list[Tensor]:

@@ -17,10 +17,14 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
 
     The caller may change or free the tensor as soon as this returns.
     """
-    if tensor.device.type == "cpu" and _queues_copies(device):
-        # The host allocator of torch keeps the pinned block until the copy is done.
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+    queued = tensor.device.type == "cpu" and _queues_copies(device)
+    # The host allocator of torch keeps a pinned block until its copies are done.
+    return pinned_for(tensor, device).to(device, non_blocking=queued)
+
+
+def pinned_for(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the CPU in pinned memory, if copies to `device` need that not to wait."""
+    return tensor.pin_memory() if tensor.device.type == "cpu" and _queues_copies(device) else tensor
 
 
 class HostCopy:

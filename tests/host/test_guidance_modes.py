@@ -43,9 +43,9 @@ class Prompt:
         self.stream, self.memory = stream, stream.session.memory
 
     def __call__(self, x, group, step):
-        plan = self.memory and self.memory.plan([group], range(step, step + 1), x.device)
-        rows = tuple(core("stream.call_plan").Row(frame, step) for frame in group)
-        x0 = self.stream.host(x, core("stream.call_plan").CallPlan(rows, None, plan))
+        rows = [core("stream.call_plan").Row(frame, step) for frame in group]
+        plan = core("stream.call_plan").plan_call(rows, x.device, None, self.memory, [group])
+        x0 = self.stream.host(x, plan)
         if self.memory:
             self.memory.commit()
         return x0

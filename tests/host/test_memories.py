@@ -25,7 +25,13 @@ class AverageMemory:
     def group(self, frame):
         return range(frame, frame + 1)
 
-    def plan(self, groups, steps, device):
+    def open(self, shape):
+        self.shape = shape
+
+    def integers(self, groups, steps):
+        return []
+
+    def plan(self, groups, steps, integers):
         return AverageStep(self, tuple(zip(steps, groups, strict=True)))
 
     def commit(self):
@@ -59,9 +65,9 @@ class AverageStep:
     def select(self, index):
         return AverageStep(self.memory, (self.groups[index],))
 
-    def average(self, h, names):
+    def average(self, h, passes):
         out, rows = h.clone(), iter(range(len(h)))
-        for name in names:
+        for name in (self.memory.shape.pass_name(*place) for place in passes):
             for step, group in self.groups:
                 before = self.memory.kept.get((name, step))
                 for _ in group:
@@ -89,6 +95,9 @@ class AppliedAverage:
         self.started.append((dict(steps), seed))
         return AverageMemory()
 
+    def open(self, memory, shape):
+        memory.open(shape)
+
     def nbytes(self, shape):
         pixels = shape.tokens(3)
         return 2 * self.channels * pixels * shape.passes * shape.bytes_per_value
@@ -109,7 +118,7 @@ def averaged(model):
     def average(args):
         options = args["transformer_options"]
         step = context.call_context(options, "Average the Middle").plan.memory[NAME]
-        return {"h": step.average(args["h"], options[context.CACHE_NAMES])}
+        return {"h": step.average(args["h"], options[context.PASSES])}
 
     out.set_model_patch(average, "middle_block_after_patch")
     return out

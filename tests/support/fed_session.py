@@ -14,6 +14,7 @@ class FedSession:
     def __init__(self, session, model):
         self.session, self._model = session, _Plain()
         self.model = model
+        self.session.open(self.model)
 
     @property
     def model(self):
@@ -25,6 +26,11 @@ class FedSession:
 
     def __getattr__(self, name):
         return getattr(self.session, name)
+
+    def load_state_dict(self, *state):
+        """Load a state, and open the stream again, as every run does."""
+        self.session.load_state_dict(*state)
+        self.session.open(self.model)
 
     @property
     def can_repeat(self):
@@ -55,9 +61,14 @@ class FedTranslator:
 
     def __init__(self, translator, opened):
         self.translator, self.opened = translator, opened
+        translator.open(opened)
 
     def __getattr__(self, name):
         return getattr(self.translator, name)
+
+    def load_state_dict(self, *state):
+        self.translator.load_state_dict(*state)
+        self.translator.open(self.opened)
 
     def push(self, picture):
         return self.translator.push(self.opened, picture)
@@ -70,6 +81,7 @@ class _Plain:
     """No prompts, and depth latents for features."""
 
     timelines = ()
+    open_memory = staticmethod(lambda memory: None)
     encode_depth = staticmethod(lambda depth: depth)
 
 

@@ -148,7 +148,8 @@ def translate_at_once(monkeypatch, model, latents, depth=None, **settings):
 
         def whole_sequence(x, step):
             rows = tuple(call_plan.Row(frame, step) for frame in range(len(x)))
-            return stream.host(x, call_plan.CallPlan(rows, features, NoMemory()))
+            steps = torch.tensor([step] * len(x))
+            return stream.host(x, call_plan.CallPlan(rows, steps, features, NoMemory()))
 
         return figure1.translate(latents, stream.schedule, stream.noise, whole_sequence)
 

@@ -5,7 +5,6 @@ import torch
 import toy_stream as toy
 from fed_session import FedSession
 
-from live2diff_core.live2diff.memory import MotionMemory
 from live2diff_core.live2diff.window import AttentionMode, AttentionWindow
 from live2diff_core.stream.noise import FrameNoise
 from live2diff_core.stream.session import StreamSession
@@ -30,7 +29,7 @@ def still(count, change_at=(), seed=0):
 
 
 def opened(config, steps, noise=None, timelines=()):
-    memory = config and MotionMemory(config, {"positive": steps})
+    memory = config and toy.motion_memory(config, {"positive": steps})
     noise = noise or FrameNoise(SEED)
     model = toy.ToyModel(timelines=timelines)
     return FedSession(StreamSession(toy.schedule(steps), noise, memory), model)

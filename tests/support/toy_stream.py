@@ -8,6 +8,8 @@ from figure1 import direct_attention, translate
 from live2diff_core.depth.ranges import normalise_running
 from live2diff_core.live2diff.attention import PositionTables, windowed_attention
 from live2diff_core.live2diff.memory import MotionMemory
+from live2diff_core.live2diff.stream_caches import AttentionSize
+from live2diff_core.stream.call_plan import OpenedShape, Pass
 from live2diff_core.stream.noise import FrameNoise
 from live2diff_core.stream.schedule import ConsistencySchedule, linear_beta_alphas_cumprod
 from live2diff_core.stream.session import StreamSession
@@ -26,6 +28,25 @@ def frames(count, seed=0):
     return torch.randn(count, CHANNELS, *SIZE, generator=generator)
 
 
+def motion_memory(config, steps, attentions=1):
+    """The memory of a ToyModel's stream; T by kind of conditioning, 0 where it is not named."""
+    kinds = {"positive": 0, "negative": 0, **steps}
+    return MotionMemory(config, kinds, _attentions(attentions))
+
+
+def _attentions(count):
+    return [AttentionSize(f"attention {index}", 0, HEADS, CHANNELS) for index in range(count)]
+
+
+def open_motion(memory, models):
+    """Allocate the caches of the models' attentions, for both kinds of conditionings."""
+    names, table = (("positive.0", SIZE), ("negative.0", SIZE)), models[0].table
+    memory.open(
+        OpenedShape(names, table.device, table.dtype),
+        lambda: PositionTables.join([model.tables() for model in models], HEADS),
+    )
+
+
 class ToyModel:
     """x0 = 0.5 x + 0.5 attention(x + depth). Keeps the plans it saw; fails on demand.
 
@@ -33,6 +54,8 @@ class ToyModel:
     """
 
     encode_depth = staticmethod(lambda depth: depth)
+    # Its pass, and its attention's place among all.
+    place, index = Pass(0, 0), 0
 
     def __init__(self, seed=0, timelines=()):
         self.timelines = tuple(timelines)
@@ -63,15 +86,16 @@ class ToyModel:
             rearrange(tokens @ p.T, "(r q) hw (heads d) -> r hw heads q d", **sizes)
             for p in self.projections
         )
-        cache = call.memory.cache("positive.0", "only", key, self._tables)
+        cache = call.caches.at(self.place, self.index, key.shape[1])
         keys, values = cache.update(key, value, call.view.steps, call.view.slots)
-        out = windowed_attention(query, keys, values, cache.positions, call.view)
+        out = windowed_attention(query, keys, values, call.positions[self.index], call.view.hidden)
         return rearrange(out, "r (h w) heads q d -> (r q) (heads d) h w", h=x.shape[2])
 
-    def _tables(self):
-        return PositionTables(
-            *((self.table @ p.T).view(POSITIONS, HEADS, -1) for p in self.projections)
-        )
+    def open_memory(self, memory):
+        open_motion(memory, [self])
+
+    def tables(self):
+        return [self.table @ p.T for p in self.projections]
 
     def whole_sequence(self, x, depth, config):
         """Run all F frames of a clip at once, attending directly; [F, C, h, w]."""
@@ -96,7 +120,7 @@ def expected(model, latents, depth, steps, config, seed=7):
 
 def session(model, steps, config, seed=7):
     """Open a stream of `model`; config None streams without memory."""
-    memory = None if config is None else MotionMemory(config, {"positive": steps})
+    memory = None if config is None else motion_memory(config, {"positive": steps})
     return FedSession(StreamSession(schedule(steps), FrameNoise(seed), memory), model)
 
 

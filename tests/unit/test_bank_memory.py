@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from live2diff_core.feature_bank.bank import BankConfig, extend
 from live2diff_core.feature_bank.memory import BankMemory, by_bank_size
-from live2diff_core.live2diff.memory import MotionMemory
 from live2diff_core.live2diff.window import AttentionWindow
-from live2diff_core.stream.call_plan import FeatureSizeError
+from live2diff_core.stream.call_plan import FeatureSizeError, OpenedShape, PackedIntegers, Pass
 from live2diff_core.stream.memory import MemorySet
 from live2diff_core.stream.noise import FrameNoise, TokenPermutation
 from live2diff_core.stream.session import StreamSession
@@ -41,13 +40,20 @@ class BankedModel:
         generator = torch.Generator().manual_seed(0)
         shape = (3, toy.CHANNELS, toy.CHANNELS)
         self.projections = list(torch.randn(shape, generator=generator) * 0.5)
-        self.names = [f"positive.{number}" for number in range(conditionings)]
+        self.passes = [Pass(number, 0) for number in range(conditionings)]
         self.plans = []
         self.fail_at = None
 
     def qkv(self, x, number):
         tokens = x.flatten(-2).transpose(-1, -2) + number
         return [tokens @ projection.T for projection in self.projections]
+
+    def open_memory(self, memory):
+        names = tuple((f"positive.{place.conditioning}", toy.SIZE) for place in self.passes)
+        shape = OpenedShape(names, torch.device("cpu"), torch.float32)
+        memory[NAME].open(shape)
+        if (motion := memory._memories.get("motion")) is not None:
+            toy.open_motion(motion, [toy.ToyModel()])
 
     def mean(self, x, out):
         """[B, N, tokens, C] attended to x0 [N, C, h, w]."""
@@ -57,10 +63,10 @@ class BankedModel:
         self.plans.append(plan)
         call = plan.memory[NAME]
         fuses = bool(call.memory.config.fuse)
-        parts = [self.qkv(x, number) for number in range(len(self.names))]
+        parts = [self.qkv(x, number) for number in range(len(self.passes))]
         query, key, value = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         out = torch.empty_like(query)
-        for alike in by_bank_size(call.update(LAYER, self.names, key, value, fuses)).values():
+        for alike in by_bank_size(call.update(LAYER, self.passes, key, value, fuses)).values():
             rows = [row.row for row in alike]
             keys = extend(key[rows], [row.bank.keys for row in alike])
             values = extend(value[rows], [row.bank.values for row in alike])
@@ -69,7 +75,7 @@ class BankedModel:
         out = call.fuse(LAYER, out) if fuses else out
         if self.fail_at == len(self.plans):
             raise InterruptedError("stopped by the user")
-        return self.mean(x, out.view(len(self.names), len(x), *out.shape[1:]))
+        return self.mean(x, out.view(len(self.passes), len(x), *out.shape[1:]))
 
 
 def permutation(frame, step, layer, count):
@@ -80,7 +86,8 @@ def session(model, steps, config, warmup=0):
     """Open a stream; with a warm-up, beside a memory that asks for groups."""
     memories = {NAME: BankMemory(config, permutation)}
     if warmup:
-        memories["motion"] = MotionMemory(AttentionWindow(warmup + 2, warmup), {"positive": steps})
+        window = AttentionWindow(warmup + 2, warmup)
+        memories["motion"] = toy.motion_memory(window, {"positive": steps})
     stream = StreamSession(toy.schedule(steps), FrameNoise(SEED), MemorySet(memories))
     return FedSession(stream, model)
 
@@ -98,7 +105,7 @@ def one_by_one(model, latents, steps, config):
         x0 = []
         for latent in x:
             out = []
-            for number in range(len(model.names)):
+            for number in range(len(model.passes)):
                 bank = banks.setdefault(
                     (number, step),
                     SequentialBank(
@@ -335,9 +342,12 @@ def test_rows_exist_for_frames_only():
 
 def take_in(memory, frame, tokens, step=0):
     """One frame of `tokens` at one step, taken in."""
-    planned = memory.plan([range(frame, frame + 1)], range(step, step + 1), torch.device("cpu"))
+    memory.open(OpenedShape((("positive.0", toy.SIZE),), torch.device("cpu"), torch.float32))
+    groups, steps = [range(frame, frame + 1)], range(step, step + 1)
+    packed = PackedIntegers(torch.tensor(memory.integers(groups, steps)))
+    planned = memory.plan(groups, steps, packed)
     own = torch.randn(1, tokens, 4, generator=torch.Generator().manual_seed(frame))
-    rows = planned.update(LAYER, ["positive.0"], own, own, False)
+    rows = planned.update(LAYER, [Pass(0, 0)], own, own, False)
     memory.commit()
     return rows
 

@@ -1,7 +1,5 @@
 """Residual guidance: streamed and pipelined, against StreamDiffusion's recurrence written out."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 import toy_stream as toy
@@ -9,8 +7,8 @@ from fed_session import FedSession
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from live2diff_core.live2diff.memory import MotionCall, MotionMemory
 from live2diff_core.live2diff.window import AttentionWindow
+from live2diff_core.stream.call_plan import Pass
 from live2diff_core.stream.guidance import Guidance, GuidanceMode
 from live2diff_core.stream.noise import FrameNoise
 from live2diff_core.stream.session import StreamSession
@@ -35,22 +33,13 @@ class Prompt(toy.ToyModel):
         return self.gain * super().whole_sequence(x, depth, config)
 
 
-class NegativeCaches:
-    """A memory whose caches go by the negative prompt's name."""
-
-    def __init__(self, memory):
-        self.memory = memory
-
-    def cache(self, _, *rest):
-        return self.memory.cache("negative.0", *rest)
-
-
 class GuidedModel:
     """A toy model for each prompt; `full` guidance is the model's own. Counts its rows."""
 
     def __init__(self, guidance):
         self.guidance, self.rows = guidance, 0
         self.positive, self.other = Prompt(0, 1.0), Prompt(1, 0.6)
+        self.other.place, self.other.index = Pass(1, 0), 1
 
     def __call__(self, x, plan):
         self.rows += len(x)
@@ -62,14 +51,14 @@ class GuidedModel:
 
     def negative(self, x, plan):
         self.rows += len(x)
-        if plan.memory is not None:
-            caches = NegativeCaches(plan.memory.memory)
-            plan = replace(plan, memory=MotionCall(caches, plan.memory.view))
         return self.other(x, plan)
+
+    def open_memory(self, memory):
+        toy.open_motion(memory, [self.positive, self.other])
 
 
 def opened(guidance, steps, config):
-    memory = config and MotionMemory(config, guidance.steps(steps))
+    memory = config and toy.motion_memory(config, guidance.steps(steps), attentions=2)
     model = GuidedModel(guidance)
     session = StreamSession(toy.schedule(steps), FrameNoise(SEED), memory, guidance)
     return FedSession(session, model)

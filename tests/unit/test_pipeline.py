@@ -1,5 +1,7 @@
 """Pipelined denoising: what each model call is made of."""
 
+from collections import Counter
+
 import pytest
 import torch
 import toy_stream as toy
@@ -65,21 +67,25 @@ def test_noise_is_asked_for_once_per_frame_and_step():
         return FrameNoise(0)(frame, step, shape)
 
     model, denoiser = toy.ToyModel(), PipelinedDenoiser(toy.schedule(3), noise)
-    for frame, latent in enumerate(toy.frames(5)):
+    for frame, latent in enumerate(toy.frames(9)):
         denoiser.advance(model, denoiser.enter(frame, frame, latent, None))
-    while denoiser.in_flight:
-        denoiser.advance(model, None)
-    assert sorted(asked) == [(frame, step) for frame in range(5) for step in range(3)]
+    steady = [asked.count((frame, step)) for frame in range(2, 7) for step in range(3)]
+    assert steady == [1] * 15
+    # The first call of each size is a surprise; the noise of all others was drawn before it.
+    assert set(Counter(asked).values()) <= {1, 2}
 
 
 def test_split_by_step_keeps_rows_with_their_depth():
     plan = CallPlan(
-        rows=(Row(9, 0), Row(8, 1), Row(7, 2)), depth=torch.arange(3.0).view(3, 1, 1, 1)
+        rows=(Row(9, 0), Row(8, 1), Row(7, 2)),
+        steps=torch.arange(3),
+        depth=torch.arange(3.0).view(3, 1, 1, 1),
     )
     parts = plan.by_step()
     assert [part.rows for _, part in parts] == [(Row(9, 0),), (Row(8, 1),), (Row(7, 2),)]
     assert [part.depth.item() for _, part in parts] == [0, 1, 2]
-    warmup = CallPlan(rows=(Row(0, 1), Row(1, 1)))
+    assert [part.steps.tolist() for _, part in parts] == [[0], [1], [2]]
+    warmup = CallPlan(rows=(Row(0, 1), Row(1, 1)), steps=torch.tensor([1, 1]))
     assert [(rows, part.rows) for rows, part in warmup.by_step()] == [(slice(0, 2), warmup.rows)]
 
 
@@ -91,6 +97,7 @@ def test_split_by_step_gives_the_same(config):
     def split(x, plan):
         return torch.cat([model(x[rows], part) for rows, part in plan.by_step()])
 
+    split.open_memory = model.open_memory
     latents = toy.frames(9)
     whole = toy.stream(toy.ToyModel(), latents, latents, 3, config)
     torch.testing.assert_close(

@@ -7,7 +7,6 @@ from fed_session import FedSession
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from live2diff_core.live2diff.memory import MotionMemory
 from live2diff_core.live2diff.window import AttentionMode, AttentionWindow
 from live2diff_core.stream.noise import FrameNoise
 from live2diff_core.stream.prompt_timeline import PromptChange, PromptTimeline
@@ -96,7 +95,7 @@ def test_a_change_before_the_one_before_is_over(start):
 
 def opened(config, steps, changes=(), first=0):
     """A session whose frames are counted from `first` for the noise."""
-    memory = config and MotionMemory(config, {"positive": steps})
+    memory = config and toy.motion_memory(config, {"positive": steps})
     noise = FrameNoise(SEED)
     session = StreamSession(
         toy.schedule(steps), lambda frame, step, shape: noise(first + frame, step, shape), memory

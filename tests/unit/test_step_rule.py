@@ -6,7 +6,6 @@ import torch
 import toy_stream as toy
 from fed_session import FedSession
 
-from live2diff_core.live2diff.memory import MotionMemory
 from live2diff_core.live2diff.window import AttentionWindow
 from live2diff_core.stream.noise import FrameNoise
 from live2diff_core.stream.schedule import (
@@ -61,8 +60,12 @@ def test_noise_levels_are_the_models_at_the_timesteps(name):
     alphas = linear_beta_alphas_cumprod()
     schedule = ConsistencySchedule.few_step(alphas, 4, 0.5, name)
     kept = alphas[list(schedule.timesteps)]
-    torch.testing.assert_close(torch.tensor(schedule.sqrt_alpha).double() ** 2, kept, rtol=1e-6, atol=0)
-    torch.testing.assert_close(torch.tensor(schedule.sqrt_beta).double() ** 2, 1 - kept, rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        torch.tensor(schedule.sqrt_alpha).double() ** 2, kept, rtol=1e-6, atol=0
+    )
+    torch.testing.assert_close(
+        torch.tensor(schedule.sqrt_beta).double() ** 2, 1 - kept, rtol=1e-6, atol=0
+    )
 
 
 @pytest.mark.parametrize("config", [None, AttentionWindow(6, 3)], ids=["no memory", "memory"])
@@ -74,7 +77,7 @@ def test_streamed_is_a_plain_loop(config, steps):
     for alpha, beta, step in zip(levels.sqrt_alpha, levels.sqrt_beta, range(steps), strict=True):
         fresh = torch.stack([noise(f, step, x0.shape[1:]) for f in range(len(x0))])
         x0 = toy.ToyModel().whole_sequence(alpha * x0 + beta * fresh, None, config)
-    memory = config and MotionMemory(config, {"positive": steps})
+    memory = config and toy.motion_memory(config, {"positive": steps})
     session = FedSession(StreamSession(levels, noise, memory), toy.ToyModel())
     found = torch.cat([session.push_all(latents), session.flush()])
     torch.testing.assert_close(found, x0, rtol=1e-5, atol=1e-5)

@@ -10,9 +10,17 @@ from hypothesis import strategies as st
 from live2diff_core.live2diff.attention import PositionTables, WindowView, windowed_attention
 from live2diff_core.live2diff.kv_cache import KVCache
 from live2diff_core.live2diff.window import AttentionMode, AttentionWindow
+from live2diff_core.stream.call_plan import PackedIntegers
 
 HEADS, DIM, TOKENS, POSITIONS = 2, 3, 4, 24
 WIDTH = HEADS * DIM
+
+
+def view_of(steps, rows):
+    """The tensors of some windows, as a model call gets them."""
+    return WindowView.from_integers(
+        steps, rows, PackedIntegers(torch.tensor(WindowView.integers(rows)))
+    )
 
 
 class Streamed:
@@ -22,22 +30,22 @@ class Streamed:
         generator = torch.Generator().manual_seed(seed)
         self.weights = torch.randn(3, WIDTH, WIDTH, generator=generator, dtype=dtype)
         self.table = torch.randn(POSITIONS, WIDTH, generator=generator, dtype=dtype)
-        tables = [(self.table @ w.T).view(POSITIONS, HEADS, DIM) for w in self.weights]
+        self.tables = PositionTables.join([[self.table @ w.T for w in self.weights]], HEADS)
         self.window = config
-        self.cache = KVCache.allocate(
-            (steps, TOKENS, HEADS, config.window_size, DIM), PositionTables(*tables), tables[0]
-        )
+        shape = (steps, TOKENS, HEADS, config.window_size, DIM)
+        self.cache = KVCache.allocate(shape, dtype, self.table.device)
 
     def __call__(self, x, groups, steps):
         """From x [R, Q, HW, C], group r at step r of `steps`, to the same shape."""
         rows = [self.window.row(group) for group in groups]
-        view = WindowView.from_rows(steps, rows, x.device)
+        view = view_of(steps, rows)
         query, key, value = (
             rearrange(x @ w.T, "r q hw (heads d) -> r hw heads q d", heads=HEADS)
             for w in self.weights
         )
         keys, values = self.cache.update(key, value, steps, view.slots)
-        out = windowed_attention(query, keys, values, self.cache.positions, view)
+        (positions,) = self.tables.place(view)
+        out = windowed_attention(query, keys, values, positions, view.hidden)
         return rearrange(out, "r hw heads q d -> r q hw (heads d)")
 
     def direct(self, x, config):
@@ -128,11 +136,11 @@ def test_a_full_window_hides_nothing():
 
     def hidden(*frames):
         rows = [window.row(window.group(frame)) for frame in frames]
-        return WindowView.from_rows(range(len(rows)), rows, torch.device("cpu")).hidden
+        return view_of(range(len(rows)), rows).hidden
 
-    assert hidden(0).tolist() == [[False, False, True, True, True]]
+    assert hidden(0).tolist() == [[[False, False, True, True, True]] * 2]
     assert hidden(4) is None and hidden(9, 8) is None
-    assert hidden(4, 3).tolist() == [[False] * 5, [False] * 4 + [True]]
+    assert hidden(4, 3).tolist() == [[[False] * 5], [[False] * 4 + [True]]]
 
 
 def test_float32_is_close_enough_for_the_traces():
@@ -150,9 +158,8 @@ def test_half_precision_keeps_its_type_and_its_sense(dtype):
     exact = stream(Streamed(config, 1, torch.float32), x)
     half = Streamed(config, 1, torch.float32)
     half.weights, half.cache = half.weights.to(dtype), Streamed(config, 1, dtype).cache
-    half.cache.positions = PositionTables(
-        *((half.table @ w.float().T).view(POSITIONS, HEADS, DIM).to(dtype) for w in half.weights)
-    )
+    tables = [(half.table @ w.float().T).to(dtype) for w in half.weights]
+    half.tables = PositionTables.join([tables], HEADS)
     found = stream(half, x.to(dtype))
     assert found.dtype is half.cache.keys.dtype is dtype
     assert (found.float() - exact).abs().mean() < 0.05 * exact.abs().mean()
@@ -161,10 +168,10 @@ def test_half_precision_keeps_its_type_and_its_sense(dtype):
 def test_float16_scores_do_not_overflow():
     """Products of large queries and keys pass 65504 unless they are scaled first."""
     big = torch.full((1, 1, 1, 1, 64), 50.0, dtype=torch.float16)  # scores of 160000, or 20000
-    zero = torch.zeros(1, 1, 64, dtype=torch.float16)
+    zero = torch.zeros(1, 64, dtype=torch.float16)
     row = AttentionWindow(1, 1, AttentionMode.CAUSAL).row(range(1))
-    view = WindowView.from_rows(range(1), [row], big.device)
-    out = windowed_attention(big, big, big, PositionTables(zero, zero, zero), view)
+    (positions,) = PositionTables.join([(zero, zero, zero)], 1).place(view_of(range(1), [row]))
+    out = windowed_attention(big, big, big, positions, None)
     assert torch.equal(out, big)
 
 

@@ -1,0 +1,180 @@
+"""All KV-caches of a stream: by conditioning, pass and attention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..stream.call_plan import FeatureSizeError, OpenedShape, Pass
+from ..stream.memory import tokens_at
+from .kv_cache import KVCache
+
+_PARTS = ("keys", "values")
+
+
+@dataclass(frozen=True)
+class AttentionSize:
+    """A temporal attention and the size of its features.
+
+    Attributes:
+        name: in saved streams, such as `down.0.1.0`: block, level, module, attention.
+        level: number of downsamplers before it.
+        heads: number of heads.
+        channels: C, of all heads together.
+    """
+
+    name: str
+    level: int
+    heads: int
+    channels: int
+
+
+class StreamCaches:
+    """The KV-caches, allocated when the stream opens and then reached by index.
+
+    Args:
+        attentions: the temporal attentions in the UNet's order.
+        steps: T of each kind of conditioning (`positive`, `negative`), by kind.
+        slots: L.
+    """
+
+    def __init__(
+        self, attentions: Sequence[AttentionSize], steps: Mapping[str, int], slots: int
+    ) -> None:
+        """Start without caches."""
+        self._attentions, self._steps, self._slots = tuple(attentions), dict(steps), slots
+        self._shape: OpenedShape | None = None
+        # Passes after a conditioning's first are those of guidance nodes.
+        self._passes: list[list[list[KVCache]]] = []
+        # Caches of a stream that is not open, by the names of their passes and attentions.
+        self._closed: dict[str, dict[str, KVCache]] = {}
+
+    def open(self, shape: OpenedShape) -> None:
+        """Allocate the caches for what runs; what a stream has cached already is kept."""
+        if shape == self._shape:
+            return
+        self._closed, self._shape = self._named(), shape
+        self._passes = [[] for _ in shape.conditionings]
+        for index in range(len(shape.conditionings)):
+            while self._steps[shape.kind(index)] and self._has_more(index):
+                self._add_pass(index)
+        self._closed = {}
+
+    @property
+    def shape(self) -> OpenedShape | None:
+        """What the caches were allocated for; None while the stream is not open."""
+        return self._shape
+
+    def at(self, place: Pass, attention: int, tokens: int) -> KVCache:
+        """Return the cache of one attention; a new pass of a guidance node gets caches.
+
+        Args:
+            place: the pass.
+            attention: its index among the attentions.
+            tokens: HW of the features.
+
+        Raises:
+            FeatureSizeError: `tokens` changed within the stream.
+        """
+        passes = self._passes[place.conditioning]
+        while len(passes) <= place.number:
+            self._add_pass(place.conditioning)
+        cache = passes[place.number][attention]
+        if cache.keys.shape[1] != tokens:
+            cache = self._resized(attention, cache, tokens)
+            passes[place.number][attention] = cache
+        return cache
+
+    def clear(self) -> None:
+        """Forget all frames; the caches stay allocated."""
+        self._closed = {}
+        for cache in self._all():
+            cache.clear()
+
+    def to(self, device: torch.device) -> None:
+        """Close the stream and move all caches to `device`."""
+        self._closed = {
+            name: {layer: cache.copy(device) for layer, cache in caches.items()}
+            for name, caches in self._named().items()
+        }
+        self._passes, self._shape = [], None
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all keys and values, as `pass/attention/keys`; not copied."""
+        return {
+            f"{name}/{layer}/{part}": getattr(cache, part)
+            for name, caches in self._named().items()
+            for layer, cache in caches.items()
+            for part in _PARTS
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `state_dict` returned; `open` moves it to the model's device."""
+        self._passes, self._shape, self._closed = [], None, {}
+        for key in state:
+            name, layer, part = key.rsplit("/", 2)
+            if part == _PARTS[0]:
+                cache = KVCache(*(state[f"{name}/{layer}/{p}"] for p in _PARTS), written=True)
+                self._closed.setdefault(name, {})[layer] = cache
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all keys and values hold now."""
+        return sum(cache.nbytes for cache in self._all())
+
+    def _has_more(self, conditioning: int) -> bool:
+        """Return whether a conditioning lacks its first pass, or one of those that it had."""
+        assert self._shape is not None
+        found = len(self._passes[conditioning])
+        return not found or self._shape.pass_name(conditioning, found) in self._closed
+
+    def _add_pass(self, conditioning: int) -> None:
+        """Allocate the caches of a conditioning's next pass, with what was cached already."""
+        shape, passes = self._shape, self._passes[conditioning]
+        assert shape is not None
+        closed = self._closed.get(shape.pass_name(conditioning, len(passes)), {})
+        # Copied, because caches are written in place, but a loaded state must not change.
+        passes.append(
+            [
+                closed[size.name].copy(shape.device, shape.dtype)
+                if size.name in closed
+                else self._allocate(shape, conditioning, size)
+                for size in self._attentions
+            ]
+        )
+
+    def _allocate(self, shape: OpenedShape, conditioning: int, size: AttentionSize) -> KVCache:
+        steps = self._steps[shape.kind(conditioning)]
+        tokens = tokens_at(shape.conditionings[conditioning][1], size.level)
+        width = size.channels // size.heads
+        cache_shape = (steps, tokens, size.heads, self._slots, width)
+        return KVCache.allocate(cache_shape, shape.dtype, shape.device)
+
+    def _resized(self, attention: int, cache: KVCache, tokens: int) -> KVCache:
+        """Allocate a cache again: a node may shrink the features, if it does so at all steps."""
+        steps, before, *others = cache.keys.shape
+        if cache.written:
+            raise FeatureSizeError(
+                f"The UNet's features at {self._attentions[attention].name} changed from {before} "
+                f"to {tokens} pixels within a stream. A node that shrinks them at some steps only "
+                "(PatchModelAddDownscale, Kohya Deep Shrink) cannot be used with Live2Diff: remove "
+                "it."
+            )
+        return KVCache.allocate((steps, tokens, *others), cache.keys.dtype, cache.keys.device)
+
+    def _named(self) -> dict[str, dict[str, KVCache]]:
+        """Return all caches by the names of their passes and attentions."""
+        named = dict(self._closed)
+        for index, passes in enumerate(self._passes):
+            for number, caches in enumerate(passes):
+                assert self._shape is not None
+                names = (size.name for size in self._attentions)
+                name = self._shape.pass_name(index, number)
+                named[name] = dict(zip(names, caches, strict=True))
+        return named
+
+    def _all(self) -> Iterator[KVCache]:
+        return (cache for caches in self._named().values() for cache in caches.values())
