@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ..stream.transfer import upload
+
 FULL_RANGE = (0.0, 1.0)
 # Images by frame: one [1, C, H, W] for each ControlNet, in the order of the conditionings.
 FrameImages = dict[int, list[Tensor]]
@@ -60,6 +62,17 @@ class ControlHints:
         self._frames = frames
         self._controls = list(copies.values())
         self._images = [_images(control, frames) for control in self._controls]
+        # The images of the last call on the model's device, by ControlNet and frame.
+        self._uploaded: list[dict[int, Tensor]] = [{} for _ in self._controls]
+        self._device = torch.device("cpu")
+
+    def open(self, device: torch.device) -> None:
+        """Follow the host, which has prepared the ControlNets for a run on `device`."""
+        self._device = device
+        for control in self._controls:
+            if tuple(control.timestep_percent_range) == FULL_RANGE:
+                # The host would compare the range with every call's timestep, and wait for that.
+                control.timestep_range = None
 
     @property
     def partial(self) -> bool:
@@ -76,10 +89,15 @@ class ControlHints:
             images = self._images[place]
             if images is None or (len(images) == 1 and not self._frames.follow):
                 continue
-            size = images.shape[2:]
-            control.cond_hint_original = torch.cat(
-                [_resized(self._image(place, frame), size) for frame in frames]
-            )
+            before, self._uploaded[place] = self._uploaded[place], {}
+            for frame in frames:
+                image = before.get(frame)
+                if image is None:
+                    image = upload(
+                        _resized(self._image(place, frame), images.shape[2:]), self._device
+                    )
+                self._uploaded[place][frame] = image
+            control.cond_hint_original = torch.cat([self._uploaded[place][f] for f in frames])
             # The host would reuse the resized image of the previous call.
             control.cond_hint = None
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..stream.prompt_timeline import PromptTimeline
@@ -54,6 +56,22 @@ class FrameConditions:
         return [_select(cond, list(frames)) for cond in conds]
 
 
+def texts_on(cond: Mapping[str, Any], device: torch.device) -> dict:
+    """Return a processed conditioning with its texts on `device`.
+
+    The host itself would copy a text there for every call.
+    """
+    moved = dict(cond)
+    text = cond["model_conds"].get("c_crossattn")
+    if text is not None:
+        there = type(text)(text.cond.to(device))
+        moved["model_conds"] = {**cond["model_conds"], "c_crossattn": there}
+    track: PromptTrack | None = cond.get(KEY)
+    if track is not None:
+        moved[KEY] = replace(track, texts=tuple(text.to(device) for text in track.texts))
+    return moved
+
+
 def _count(batch: Tensor, frames: int | None, what: str) -> int:
     if len(batch) != 1 and frames is not None and len(batch) != frames:
         raise FrameConditionError(
@@ -68,7 +86,7 @@ def _select(cond: dict, frames: list[int]) -> dict:
     track: PromptTrack | None = cond.get(KEY)
     if track is not None:
         text = model_conds["c_crossattn"]
-        model_conds["c_crossattn"] = type(text)(track.rows(frames).to(text.cond))
+        model_conds["c_crossattn"] = type(text)(track.rows(frames).to(text.cond.dtype))
     kept = {**cond, "model_conds": model_conds}
     if "mask" in cond and len(cond["mask"]) > 1:
         kept["mask"] = _pick(cond["mask"], frames)
@@ -89,4 +107,5 @@ def _pick(batch: Tensor, frames: list[int]) -> Tensor:
             f"A conditioning has {len(batch)} masks or prompts, but the video has a frame "
             f"{max(frames)} (counted from 0). Give it one for all frames, or one per frame."
         )
-    return batch[frames]
+    # Not batch[frames], which would make an index tensor of the list.
+    return torch.stack([batch[frame] for frame in frames])

@@ -37,7 +37,7 @@ from .checks import (
     check_texts,
 )
 from .control_hints import ControlHints, FrameImages, HintFrames
-from .frame_conditions import FrameConditions
+from .frame_conditions import FrameConditions, texts_on
 from .sd15 import sd15_unet
 
 
@@ -227,7 +227,9 @@ class HostModel:
         comfy.samplers.cast_to_load_options(options, device=device, dtype=model.model_dtype())
         model.pre_run()
         like = torch.zeros(1, 4, *self._latent_size, device=device)
-        self._conds = comfy.samplers.process_conds(self._inner, like, conds, device, like)
+        processed = comfy.samplers.process_conds(self._inner, like, conds, device, like)
+        self._conds = {k: [texts_on(cond, device) for cond in v] for k, v in processed.items()}
+        self._hints.open(device)
         self._name_conditionings()
         self._sigmas = torch.tensor(self._schedule.sigmas, device=device)
         self._sqrt_alpha = torch.tensor(self._schedule.sqrt_alpha, device=device)
@@ -246,7 +248,7 @@ class HostModel:
         """Give every conditioning its own uuid, and a name that is the same in every run."""
         self._indices: dict[Any, int] = {}
         self._offsets: dict[Any, tuple[int, int]] = {}
-        named = []
+        named: list[tuple[str, tuple[int, int]]] = []
         for kind, conds in self._conds.items():
             for index, cond in enumerate(conds):
                 # The host copies conditionings to fill areas, including their uuid.

@@ -63,8 +63,8 @@ class KVCache:
     def copy(self, device: torch.device, dtype: torch.dtype | None = None) -> KVCache:
         """Return a copy on `device`, in `dtype` or the cache's own."""
         dtype = dtype or self.keys.dtype
-        parts = (part.to(device, dtype, copy=True) for part in (self.keys, self.values))
-        return KVCache(*parts, written=self.written)
+        keys, values = (part.to(device, dtype, copy=True) for part in (self.keys, self.values))
+        return KVCache(keys, values, self.written)
 
     @property
     def nbytes(self) -> int:

@@ -117,7 +117,8 @@ class StreamCaches:
         for key in state:
             name, layer, part = key.rsplit("/", 2)
             if part == _PARTS[0]:
-                cache = KVCache(*(state[f"{name}/{layer}/{p}"] for p in _PARTS), written=True)
+                keys, values = (state[f"{name}/{layer}/{part}"] for part in _PARTS)
+                cache = KVCache(keys, values, written=True)
                 self._closed.setdefault(name, {})[layer] = cache
 
     @property
@@ -155,7 +156,7 @@ class StreamCaches:
 
     def _resized(self, attention: int, cache: KVCache, tokens: int) -> KVCache:
         """Allocate a cache again: a node may shrink the features, if it does so at all steps."""
-        steps, before, *others = cache.keys.shape
+        steps, before, heads, slots, width = cache.keys.shape
         if cache.written:
             raise FeatureSizeError(
                 f"The UNet's features at {self._attentions[attention].name} changed from {before} "
@@ -163,7 +164,8 @@ class StreamCaches:
                 "(PatchModelAddDownscale, Kohya Deep Shrink) cannot be used with Live2Diff: remove "
                 "it."
             )
-        return KVCache.allocate((steps, tokens, *others), cache.keys.dtype, cache.keys.device)
+        shape = (steps, tokens, heads, slots, width)
+        return KVCache.allocate(shape, cache.keys.dtype, cache.keys.device)
 
     def _named(self) -> dict[str, dict[str, KVCache]]:
         """Return all caches by the names of their passes and attentions."""

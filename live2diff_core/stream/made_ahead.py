@@ -47,9 +47,10 @@ class MadeAhead(Generic[Key]):
             )
         before, self._expected = self._expected, {}
         for key in keys:
-            self._expected[key] = before.pop(key, None) or self._thread.submit(
-                self._ahead, key, device
-            )
+            if key in before:
+                self._expected[key] = before.pop(key)
+            else:
+                self._expected[key] = self._thread.submit(self._ahead, key, device)
         for future in before.values():
             future.cancel()
 

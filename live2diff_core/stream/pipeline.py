@@ -78,7 +78,7 @@ class PipelinedDenoiser:
             guidance: None for no guidance; the model itself applies `full`.
         """
         self.schedule = schedule
-        self._noise = MadeAhead(lambda key: _draw(noise, *key))
+        self._noise: MadeAhead[NoiseKey] = MadeAhead(lambda key: _draw(noise, *key))
         self.memory = memory
         self.guidance = guidance or Guidance()
         self.in_flight: list[FrameInFlight] = []  # newest first

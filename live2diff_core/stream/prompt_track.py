@@ -35,11 +35,17 @@ class PromptTrack:
 
     def text(self, frame: int) -> Tensor:
         """Return the text of a frame, [1, tokens, C]: one text, or a blend of two."""
-        weights = self.timeline.weights(frame)
-        return sum((self.texts[i] * w for i, w in weights.items()), torch.zeros(()))
+        first, *others = self.timeline.weights(frame).items()
+        text = self.texts[first[0]]
+        if not others:
+            return text
+        ((second, weight),) = others
+        return text * first[1] + self.texts[second] * weight
 
     def rows(self, frames: Sequence[int]) -> Tensor:
-        """Concatenate the texts of a call's frames: [N, tokens, C]."""
+        """Return the texts of a call's frames: [N, tokens, C], or [1, tokens, C] if all are one."""
+        if len({tuple(self.timeline.weights(frame).items()) for frame in frames}) == 1:
+            return self.text(frames[0])
         return torch.cat([self.text(frame) for frame in frames])
 
     def then(self, text: Tensor, change: PromptChange) -> PromptTrack:

@@ -320,3 +320,20 @@ def test_zip_of_something_else(pack, tmp_path):
         core("live2diff.motion_file").MotionFileError, match="archive.ckpt: the file is .*damaged"
     ):
         read(path)
+
+
+def test_positions_stay_exact_in_float8(tmp_path, tensors):
+    """In float8 the position table would keep three bits of mantissa; weights may."""
+    import comfy.ops
+
+    module = core("live2diff.motion_module")
+    path = write(tmp_path / "module.ckpt", tensors)
+    layout, tensors = core("live2diff.motion_file").read_motion_file(path)
+    build = module.Build(torch.float8_e4m3fn, torch.device("cpu"), comfy.ops.manual_cast)
+    model = module.MotionModel.from_tensors(layout, tensors, build)
+    assert {weight.dtype for weight in model.parameters()} == {torch.float8_e4m3fn}
+    state = model.state_dict()
+    tables = [name for name in state if name.endswith("pos_encoder.pe")]
+    assert tables and all(torch.equal(state[name], tensors[name].float()) for name in tables)
+    placed = model.position_tables(torch.float16, torch.device("cpu"))
+    assert placed.query.dtype is torch.float16 and placed.query.isfinite().all()

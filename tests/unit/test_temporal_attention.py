@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from live2diff_core.live2diff.attention import PositionTables, WindowView, windowed_attention
 from live2diff_core.live2diff.kv_cache import KVCache
-from live2diff_core.live2diff.window import AttentionMode, AttentionWindow
+from live2diff_core.live2diff.window import AttentionMode, AttentionWindow, WindowRow
 from live2diff_core.stream.call_plan import PackedIntegers
 
 HEADS, DIM, TOKENS, POSITIONS = 2, 3, 4, 24
@@ -212,3 +212,57 @@ def test_cache_holds_no_positions():
     slot = attention.window.slot(5)
     torch.testing.assert_close(attention.cache.keys[0, :, :, slot], expected)
     assert attention.cache.nbytes == 2 * 1 * TOKENS * HEADS * 4 * DIM * 8
+
+
+def chunk_of(config, frames):
+    """All frames of a short stream as one group, each with the window of its own."""
+    rows = [config.row(range(frame, frame + 1)) for frame in range(frames)]
+    return WindowRow(
+        query_slots=tuple(row.query_slots[0] for row in rows),
+        query_positions=tuple(row.query_positions[0] for row in rows),
+        key_positions=tuple(row.key_positions[0] for row in rows),
+    )
+
+
+def attend_at_once(attention, x, row):
+    """A chunk x [F, HW, C] in one call, from an empty cache."""
+    view = view_of(range(1), [row])
+    query, key, value = (
+        rearrange(x @ w.T, "q hw (heads d) -> 1 hw heads q d", heads=HEADS)
+        for w in attention.weights
+    )
+    keys, values = attention.cache.update(key, value, range(1), view.slots)
+    (positions,) = attention.tables.place(view)
+    out = windowed_attention(query, keys, values, positions, view.hidden)
+    return rearrange(out, "1 hw heads q d -> q hw (heads d)")
+
+
+def test_a_chunk_in_which_each_frame_has_its_own_window():
+    """Visibility and positions are per query: a causal chunk equals its frames one by one."""
+    config = AttentionWindow(5, 1, AttentionMode.CAUSAL)
+    x = sequences(1, 5)
+    found = attend_at_once(Streamed(config, 1), x[0], chunk_of(config, 5))
+    close = {"rtol": 1e-5, "atol": 1e-5}
+    torch.testing.assert_close(found, Streamed(config, 1).direct(x[0], config), **close)
+    torch.testing.assert_close(found, stream(Streamed(config, 1), x)[0], **close)
+
+
+def test_attention_and_cache_are_differentiable():
+    """Training runs a whole window as one chunk through the same code."""
+    config = AttentionWindow(5, 1, AttentionMode.CAUSAL)
+    row, inputs = chunk_of(config, 5), sequences(1, 5)[0]
+
+    def gradients(attend):
+        attention = Streamed(config, 1)
+        leaves = [inputs.clone(), attention.weights, attention.table]
+        x, attention.weights, attention.table = (leaf.requires_grad_() for leaf in leaves)
+        tables = [attention.table @ w.T for w in attention.weights]
+        attention.tables = PositionTables.join([tables], HEADS)
+        attend(attention, x).sin().sum().backward()
+        assert not attention.cache.keys.any() and not attention.cache.written, "nothing is kept"
+        return [x.grad, attention.weights.grad, attention.table.grad]
+
+    found = gradients(lambda attention, x: attend_at_once(attention, x, row))
+    expected = gradients(lambda attention, x: attention.direct(x, config))
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
