@@ -7,14 +7,16 @@ near object enters or leaves), one range of the whole clip (steady, but all fram
 first), or a running range that follows the stream (steady and causal). The released code uses one
 range for all warm-up frames together; here `per_frame` uses each frame's own range there, too.
 
+All of it is computed on the device of the depth: no number is read back, so that a frame's work is
+queued without waiting for that of the frame before.
+
 Legend: F frames, H W height and width; `raw` is inverse depth of any scale, larger is nearer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
@@ -40,12 +42,12 @@ class RunningRange:
     separate attack and release, as in audio compressors.) With the defaults, widening is 94 %
     complete after 4 frames and narrowing after 54.
 
-    The arithmetic is on Python floats of one frame at a time, so the range after frame n depends on
-    frames 0..n and not on how they were batched.
+    The arithmetic is on one frame at a time, so the range after frame n depends on frames 0..n and
+    not on how they were batched.
 
     Attributes:
-        low: raw depth that becomes 0; meaningless while `frames` is 0.
-        high: raw depth that becomes 1; meaningless while `frames` is 0.
+        low: raw depth that becomes 0, 0-d float32; meaningless while `frames` is 0.
+        high: raw depth that becomes 1, 0-d float32; meaningless while `frames` is 0.
         frames: number of frames seen.
         widen: share per frame, above 0 and up to 1; 1 never clips.
         narrow: share per frame, 0 to 1; 0 never narrows, 1 with `widen` 1 is the frame's own range.
@@ -54,8 +56,8 @@ class RunningRange:
         ValueError: a share is out of bounds.
     """
 
-    low: float = 0.0
-    high: float = 0.0
+    low: Tensor = field(default_factory=lambda: torch.zeros(()))
+    high: Tensor = field(default_factory=lambda: torch.zeros(()))
     frames: int = 0
     widen: float = 0.5
     narrow: float = 0.05
@@ -67,39 +69,50 @@ class RunningRange:
         if not 0.0 <= self.narrow <= 1.0:
             raise ValueError(f"narrow must lie between 0 and 1, got {self.narrow}.")
 
-    def update(self, low: float, high: float) -> RunningRange:
-        """Return the range after a frame whose raw depth spans `low` to `high`."""
+    def update(self, low: Tensor, high: Tensor) -> RunningRange:
+        """Return the range after a frame whose raw depth spans `low` to `high`, 0-d float32."""
         if self.frames == 0:
             return replace(self, low=low, high=high, frames=1)
-        down = self.widen if low < self.low else self.narrow
-        up = self.widen if high > self.high else self.narrow
+        # A loaded range lies on the CPU until its first frame.
+        old_low, old_high = self.low.to(low.device), self.high.to(high.device)
+        down, up = low - old_low, high - old_high
         return replace(
             self,
-            low=self.low + down * (low - self.low),
-            high=self.high + up * (high - self.high),
+            low=old_low + torch.where(down < 0, self.widen * down, self.narrow * down),
+            high=old_high + torch.where(up > 0, self.widen * up, self.narrow * up),
             frames=self.frames + 1,
         )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the range as scalar tensors (float64 and int64), ready for safetensors."""
+        """Return the range as scalar tensors, ready for safetensors; `low` and `high` as held."""
         return {
-            name: torch.tensor(value, dtype=torch.int64 if name == "frames" else torch.float64)
-            for name, value in asdict(self).items()
+            "low": self.low,
+            "high": self.high,
+            "frames": torch.tensor(self.frames),
+            "widen": torch.tensor(self.widen, dtype=torch.float64),
+            "narrow": torch.tensor(self.narrow, dtype=torch.float64),
         }
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Tensor]) -> RunningRange:
-        """Restore the range from its `state_dict`.
+        """Restore the range from its `state_dict`; the next frame moves it to its own device.
+
+        Version 0.1.0 saved `low` and `high` in float64, which Apple GPUs do not have.
 
         Raises:
             ValueError: an entry is missing.
         """
-        names = [field.name for field in fields(cls)]
+        names = [entry.name for entry in fields(cls)]
         missing = [name for name in names if name not in state]
         if missing:
             raise ValueError(f"The depth range's state lacks {', '.join(missing)}.")
-        values: dict[str, Any] = {name: state[name].item() for name in names}
-        return cls(**values)
+        return cls(
+            low=state["low"].float(),
+            high=state["high"].float(),
+            frames=int(state["frames"]),
+            widen=float(state["widen"]),
+            narrow=float(state["narrow"]),
+        )
 
 
 def normalise_per_frame(raw: Tensor) -> Tensor:
@@ -111,7 +124,7 @@ def normalise_per_frame(raw: Tensor) -> Tensor:
     Returns:
         [F, H, W] float32 in 0..1; a constant frame becomes zeros.
     """
-    return _stretch(raw, _frame_ranges(raw))
+    return _stretch(raw, *_frame_ranges(raw))
 
 
 def normalise_per_clip(raw: Tensor) -> Tensor:
@@ -123,9 +136,8 @@ def normalise_per_clip(raw: Tensor) -> Tensor:
     Returns:
         [F, H, W] float32 in 0..1; a constant clip becomes zeros.
     """
-    ranges = _frame_ranges(raw)
-    clip = (min(low for low, _ in ranges), max(high for _, high in ranges))
-    return _stretch(raw, [clip] * len(ranges))
+    low, high = raw.float().aminmax()
+    return _stretch(raw, low.expand(len(raw)), high.expand(len(raw)))
 
 
 def normalise_running(raw: Tensor, state: RunningRange) -> tuple[Tensor, RunningRange]:
@@ -138,11 +150,12 @@ def normalise_running(raw: Tensor, state: RunningRange) -> tuple[Tensor, Running
     Returns:
         [F, H, W] float32 in 0..1, and the range after the last frame.
     """
-    ranges = []
-    for low, high in _frame_ranges(raw):
+    lows, highs = [], []
+    for low, high in zip(*_frame_ranges(raw), strict=True):
         state = state.update(low, high)
-        ranges.append((state.low, state.high))
-    return _stretch(raw, ranges), state
+        lows.append(state.low)
+        highs.append(state.high)
+    return _stretch(raw, torch.stack(lows), torch.stack(highs)), state
 
 
 def normalise(raw: Tensor, mode: str) -> Tensor:
@@ -160,23 +173,17 @@ def normalise(raw: Tensor, mode: str) -> Tensor:
     raise ValueError(f"Unknown depth normalisation {mode!r}; choose one of {', '.join(MODES)}.")
 
 
-def _frame_ranges(raw: Tensor) -> list[tuple[float, float]]:
-    """Find the lowest and highest raw depth of every frame, with one transfer to the CPU."""
+def _frame_ranges(raw: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the lowest and the highest raw depth of every frame, [F] float32 each."""
     low, high = raw.float().flatten(1).aminmax(dim=1)
-    return list(zip(low.tolist(), high.tolist(), strict=True))
+    return low, high
 
 
-def _stretch(raw: Tensor, ranges: list[tuple[float, float]]) -> Tensor:
-    """Map each frame's (low, high) to (0, 1), clamped; an empty range gives zeros."""
-    spans = [_span(low, high) for low, high in ranges]
-    low = torch.tensor([low for low, _ in ranges], dtype=torch.float32, device=raw.device)
-    span = torch.tensor([span or 1.0 for span in spans], dtype=torch.float32, device=raw.device)
-    keep = torch.tensor([span > 0.0 for span in spans], device=raw.device)
-    depth = (raw.float() - low[:, None, None]) / span[:, None, None]
-    return torch.where(keep[:, None, None], depth.clamp(0.0, 1.0), 0.0)
-
-
-def _span(low: float, high: float) -> float:
-    """Return the width of a range, or 0 if it is rounding noise."""
+def _stretch(raw: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Map each frame's range, `low` to `high` [F], to 0..1, clamped; an empty range gives zeros."""
     span = high - low
-    return span if span > _FLAT * max(abs(low), abs(high)) else 0.0
+    # Not finite counts as empty, too.
+    empty = ~(span > _FLAT * torch.maximum(low.abs(), high.abs()))
+    span = span.masked_fill(empty, 1.0)
+    depth = (raw.float() - low[:, None, None]) / span[:, None, None]
+    return depth.clamp(0.0, 1.0).masked_fill(empty[:, None, None], 0.0)
