@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .noise import frame_chance
@@ -45,6 +47,9 @@ class SimilarFrameFilter:
     Random numbers depend on (seed, frame), so that the same frames are skipped however the stream
     is divided. Each frame is compared with the last translated frame, not with the previous one,
     so that slow changes add up.
+
+    Frames are compared on the CPU and by numpy: the decision is needed before any work of the
+    frame is queued, and a number that torch computes has to be read back.
     """
 
     def __init__(self, seed: int, rule: SkipRule | None = None) -> None:
@@ -66,6 +71,8 @@ class SimilarFrameFilter:
     def reset(self) -> None:
         """Forget the stream."""
         self._last: Tensor | None = None
+        # What the similarity needs of the last translated frame; computed at its first use.
+        self._last_square: float | None = None
         self._skipped = 0
 
     def skips(self, frame: int, picture: Tensor) -> bool:
@@ -73,21 +80,22 @@ class SimilarFrameFilter:
 
         Args:
             frame: index in the stream.
-            picture: uint8 pixels or a latent, of the same shape for all frames.
+            picture: uint8 pixels or a latent on the CPU, of the same shape for all frames.
         """
         rule = self.rule
         if rule is None or self._last is None or self._skipped >= rule.most_skipped:
             return False
         if rule.threshold == 1:
             return False
-        chance = 1 - (1 - _similarity(self._last, picture)) / (1 - rule.threshold)
+        chance = 1 - (1 - self._similarity(picture)) / (1 - rule.threshold)
         skipped = frame_chance(self._seed, frame) < chance
         self._skipped += skipped
         return skipped
 
     def translated(self, picture: Tensor) -> None:
         """Store the picture of a translated frame, with which the next frames are compared."""
-        self._last, self._skipped = picture if self.rule else None, 0
+        self._last, self._last_square = picture if self.rule else None, None
+        self._skipped = 0
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the state as tensors by name; not copied."""
@@ -97,24 +105,29 @@ class SimilarFrameFilter:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore what `state_dict` returned."""
         self._skipped = int(state["skipped"])
-        self._last = state.get("last")
+        self._last, self._last_square = state.get("last"), None
+
+    def _similarity(self, picture: Tensor) -> float:
+        """Return the cosine similarity to the last translated frame; 1 if both are all 0."""
+        assert self._last is not None
+        last, values = _centred(self._last), _centred(picture)
+        if self._last_square is None:
+            self._last_square = float(last @ last)
+        mixed, square = float(last @ values), float(values @ values)
+        if not square and not self._last_square:
+            return 1.0
+        return mixed / max((self._last_square * square) ** 0.5, 1e-30)
 
 
-def _similarity(one: Tensor, other: Tensor) -> float:
-    """Return the cosine similarity of two tensors of the same shape; 1 if both are all 0.
+def _centred(picture: Tensor) -> NDArray[numpy.float64]:
+    """Flatten a frame to float64 values around 0; in 0..255 all pictures have similar directions.
 
-    torch's own is off by 2e-4 on large pictures, which is too much near a threshold of 1; `sum`
-    adds pairwise.
+    Twice the distance of a pixel to 127.5 is an integer, and sums of products of such integers are
+    exact in float64 (below 2^53, up to 10^11 pixels), in whatever order they are added.
     """
-    a, b = _centred(one).to(other.device), _centred(other)
-    mixed, first, second = ((x * y).sum().item() for x, y in ((a, b), (a, a), (b, b)))
-    if not first and not second:
-        return 1.0
-    return mixed / max((first * second) ** 0.5, 1e-30)
-
-
-def _centred(picture: Tensor) -> Tensor:
-    """Scale pixels to -1..1, as for the VAE: in 0..255 all pictures point in similar directions."""
     if picture.dtype == torch.uint8:
-        return picture.float() / 127.5 - 1.0
-    return picture.float()
+        values = picture.numpy().ravel().astype(numpy.float64)
+        values *= 2.0
+        values -= 255.0
+        return values
+    return picture.float().numpy().ravel().astype(numpy.float64)
