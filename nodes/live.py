@@ -3,6 +3,7 @@
 from typing import Any
 
 import comfy.model_management
+import numpy
 import torch
 from comfy_api.latest import io
 
@@ -46,7 +47,9 @@ def live_frames(image: torch.Tensor) -> torch.Tensor:
             f"{max(width - width % MULTIPLE, MULTIPLE)}x"
             f"{max(height - height % MULTIPLE, MULTIPLE)}, say."
         )
-    if not torch.isfinite(image).all():
+    # By numpy, because torch.isfinite of a frame on the CPU would be an operation of every frame
+    # whose result is read. Frames on a GPU (--gpu-only) have to be read back for it.
+    if not numpy.isfinite(image.cpu().numpy()).all():
         raise ValueError("Stream Step: the frame has NaN or infinite pixels.")
     return image[..., :3]
 

@@ -1,13 +1,16 @@
-"""The progress of Stream Video, shown on the node and in the page's bar."""
+"""The progress of Stream Video and Stream Sampler, shown on the node and in the page's bar."""
 
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import comfy.model_management
 import comfy.utils
+import latent_preview
 from PIL import Image
 from torch import Tensor
 
-from ..live2diff_core.run.translator import to_uint8
+from ..live2diff_core.stream.transfer import HostCopy
 from .node_text import show_text
 
 PREVIEW_SECONDS, PREVIEW_PIXELS = 0.5, 512
@@ -28,8 +31,11 @@ class RunProgress:
         comfy.model_management.throw_exception_if_processing_interrupted()
         show_text(self._node_id, f"Going on at frame {frame}: finding it, {reached} read")
 
-    def __call__(self, done: int, picture: Tensor) -> None:
-        """Show that `done` frames are finished, the last one being `picture` [H, W, 3]."""
+    def __call__(self, done: int, picture: HostCopy) -> None:
+        """Show that `done` frames are finished, the last one being `picture`: uint8 [H, W, 3].
+
+        Only a picture that is shown is waited for.
+        """
         now = time.monotonic()
         if self._first is None:
             # The warm-up's frames come all at once; the frame rate is measured after them.
@@ -38,7 +44,7 @@ class RunProgress:
         preview = None
         if now - self._shown >= PREVIEW_SECONDS or done == self._frames:
             self._shown = now
-            image = Image.fromarray(to_uint8(picture).numpy())
+            image = Image.fromarray(picture.get().numpy())
             preview = ("JPEG", image, min(PREVIEW_PIXELS, max(image.size)))
             show_text(self._node_id, self._text(done, total, now - self._start))
         self._bar.update_absolute(done, total, preview)
@@ -50,6 +56,36 @@ class RunProgress:
         rate = (done - (self._first or 0)) / max(seconds, 1e-6)
         left = "" if self._frames is None else f", {_clock((total - done) / rate)} left"
         return f"{text}, {rate:.2f} fps{left}"
+
+
+class LatentProgress:
+    """Shows a progress bar and, now and then, the host's preview of the current latent.
+
+    The host's own callback for samplers makes a preview of every frame, for which it waits for the
+    device.
+    """
+
+    def __init__(self, model: Any, frames: int) -> None:
+        """Start a bar of `frames` that come from ComfyUI's MODEL `model`."""
+        self._frames, self._shown = frames, float("-inf")
+        self._bar = comfy.utils.ProgressBar(frames)
+        self._previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
+
+    def watch(self, finished: Iterator[Tensor]) -> Iterator[Tensor]:
+        """Yield the frames x0 [4, h, w] of `finished`, and show each; may be interrupted."""
+        for done, x0 in enumerate(finished, 1):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            self._bar.update_absolute(done, self._frames, self._preview(done, x0))
+            yield x0
+
+    def _preview(self, done: int, x0: Tensor) -> Any:
+        now = time.monotonic()
+        if self._previewer is None:
+            return None
+        if now - self._shown < PREVIEW_SECONDS and done < self._frames:
+            return None
+        self._shown = now
+        return self._previewer.decode_latent_to_preview_image("JPEG", x0.unsqueeze(0))
 
 
 def _clock(seconds: float) -> str:

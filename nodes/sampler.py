@@ -3,14 +3,19 @@
 from typing import Any
 
 import comfy.model_management
-import latent_preview
 import torch
 from comfy_api.latest import io
 
-from ..live2diff_core.run.clip import frame_latents, matching_depth, translate_clip
+from ..live2diff_core.run.clip import (
+    frame_latents,
+    matching_depth,
+    translate_clip,
+    write_frames,
+)
 from ..live2diff_core.run.spec import StreamSpec
 from ..live2diff_core.stream.byte_size import format_bytes
 from .node_text import show_text
+from .progress import LatentProgress
 from .stream_inputs import (
     model_input,
     option_inputs,
@@ -68,9 +73,8 @@ class Live2DiffStreamSampler(io.ComfyNode):
         opened = spec.open(tuple(latents.shape[2:]), count)
         show_text(cls.hidden.unique_id, f"Memory: {format_bytes(opened.model.memory_bytes)}")
         output = torch.empty_like(latents, device=comfy.model_management.intermediate_device())
-        preview = latent_preview.prepare_callback(spec.model, count)
+        progress = LatentProgress(spec.model, count)
         with opened:
-            for index, x0 in enumerate(translate_clip(spec, opened, latents, depth_latents)):
-                preview(index, x0.unsqueeze(0), x0.unsqueeze(0), count)
-                output[index] = opened.model.to_latent(x0)
+            finished = progress.watch(translate_clip(spec, opened, latents, depth_latents))
+            write_frames(map(opened.model.to_latent, finished), output)
         return io.NodeOutput({**frames, "samples": output})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ..stream.similar_frames import SimilarFrameFilter
+from ..stream.transfer import HostCopy, upload
 
 if TYPE_CHECKING:
     from .opened import OpenStream
@@ -83,12 +84,36 @@ def translate_clip(
     session.open(model)
     # Without pictures, similar frames are found by their latents.
     similar = SimilarFrameFilter(spec.seed, spec.skip_rule)
+    # A LATENT lies on the CPU unless the host keeps everything on a GPU (--gpu-only).
+    compared = latents if similar.rule is None else latents.to("cpu")
+
+    def on_device(latent: Tensor) -> Tensor:
+        return model.from_latent(upload(latent, model.device))
+
     for index, latent in enumerate(latents):
-        if session.can_repeat(model) and similar.skips(index, latent):
+        if session.can_repeat(model) and similar.skips(index, compared[index]):
             finished = session.repeat(model)
         else:
-            hint = None if depth is None else model.from_latent(depth[index])
-            finished = session.push(model, model.from_latent(latent), hint)
-            similar.translated(latent)
+            hint = None if depth is None else on_device(depth[index])
+            finished = session.push(model, on_device(latent), hint)
+            similar.translated(compared[index])
         yield from finished
     yield from session.drain(model)
+
+
+def write_frames(finished: Iterable[Tensor], output: Tensor) -> None:
+    """Write finished frames into `output`, [F, ...], on the CPU or on the frames' device.
+
+    Each frame is waited for only when the next one has been queued.
+    """
+    waiting: tuple[int, HostCopy] | None = None
+    for index, frame in enumerate(finished):
+        if output.device.type != "cpu":
+            output[index] = frame
+            continue
+        copy = HostCopy(frame)
+        if waiting is not None:
+            output[waiting[0]] = waiting[1].get()
+        waiting = (index, copy)
+    if waiting is not None:
+        output[waiting[0]] = waiting[1].get()
