@@ -41,6 +41,11 @@ class FrameVAE:
         """The host's handle of the weights."""
         return self._vae.patcher
 
+    @property
+    def device(self) -> torch.device:
+        """The device on which it computes."""
+        return self._vae.device
+
     def working_bytes(self, height: int, width: int) -> int:
         """Return the bytes that one frame of this size takes beside the weights."""
         pixels = (1, 3, height, width)
@@ -59,9 +64,15 @@ class FrameVAE:
         pixels = pixels.to(self._vae.vae_dtype).to(self._vae.device)
         return self._vae.first_stage_model.encode(pixels).float()
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Decode latents [F, 4, h, w] to frames [F, H, W, 3] in 0..1, float32."""
+    def decode(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Decode latents [F, 4, h, w].
+
+        Returns:
+            Frames [F, H, W, 3] in 0..1, float32, on the VAE's device; and on it a 0-d bool, whether
+            all that the VAE computed was finite, which frames in 0..1 no longer show.
+        """
         latents = latents.to(device=self._vae.device, dtype=self._vae.vae_dtype)
         # Copy the result, because the host's process_output works in place.
         images = self._vae.first_stage_model.decode(latents).to(dtype=torch.float32, copy=True)
-        return self._vae.process_output(images).movedim(1, -1)
+        finite = images.isfinite().all()
+        return self._vae.process_output(images).movedim(1, -1), finite

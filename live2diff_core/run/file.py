@@ -10,9 +10,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import Tensor
-
 from ..host.identity import file_identity, json_digest
+from ..stream.transfer import HostCopy
 from ..video.encoder import Encoding
 from ..video.frame import VideoError
 from ..video.frame_size import FrameSizePlan
@@ -32,8 +31,8 @@ FRAMES_PER_SKIP = 100
 class Progress(Protocol):
     """Receives the progress of a run. Both methods may raise to stop it."""
 
-    def __call__(self, done: int, picture: Tensor) -> None:
-        """Report that `done` frames are finished, the last one being `picture` [H, W, 3]."""
+    def __call__(self, done: int, picture: HostCopy) -> None:
+        """Report that `done` frames are finished, the last one being `picture`: uint8 [H, W, 3]."""
 
     def finding(self, frame: int, reached: int) -> None:
         """Report that a resumed run skips to frame `frame` and has read `reached` frames."""
@@ -116,7 +115,7 @@ class VideoRun:
         self, writer: SegmentWriter, state: Path, identity: dict[str, Any], progress: Progress
     ) -> None:
         width, height = self.size.size
-        translator = self.spec.start_translator()
+        translator = self.spec.start_translator(eight_bit=True)
         with self.spec.open((height // 8, width // 8), frames=None) as opened:
             translation = VideoTranslation(
                 self.reader,

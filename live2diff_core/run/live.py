@@ -13,6 +13,8 @@ from torch.nn.functional import interpolate
 
 from ..host.control_hints import FrameImages
 from ..stream.state import State, in_order, join, numbered, part
+from ..stream.transfer import HostCopy
+from .finite import FiniteWatch
 from .state_file import differences, read_state, save_state
 from .translator import FrameTranslator
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from .opened import OpenStream
 
 _PICTURE = "picture"
+# Pictures of a run that are on their way at one time, so that a long one pins little memory.
+_FRAMES_BEHIND = 16
 
 
 class OtherStreamError(ValueError):
@@ -51,9 +55,10 @@ class LiveStream:
         prompt: name of the prompts of the last frame.
         translator: its state; every run passes the models.
         place: device and dtype in which the model last ran.
-        picture: [H, W, 3] the last finished frame, of this stream or the one that it replaced.
+        picture: [H, W, 3] in 0..1, the last finished frame, of this stream or the one that it
+            replaced.
         hints: ControlNet images of the frames inside, by frame.
-        undelivered: finished frames of a run that failed before it could return them.
+        undelivered: finished frames that no run has returned yet, [H, W, 3] in 0..1 each.
         source: the file it was loaded from, see `file_version`.
         note: the reason why it started over, shown while it is warming up.
     """
@@ -63,9 +68,9 @@ class LiveStream:
     prompt: str
     translator: FrameTranslator
     place: str = ""
-    picture: Tensor | None = None
+    picture: HostCopy | None = None
     hints: FrameImages = field(default_factory=dict)
-    undelivered: list[Tensor] = field(default_factory=list)
+    undelivered: list[HostCopy] = field(default_factory=list)
     source: str = ""
     note: str = ""
 
@@ -95,7 +100,7 @@ class LiveStream:
     def push(
         self, opened: OpenStream, images: Tensor, hold: bool, finish: bool = False
     ) -> LiveOutput:
-        """Push frames and return the finished ones.
+        """Push frames and return the finished ones, after the work of all of them is queued.
 
         If anything raises, the frames pushed before the error stay in the stream, and the next
         call returns those that were finished.
@@ -113,28 +118,28 @@ class LiveStream:
         if finish:
             for picture in self.translator.drain(opened):
                 self._finished([picture])
-        pictures, self.undelivered = self.undelivered, []
-        if not pictures:
+        if not self.undelivered:
             return LiveOutput(self._placeholder(images, hold), -1, self.warming_up)
-        return LiveOutput(torch.stack(pictures), session.frames_out - len(pictures), False)
+        first = session.frames_out - len(self.undelivered)
+        return LiveOutput(self._deliver(first), first, False)
 
     def state_dict(self) -> State:
         """Return everything that determines how the stream continues; tensors are not copied."""
         hints = {str(frame): numbered(images) for frame, images in self.hints.items()}
         state = join(
             translator=self.translator.state_dict(),
-            undelivered=numbered(self.undelivered),
+            undelivered=numbered([picture.get() for picture in self.undelivered]),
             hints=join(**hints),
         )
-        return state if self.picture is None else {**state, _PICTURE: self.picture}
+        return state if self.picture is None else {**state, _PICTURE: self.picture.get()}
 
     def load_state_dict(
         self, state: Mapping[str, Tensor], device: torch.device | None = None
     ) -> None:
         """Restore what `state_dict` returned, for models on `device`."""
         self.translator.load_state_dict(part(state, "translator"), device)
-        self.undelivered = in_order(part(state, "undelivered"))
-        self.picture = state.get(_PICTURE)
+        self.undelivered = [HostCopy(p) for p in in_order(part(state, "undelivered"))]
+        self.picture = HostCopy(state[_PICTURE]) if _PICTURE in state else None
         hints = part(state, "hints")
         frames = sorted({int(name.split("/")[0]) for name in hints})
         self.hints = {frame: in_order(part(hints, str(frame))) for frame in frames}
@@ -145,10 +150,21 @@ class LiveStream:
         if self.source.startswith(f"{path}|"):
             self.source = file_version(path)
 
-    def _finished(self, pictures: list[Tensor]) -> None:
-        if pictures:
-            self.undelivered += pictures
-            self.picture = pictures[-1]
+    def _finished(self, pictures: list[HostCopy]) -> None:
+        for picture in pictures:
+            self.undelivered.append(picture)
+            if len(self.undelivered) > _FRAMES_BEHIND:
+                self.undelivered[-1 - _FRAMES_BEHIND].get()
+            self.picture = picture
+
+    def _deliver(self, first: int) -> Tensor:
+        """Wait for the undelivered frames, of which the first is frame `first`: [F, H, W, 3]."""
+        watch = FiniteWatch()
+        for frame, picture in enumerate(self.undelivered, first):
+            watch.look(frame, picture)
+        pictures = torch.stack([picture.get() for picture in self.undelivered])
+        self.undelivered = []
+        return pictures
 
     def _placeholder(self, images: Tensor, hold: bool) -> Tensor:
         """Return pictures to show instead, [F, H, W, 3] of the frames' size.
@@ -159,10 +175,11 @@ class LiveStream:
             return images
         if self.picture is None:
             return torch.zeros_like(images[-1:])
-        if self.picture.shape == images.shape[1:]:
-            return self.picture.unsqueeze(0)
+        picture = self.picture.get()
+        if picture.shape == images.shape[1:]:
+            return picture.unsqueeze(0)
         size = (images.shape[1], images.shape[2])
-        return interpolate(self.picture.movedim(-1, 0)[None], size=size).movedim(1, -1)
+        return interpolate(picture.movedim(-1, 0)[None], size=size).movedim(1, -1)
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,12 @@ class OpenStream:
         return self.model.device
 
     @property
+    def picture_device(self) -> torch.device:
+        """The device on which pictures are encoded and decoded."""
+        assert self._vae is not None, "this stream has no VAE"
+        return self._vae.device
+
+    @property
     def reads_depth(self) -> bool:
         """Whether every frame needs its depth."""
         return self._depth is not None
@@ -54,10 +60,16 @@ class OpenStream:
         assert self._vae is not None, "this stream has no VAE"
         return self.model.from_latent(self._vae.encode(picture.unsqueeze(0)))[0]
 
-    def decode(self, x0: Tensor) -> Tensor:
-        """Decode the model's latent [4, h, w] to a picture [H, W, 3] in 0..1, on the CPU."""
+    def decode(self, x0: Tensor) -> tuple[Tensor, Tensor]:
+        """Decode the model's latent [4, h, w].
+
+        Returns:
+            A picture [H, W, 3] in 0..1; and a 0-d bool, whether the VAE computed finite values
+            only. Both are on `picture_device`.
+        """
         assert self._vae is not None, "this stream has no VAE"
-        return self._vae.decode(self.model.to_latent(x0).unsqueeze(0))[0].to("cpu")
+        pictures, finite = self._vae.decode(self.model.to_latent(x0).unsqueeze(0))
+        return pictures[0], finite
 
     def depth_picture(
         self, picture: Tensor, depth_range: RunningRange

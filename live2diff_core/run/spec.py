@@ -168,9 +168,10 @@ class StreamSpec:
             self.guidance,
         )
 
-    def start_translator(self) -> FrameTranslator:
-        """Start a stream of pictures."""
-        return FrameTranslator(self.start(), SimilarFrameFilter(self.seed, self.skip_rule))
+    def start_translator(self, eight_bit: bool = False) -> FrameTranslator:
+        """Start a stream of pictures, which come out as uint8 or as float32 in 0..1."""
+        similar = SimilarFrameFilter(self.seed, self.skip_rule)
+        return FrameTranslator(self.start(), similar, eight_bit)
 
     @property
     def computes_in(self) -> str:

@@ -3,6 +3,9 @@
 Decoding, translating and encoding run side by side in three threads with bounded queues between
 them. Every `checkpoint_every` frames the encoder closes a segment, and then the state of the stream
 is saved. A run that finds a saved state resumes from it and produces the same frames.
+
+The encoder's thread waits for the pictures, so that the model's thread can queue the next frame's
+work on the device meanwhile; and a frame is reported only after that of the next one is queued.
 """
 
 from __future__ import annotations
@@ -13,16 +16,20 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy
 import torch
 from torch import Tensor
 
 from ..stream.state import State, join, part
+from ..stream.transfer import HostCopy
 from ..video.frame import DecodedFrame, Image
 from ..video.writer import SegmentWriter
 from .background import BackgroundCalls, Prefetch
-from .translator import FrameTranslator, to_uint8
+from .finite import FiniteWatch
+from .translator import FrameTranslator
 
 if TYPE_CHECKING:
     from .opened import OpenStream
@@ -41,6 +48,10 @@ class Shown:
 @dataclass
 class StageTimes:
     """Busy seconds of each stage; stages run side by side, so their sum may exceed the total.
+
+    They are times of threads. A GPU works on its own: there the stages between "decode" and
+    "read back" are the time to queue their work, and "read back" is the time that the encoder's
+    thread waits for the device. Where "read back" is near the total, the device is the limit.
 
     Attributes:
         frames: number of finished frames.
@@ -72,12 +83,12 @@ class VideoTranslation:
     Attributes:
         frames: the video's frames, already skipped to the first one to translate.
         prepare: scales and crops a decoded picture to the stream's size.
-        translator: the stream of pictures.
+        translator: the stream of pictures, which come out as uint8.
         opened: its models.
         writer: encodes finished frames; already holds those of earlier runs.
         checkpoint_every: input frames between two saved states; 0 saves none.
         save: called with the state, each time after its segment is safe on disk.
-        on_frame: called with (finished frames so far, the last picture [H, W, 3] in 0..1).
+        on_frame: called with (finished frames so far, the last picture, uint8 [H, W, 3]).
     """
 
     frames: Iterator[DecodedFrame]
@@ -87,9 +98,12 @@ class VideoTranslation:
     writer: SegmentWriter
     checkpoint_every: int = 0
     save: Callable[[State], None] | None = None
-    on_frame: Callable[[int, Tensor], None] | None = None
+    on_frame: Callable[[int, HostCopy], None] | None = None
     times: StageTimes = field(default_factory=StageTimes)
     _inside: deque[Shown] = field(default_factory=deque)
+    _unreported: deque[tuple[int, HostCopy]] = field(default_factory=deque)
+    _watch: FiniteWatch = field(default_factory=FiniteWatch)
+    _waited: float = 0.0
 
     def run(self) -> int:
         """Translate to the end; return the number of frames written, including earlier runs'.
@@ -110,7 +124,8 @@ class VideoTranslation:
         self.times.stages = {
             "decode": ahead.busy_seconds,
             **self.translator.seconds,
-            "encode": encoder.busy_seconds,
+            "read back": self._waited,
+            "encode": encoder.busy_seconds - self._waited,
         }
         self.times.total = time.perf_counter() - start
         logging.info("Live2Diff: %s", self.times.table())
@@ -140,21 +155,38 @@ class VideoTranslation:
     def _translate(self, ahead: Prefetch[Any], encoder: BackgroundCalls) -> None:
         for frame, image in ahead:
             self._inside.append(Shown(frame.time, frame.duration))
-            for picture in self.translator.push(self.opened, torch.from_numpy(image)):
-                self._encode(picture, encoder)
+            self._pass_on(self.translator.push(self.opened, _tensor(image)), encoder)
             if self.checkpoint_every and (frame.index + 1) % self.checkpoint_every == 0:
                 self._save_state(encoder)
         for picture in self.translator.drain(self.opened):
-            self._encode(picture, encoder)
+            self._pass_on([picture], encoder)
+        self._report(len(self._unreported))
 
-    def _encode(self, picture: Tensor, encoder: BackgroundCalls) -> None:
-        shown = self._inside.popleft()
-        self.times.frames += 1
-        image = to_uint8(picture).numpy()
-        encoder.submit(lambda: self.writer.write(image, shown.time, shown.duration))
-        if self.on_frame is not None:
+    def _pass_on(self, pictures: list[HostCopy], encoder: BackgroundCalls) -> None:
+        """Give finished pictures to the encoder, and report those that it was given before."""
+        earlier = len(self._unreported)
+        for picture in pictures:
+            shown = self._inside.popleft()
+            self.times.frames += 1
             done = self.translator.session.frames_in - len(self._inside)
-            self.on_frame(done, picture)
+            encoder.submit(partial(self._write, done - 1, picture, shown))
+            self._unreported.append((done, picture))
+        self._report(earlier)
+
+    def _write(self, frame: int, picture: HostCopy, shown: Shown) -> None:
+        """Wait for the picture of `frame` and encode it, in the encoder's thread."""
+        start = time.perf_counter()
+        image = picture.get().numpy()
+        self._waited += time.perf_counter() - start
+        self._watch.look(frame, picture)
+        self.writer.write(image, shown.time, shown.duration)
+
+    def _report(self, count: int) -> None:
+        """Report the first `count` frames that are not yet reported."""
+        for _ in range(count):
+            done, picture = self._unreported.popleft()
+            if self.on_frame is not None:
+                self.on_frame(done, picture)
 
     def _save_state(self, encoder: BackgroundCalls) -> None:
         """Save frames first, then the state: a state ahead of its frames cannot be resumed."""
@@ -162,3 +194,9 @@ class VideoTranslation:
         encoder.wait()
         if self.save is not None:
             self.save(self.state_dict())
+
+
+def _tensor(image: Image) -> Tensor:
+    """Return an image as a tensor that shares its memory."""
+    # Unlike torch.from_numpy, this is no operation that the model's thread runs for every frame.
+    return torch.frombuffer(numpy.ascontiguousarray(image), dtype=torch.uint8).view(image.shape)

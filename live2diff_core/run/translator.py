@@ -15,6 +15,7 @@ from ..depth.ranges import RunningRange
 from ..stream.session import StreamSession
 from ..stream.similar_frames import SimilarFrameFilter
 from ..stream.state import State, in_order, join, numbered, part
+from ..stream.transfer import HostCopy, upload
 
 if TYPE_CHECKING:
     from .opened import OpenStream
@@ -23,28 +24,39 @@ if TYPE_CHECKING:
 class FrameTranslator:
     """A stream of pictures. It holds only state; every call receives the opened models.
 
+    Finished pictures are on their way to the CPU when they are returned: nothing here waits for
+    the device, so that the next frame's work can be queued first.
+
     Attributes:
         session: the stream of latents.
         similar: decides which frames are skipped.
         depth_range: range of the depths so far.
-        seconds: time spent so far in "vae encode", "depth", "model" and "vae decode".
+        seconds: time of this thread so far in "vae encode", "depth", "model" and "vae decode". On
+            a GPU that is the time to queue the work, not to do it.
     """
 
-    def __init__(self, session: StreamSession, similar: SimilarFrameFilter) -> None:
-        """Start on a session and a filter, which become the translator's own."""
-        self.session, self.similar = session, similar
+    def __init__(
+        self, session: StreamSession, similar: SimilarFrameFilter, eight_bit: bool = False
+    ) -> None:
+        """Start on a session and a filter, which become the translator's own.
+
+        Args:
+            session, similar: see the attributes.
+            eight_bit: return pictures as uint8, rounded on the device; else as float32 in 0..1.
+        """
+        self.session, self.similar, self._eight_bit = session, similar, eight_bit
         self.depth_range = RunningRange()
         self.seconds: dict[str, float] = defaultdict(float)
         # Finished latents that wait for the VAE, and decoded pictures that wait for the caller.
         self._latents: list[Tensor] = []
-        self._pictures: list[Tensor] = []
-        self._decoded: tuple[Tensor, Tensor] | None = None
+        self._pictures: list[HostCopy] = []
+        self._decoded: tuple[Tensor, HostCopy] | None = None
 
     def open(self, opened: OpenStream) -> None:
         """Allocate the stream's memory: once per opening, before anything is pushed."""
         self.session.open(opened.model)
 
-    def push(self, opened: OpenStream, picture: Tensor) -> list[Tensor]:
+    def push(self, opened: OpenStream, picture: Tensor) -> list[HostCopy]:
         """Push one frame and return the finished ones.
 
         If encoding or the model raises, the stream is unchanged: push the same frame again. If
@@ -52,10 +64,10 @@ class FrameTranslator:
 
         Args:
             opened: the stream's models.
-            picture: [H, W, 3], uint8, or floats in 0..1.
+            picture: [H, W, 3], uint8, or floats in 0..1; crosses to the device as it is.
 
         Returns:
-            Finished frames, [H, W, 3] in 0..1 each.
+            Finished frames, [H, W, 3] each.
         """
         self._latents += self._push(opened, picture)
         while self._latents:
@@ -63,8 +75,8 @@ class FrameTranslator:
         pictures, self._pictures = self._pictures, []
         return pictures
 
-    def drain(self, opened: OpenStream) -> Iterator[Tensor]:
-        """End the stream and yield the frames still inside, [H, W, 3] in 0..1 each."""
+    def drain(self, opened: OpenStream) -> Iterator[HostCopy]:
+        """End the stream and yield the frames still inside, [H, W, 3] each."""
         finished = self.session.drain(opened.model)
         while True:
             if self._pictures:
@@ -86,13 +98,16 @@ class FrameTranslator:
         self._latents, self._pictures = [], []
 
     def state_dict(self) -> State:
-        """Return everything that determines how the stream continues; tensors are not copied."""
+        """Return everything that determines how the stream continues; tensors are not copied.
+
+        It waits for finished pictures that no call has returned yet.
+        """
         return join(
             depth_range=self.depth_range.state_dict(),
             session=self.session.state_dict(),
             similar=self.similar.state_dict(),
             latents=numbered(self._latents),
-            pictures=numbered(self._pictures),
+            pictures=numbered([picture.get() for picture in self._pictures]),
         )
 
     def load_state_dict(
@@ -102,14 +117,19 @@ class FrameTranslator:
         self.session.load_state_dict(part(state, "session"), device)
         self.depth_range = RunningRange.from_state_dict(part(state, "depth_range"))
         self._latents = [x0.to(device) for x0 in in_order(part(state, "latents"))]
-        self._pictures = in_order(part(state, "pictures"))
+        # Version 0.1.0 saved floats for videos, too.
+        saved = in_order(part(state, "pictures"))
+        self._pictures = [HostCopy(self._delivered(picture)) for picture in saved]
         self.similar.load_state_dict(part(state, "similar"))
 
     def _push(self, opened: OpenStream, picture: Tensor) -> list[Tensor]:
         """Skip a frame or translate it; return x0 of the finished frames."""
         if self.similar.rule is None:
             return self._translate(opened, picture)
-        session, model, pixels = self.session, opened.model, to_uint8(picture)
+        session, model = self.session, opened.model
+        # Pictures of a graph lie on the CPU, where comparing them waits for nothing; those that the
+        # host keeps on a GPU (--gpu-only) have to be read back for it.
+        pixels = to_uint8(picture).to("cpu")
         if session.can_repeat(model) and self.similar.skips(session.frames_in, pixels):
             return session.repeat(model)
         finished = self._translate(opened, picture)
@@ -118,8 +138,8 @@ class FrameTranslator:
 
     def _translate(self, opened: OpenStream, picture: Tensor) -> list[Tensor]:
         """Encode a frame and its depth, and push both through the session."""
-        picture = to_float(picture)
         with self._timed("vae encode"):
+            picture = to_float(upload(picture, opened.picture_device))
             latent = opened.encode(picture)
         depth, depth_range = None, self.depth_range
         if opened.reads_depth:
@@ -133,14 +153,19 @@ class FrameTranslator:
         return finished
 
     def _decode_one(self, opened: OpenStream) -> None:
-        """Decode the next finished latent to a picture; it stays in the queue if that fails."""
+        """Queue the decoding of the next finished latent, which stays inside if that fails."""
         x0 = self._latents[0]
         # Repeated frames share one latent, which is decoded once.
         if self._decoded is None or self._decoded[0] is not x0:
             with self._timed("vae decode"):
-                self._decoded = (x0, opened.decode(x0))
+                picture, finite = opened.decode(x0)
+                self._decoded = (x0, HostCopy(self._delivered(picture), finite))
         self._pictures.append(self._decoded[1])
         self._latents.pop(0)
+
+    def _delivered(self, picture: Tensor) -> Tensor:
+        """Convert floats in 0..1 to what the stream returns."""
+        return to_uint8(picture) if self._eight_bit else to_float(picture)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

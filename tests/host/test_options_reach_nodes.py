@@ -60,7 +60,7 @@ def by_the_engine(images, model, choice):
         session = FedSession(spec.start(), host)
         latents = torch.cat([host.from_latent(vae.encode(image[None])) for image in images])
         finished = torch.cat([session.push_all(latents), session.flush()])
-        return torch.cat([vae.decode(host.to_latent(x0)[None]) for x0 in finished])
+        return torch.cat([vae.decode(host.to_latent(x0)[None])[0] for x0 in finished])
 
 
 def as_bytes(images):

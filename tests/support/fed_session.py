@@ -57,7 +57,7 @@ class FedSession:
 
 
 class FedTranslator:
-    """A FrameTranslator whose calls get `opened`."""
+    """A FrameTranslator whose calls get `opened`, and return pictures that have arrived."""
 
     def __init__(self, translator, opened):
         self.translator, self.opened = translator, opened
@@ -71,10 +71,10 @@ class FedTranslator:
         self.translator.open(self.opened)
 
     def push(self, picture):
-        return self.translator.push(self.opened, picture)
+        return [copy.get() for copy in self.translator.push(self.opened, picture)]
 
     def drain(self):
-        return self.translator.drain(self.opened)
+        return (copy.get() for copy in self.translator.drain(self.opened))
 
 
 class _Plain:

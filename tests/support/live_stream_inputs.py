@@ -109,7 +109,7 @@ def sampled(images, model, vae, depth=None, **changes):
         depth=None if depth is None else {"samples": encode(depth)},
         **inputs,
     )
-    return torch.cat([coder.decode(latent[None]) for latent in samples.args[0]["samples"]])
+    return torch.cat([coder.decode(latent[None])[0] for latent in samples.args[0]["samples"]])
 
 
 def save(name="live", file="live"):

@@ -139,7 +139,7 @@ class OpenToy:
         depth: with `infer`, or None.
     """
 
-    device = torch.device("cpu")
+    device = picture_device = torch.device("cpu")
 
     def __init__(self, model, coder, depth=None):
         self.model, self.coder, self.depth = model, coder, depth
@@ -152,7 +152,8 @@ class OpenToy:
         return self.coder.encode(picture[None])[0]
 
     def decode(self, x0):
-        return self.coder.decode(x0[None])[0]
+        picture = self.coder.decode(x0[None])[0]
+        return picture, picture.isfinite().all()
 
     def depth_picture(self, picture, depth_range):
         raw, depth_range = normalise_running(self.depth.infer(picture[None]), depth_range)

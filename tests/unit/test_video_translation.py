@@ -70,7 +70,7 @@ def clip(count, start=0):
 def translation(frames, sink, model=None, **options):
     model = model or toy.ToyModel()
     session = toy.session(model, 2, CONFIG).session
-    translator = FrameTranslator(session, SimilarFrameFilter(0))
+    translator = FrameTranslator(session, SimilarFrameFilter(0), eight_bit=True)
     opened = toy.OpenToy(model, Coder())
     return VideoTranslation(frames, lambda image: image, translator, opened, sink, **options)
 
@@ -148,7 +148,7 @@ def test_progress_counts_finished_frames():
     run.run()
     assert seen == list(range(1, 10))
     assert run.times.frames == 9 and "9 frames" in run.times.table()
-    stages = ["decode", "vae encode", "model", "vae decode", "encode"]
+    stages = ["decode", "vae encode", "model", "vae decode", "read back", "encode"]
     assert list(run.times.stages) == stages
     assert [line.rsplit(maxsplit=4)[0].strip() for line in run.times.table().splitlines()[1:]] == [
         *stages,
