@@ -4,12 +4,15 @@ import asyncio
 import inspect
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import comfy.model_management
 import comfy.model_patcher
 import comfy.samplers
 import comfy.supported_models
+import comfy.utils
 import folder_paths
 import pytest
 import torch
@@ -127,17 +130,59 @@ def test_half_precision_latents(sd15, motion):
     assert relative_error(output.float(), sample(model)["samples"]) < 0.05
 
 
-def test_progress_counts_frames_in_order(monkeypatch, sd15, motion):
+@pytest.fixture
+def shown(monkeypatch):
+    """What the Stream Sampler shows: (frames done, frames, shape of the previewed latent)."""
     import latent_preview
 
     told = []
-    monkeypatch.setattr(
-        latent_preview,
-        "prepare_callback",
-        lambda model, steps: lambda step, x0, x, total: told.append((step, total, x0.shape[0])),
-    )
+
+    class Bar:
+        def __init__(self, total, node_id=None):
+            pass
+
+        def update_absolute(self, done, total, preview=None):
+            told.append((done, total, preview))
+
+    class Previewer:
+        def decode_latent_to_preview_image(self, kind, x0):
+            return tuple(x0.shape)
+
+    monkeypatch.setattr(comfy.utils, "ProgressBar", Bar)
+    monkeypatch.setattr(latent_preview, "get_previewer", lambda device, kind: Previewer())
+    return told
+
+
+def test_progress_counts_frames_in_order(shown, sd15, motion):
     sample(apply_node(sd15, motion, settings_node(2, 4)))
-    assert told == [(frame, COUNT, 1) for frame in range(COUNT)]
+    assert [told[:2] for told in shown] == [(frame, COUNT) for frame in range(1, COUNT + 1)]
+
+
+def test_previews_are_of_one_latent_and_half_a_second_apart(shown, sd15, monkeypatch):
+    clock = iter([0.0, 0.3, 0.51, 0.9, 1.02, 1.1])
+    progress = import_module("comfyui_live2diff.nodes.progress")
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    latent = (1, *frames(1).shape[1:])
+    sample(sd15)
+    # The last frame is shown, however soon it comes.
+    assert [told[2] for told in shown] == [latent, None, latent, None, latent, latent]
+
+
+def test_a_run_is_interrupted_between_frames_that_are_not_previewed(shown, sd15, monkeypatch):
+    progress, seen = import_module("comfyui_live2diff.nodes.progress"), []
+    model = SimpleNamespace(load_device=sd15.load_device, model=sd15.model)
+
+    def interrupted():
+        if len(seen) == 2:
+            raise comfy.model_management.InterruptProcessingException
+
+    monkeypatch.setattr(
+        comfy.model_management, "throw_exception_if_processing_interrupted", interrupted
+    )
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        for x0 in progress.LatentProgress(model, COUNT).watch(iter(frames(COUNT))):
+            seen.append(x0)
+    assert len(seen) == len(shown) == 2
 
 
 # SIGMAS

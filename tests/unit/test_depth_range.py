@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from live2diff_core.depth.ranges import (
     MODES,
@@ -152,3 +153,57 @@ def test_shares_outside_their_bounds_are_refused(shares: dict[str, float]) -> No
 def test_an_unknown_mode_is_refused(raw: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="per_video.*running"):
         normalise(raw, "per_video")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_nothing_is_read_back_from_the_device(mode: str) -> None:
+    """A pretended device has no values, so reading one raises."""
+    with FakeTensorMode():
+        raw = torch.empty(3, 6, 10, device="cuda")
+        assert normalise(raw, mode).device.type == "cuda"
+
+
+def test_a_range_stays_on_the_device() -> None:
+    saved = {name: value.double() for name, value in RunningRange(frames=4).state_dict().items()}
+    state = RunningRange.from_state_dict(saved)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for _ in range(2):
+            depth, state = normalise_running(torch.empty(1, 6, 10, device="cuda"), state)
+        assert {end.device.type for end in (depth, state.low, state.high)} == {"cuda"}
+        assert state.low.dtype == state.high.dtype == torch.float32
+    assert state.frames == 6
+
+
+def test_a_state_of_an_earlier_version_goes_on(raw: torch.Tensor) -> None:
+    """Version 0.1.0 saved all numbers but the frames in float64."""
+    whole, _ = normalise_running(raw, RunningRange())
+    _, state = normalise_running(raw[:6], RunningRange())
+    old = {
+        name: value.to(torch.int64 if name == "frames" else torch.float64)
+        for name, value in state.state_dict().items()
+    }
+    restored = RunningRange.from_state_dict(old)
+    assert restored == state and restored.low.dtype == torch.float32
+    assert torch.equal(normalise_running(raw[6:], restored)[0], whole[6:])
+
+
+def test_the_range_is_that_of_float64_to_the_rounding(raw: torch.Tensor) -> None:
+    """Over a long stream, too: rounding errors fade as the frames that made them."""
+    low = high = None
+    state = RunningRange()
+    for index in range(600):
+        frame = raw[index % 12 : index % 12 + 1] * (1 + index / 300)
+        _, state = normalise_running(frame, state)
+        own_low, own_high = frame.min().item(), frame.max().item()
+        if low is None:
+            low, high = own_low, own_high
+        low += (0.5 if own_low < low else 0.05) * (own_low - low)
+        high += (0.5 if own_high > high else 0.05) * (own_high - high)
+    assert state.low.item() == pytest.approx(low, rel=1e-5)
+    assert state.high.item() == pytest.approx(high, rel=1e-5)
+
+
+def test_depth_that_is_not_finite_becomes_black(raw: torch.Tensor) -> None:
+    raw[2, 0, 0] = float("nan")
+    depth = normalise_per_frame(raw)
+    assert depth[2].abs().max() == 0 and depth.isfinite().all()

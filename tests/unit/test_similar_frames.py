@@ -6,9 +6,10 @@ import toy_stream as toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from still_clips import CONFIGS, SEED, every_config, noisy, opened, still
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from live2diff_core.live2diff.window import AttentionWindow
-from live2diff_core.stream.noise import FrameNoise
+from live2diff_core.stream.noise import FrameNoise, frame_chance
 from live2diff_core.stream.prompt_timeline import PromptChange, PromptTimeline
 from live2diff_core.stream.similar_frames import SimilarFrameFilter, SkipRule
 
@@ -197,3 +198,66 @@ def test_large_frames_are_compared_as_exactly_as_small_ones():
     similar.translated(first)
     skipped = sum(similar.skips(frame, other) for frame in range(40)) / 40
     assert abs(skipped - chance) < 0.15
+
+
+def formula(one, other):
+    """The similarity as versions up to 0.2 computed it, in torch."""
+
+    def centred(picture):
+        return picture.float() / 127.5 - 1 if picture.dtype == torch.uint8 else picture.float()
+
+    a, b = centred(one), centred(other)
+    mixed, first, second = ((x * y).sum().item() for x, y in ((a, b), (a, a), (b, b)))
+    return mixed / (first * second) ** 0.5
+
+
+@given(st.integers(0, 2**32), st.floats(0, 0.3), st.sampled_from(["bytes", "latents", "saved"]))
+@settings(deadline=None, max_examples=40)
+def test_decisions_are_those_of_the_formula(seed, amount, kind):
+    generator = torch.Generator().manual_seed(seed)
+    first = torch.rand(24, 32, 3, generator=generator)
+    noise = torch.randn(8, 24, 32, 3, generator=generator)
+    others = (first + amount * noise).clamp(0, 1)
+    if kind != "latents":
+        first, others = ((p * 255).round().to(torch.uint8) for p in (first, others))
+    if kind == "saved":
+        # Version 0.1.0 kept what it compared as floats.
+        first = first.float() / 127.5 - 1
+    rule = SkipRule(0.9, 1000)
+    similar = SimilarFrameFilter(SEED, rule)
+    similar.translated(first)
+    for frame, other in enumerate(others):
+        chance = 1 - (1 - formula(first, other)) / (1 - rule.threshold)
+        drawn = frame_chance(SEED, frame)
+        if abs(drawn - chance) > 1e-5:  # 1e-6 of similarity
+            assert similar.skips(frame, other) == (drawn < chance)
+        else:
+            similar.skips(frame, other)
+
+
+def test_the_similarity_of_bytes_is_exact():
+    generator = torch.Generator().manual_seed(0)
+    first, other = torch.randint(0, 256, (2, 512, 512, 3), generator=generator, dtype=torch.uint8)
+    a, b = (2 * p.long() - 255 for p in (first, other))
+    mixed, one, two = ((x * y).sum().item() for x, y in ((a, b), (a, a), (b, b)))
+    similar = SimilarFrameFilter(SEED, SkipRule(0.5))
+    similar.translated(first)
+    assert similar._similarity(other) == mixed / (one * two) ** 0.5
+    assert similar._similarity(first) == 1.0
+
+
+def test_judging_a_frame_runs_nothing_in_torch():
+    """So there is nothing to be read back; and a numpy array is no tensor made anew."""
+
+    class Counted(TorchDispatchMode):
+        calls = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is not torch.ops.aten.detach.default:  # of .numpy()
+                self.calls += 1
+            return func(*args, **(kwargs or {}))
+
+    pictures = torch.randint(0, 256, (5, 8, 8, 3), dtype=torch.uint8).unbind()
+    with Counted() as counted:
+        decisions(SimilarFrameFilter(SEED, SkipRule(0.5)), pictures)
+    assert counted.calls == 0
