@@ -1,0 +1,50 @@
+"""Latents of a clip are written as they come, each waited for after the next one is queued."""
+
+import pytest
+import torch
+
+from live2diff_core.run import clip
+from live2diff_core.run.clip import write_frames
+from live2diff_core.stream.transfer import HostCopy
+
+
+@pytest.fixture
+def log(monkeypatch):
+    """("queued", n) when frame n has been made, and ("waited", n)."""
+    found = []
+
+    class Watched(HostCopy):
+        def get(self):
+            frame = super().get()
+            found.append(("waited", int(frame[0])))
+            return frame
+
+    monkeypatch.setattr(clip, "HostCopy", Watched)
+    return found
+
+
+def made(count, log):
+    for number in range(count):
+        log.append(("queued", number))
+        yield torch.full((3,), float(number))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_all_frames_are_written_in_order(log, count, dtype):
+    output = torch.full((count, 3), -1.0, dtype=dtype)
+    write_frames(made(count, log), output)
+    assert output.dtype == dtype and output[:, 2].tolist() == [*range(count)]
+
+
+def test_a_frame_is_waited_for_when_the_next_one_is_queued(log):
+    write_frames(made(4, log), torch.empty(4, 3))
+    queued, waited = ([log.index((what, n)) for n in range(4)] for what in ("queued", "waited"))
+    assert all(waited[n] > queued[n + 1] for n in range(3)) and waited[3] > queued[3]
+    # And no later than that, so that little is on its way.
+    assert all(waited[n] < queued[n + 2] for n in range(2))
+
+
+def test_nothing_is_waited_for_where_the_output_is_on_the_device(log):
+    write_frames(made(3, log), torch.empty(3, 3, device="meta"))
+    assert [what for what, _ in log] == ["queued"] * 3
