@@ -49,7 +49,7 @@ def live_frames(image: torch.Tensor) -> torch.Tensor:
         )
     # By numpy, because torch.isfinite of a frame on the CPU would be an operation of every frame
     # whose result is read. Frames on a GPU (--gpu-only) have to be read back for it.
-    if not numpy.isfinite(image.cpu().numpy()).all():
+    if not numpy.isfinite(image.cpu().float().numpy()).all():
         raise ValueError("Stream Step: the frame has NaN or infinite pixels.")
     return image[..., :3]
 
