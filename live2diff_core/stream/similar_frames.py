@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy
 import torch
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .noise import frame_chance
+
+# Values that are compared at a time, few enough to stay in the processor's cache.
+_BLOCK = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -105,29 +109,45 @@ class SimilarFrameFilter:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore what `state_dict` returned."""
         self._skipped = int(state["skipped"])
-        self._last, self._last_square = state.get("last"), None
+        self._last = state["last"].to("cpu") if "last" in state else None
+        self._last_square = None
 
     def _similarity(self, picture: Tensor) -> float:
         """Return the cosine similarity to the last translated frame; 1 if both are all 0."""
         assert self._last is not None
-        last, values = _centred(self._last), _centred(picture)
         if self._last_square is None:
-            self._last_square = float(last @ last)
-        mixed, square = float(last @ values), float(values @ values)
+            _, self._last_square = _products(self._last, self._last)
+        mixed, square = _products(self._last, picture)
         if not square and not self._last_square:
             return 1.0
         return mixed / max((self._last_square * square) ** 0.5, 1e-30)
 
 
-def _centred(picture: Tensor) -> NDArray[numpy.float64]:
-    """Flatten a frame to float64 values around 0; in 0..255 all pictures have similar directions.
+def _products(one: Tensor, other: Tensor) -> tuple[float, float]:
+    """Return the inner products of two frames, `one` with `other` and `other` with itself."""
+    # Latents may be of a type that numpy does not know.
+    first, second = (
+        (frame if frame.dtype == torch.uint8 else frame.float()).numpy().ravel()
+        for frame in (one, other)
+    )
+    mixed = square = 0.0
+    for start in range(0, first.size, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        a, b = _centred(first[block]), _centred(second[block])
+        # Not by `@`: BLAS spreads it over threads, which wait for each other on a busy processor.
+        mixed += float((a * b).sum())
+        square += float((b * b).sum())
+    return mixed, square
+
+
+def _centred(values: NDArray[Any]) -> NDArray[numpy.float64]:
+    """Convert to float64 around 0; in 0..255 all pictures have similar directions.
 
     Twice the distance of a pixel to 127.5 is an integer, and sums of products of such integers are
     exact in float64 (below 2^53, up to 10^11 pixels), in whatever order they are added.
     """
-    if picture.dtype == torch.uint8:
-        values = picture.numpy().ravel().astype(numpy.float64)
-        values *= 2.0
-        values -= 255.0
-        return values
-    return picture.float().numpy().ravel().astype(numpy.float64)
+    centred = values.astype(numpy.float64)
+    if values.dtype == numpy.uint8:
+        centred *= 2.0
+        centred -= 255.0
+    return centred

@@ -261,3 +261,10 @@ def test_judging_a_frame_runs_nothing_in_torch():
     with Counted() as counted:
         decisions(SimilarFrameFilter(SEED, SkipRule(0.5)), pictures)
     assert counted.calls == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_latents_of_half_precision_are_compared(dtype):
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
+    found = decisions(SimilarFrameFilter(SEED, SkipRule(0.9)), latents[[0, 0, 1]])
+    assert found == [False, True, False]
