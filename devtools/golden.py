@@ -117,7 +117,7 @@ def run_live2diff(engine: SimpleNamespace, model: Any, trace: dict[str, Any], de
     frames = trace["frames"]
     with _opened(engine, model, trace, schedule, frames) as host:
         recorder = Recorder(host, schedule)
-        steps = {"positive": len(schedule)}
+        steps = {"positive": len(schedule), "negative": 0}
         memory = engine.memory.MemorySet({applied.name: applied.start(steps, seed=0)})
         session = engine.session.StreamSession(schedule, noise, memory)
         session.open(host)

@@ -78,7 +78,7 @@ class PipelinedDenoiser:
             guidance: None for no guidance; the model itself applies `full`.
         """
         self.schedule = schedule
-        self._noise: MadeAhead[NoiseKey] = MadeAhead(lambda key: _draw(noise, *key))
+        self.noise = noise_ahead(noise)
         self.memory = memory
         self.guidance = guidance or Guidance()
         self.in_flight: list[FrameInFlight] = []  # newest first
@@ -87,7 +87,7 @@ class PipelinedDenoiser:
         self, frame: int, memory_index: int, x0: Tensor, depth: Tensor | None
     ) -> FrameInFlight:
         """Add noise to a clean latent `x0` [C, h, w] for its first step; see `FrameInFlight`."""
-        noise = self._noise.take(((Row(frame, 0),), x0.shape), x0.device)[0]
+        noise = self.noise.take(((Row(frame, 0),), x0.shape), x0.device)[0]
         latent = self.schedule.add_noise(x0, noise, 0)
         residual = noise if self.guidance.virtual else None
         return FrameInFlight(frame, memory_index, 0, latent, depth, residual)
@@ -144,7 +144,7 @@ class PipelinedDenoiser:
         if self.guidance.active is GuidanceMode.INITIALIZE:
             rows = self._with_real_negative(model, rows, x, plan)
         added = _added_after(rows, len(self.schedule))
-        noises = iter(self._noise.take((added, x.shape[1:]), x.device) if added else ())
+        noises = iter(self.noise.take((added, x.shape[1:]), x.device) if added else ())
         return [self._next(row, x0, noises) for row, x0 in zip(rows, denoised, strict=True)]
 
     def _plan(
@@ -193,7 +193,7 @@ class PipelinedDenoiser:
         shape, device = rows[0].latent.shape, rows[0].latent.device
         following = [replace(row, frame=row.frame + 1) for row in rows]
         keys = (Row(following[0].frame, 0),), _added_after(following, len(self.schedule))
-        self._noise.expect([(key, shape) for key in keys if key], device)
+        self.noise.expect([(key, shape) for key in keys if key], device)
 
 
 def _added_after(rows: Sequence[FrameInFlight], steps: int) -> tuple[Row, ...]:
@@ -201,6 +201,11 @@ def _added_after(rows: Sequence[FrameInFlight], steps: int) -> tuple[Row, ...]:
     return tuple(Row(row.frame, row.step + 1) for row in rows if row.step + 1 < steps)
 
 
-def _draw(noise: NoiseFn, rows: Sequence[Row], shape: Sequence[int]) -> Tensor:
-    """Draw the noise of some frames, [len(rows), C, h, w]."""
-    return torch.stack([noise(row.frame, row.step, shape) for row in rows])
+def noise_ahead(noise: NoiseFn) -> MadeAhead[NoiseKey]:
+    """Draw the noise of several frames at once, [n, C, h, w], ahead of its use."""
+
+    def draw(key: NoiseKey) -> Tensor:
+        rows, shape = key
+        return torch.stack([noise(row.frame, row.step, shape) for row in rows])
+
+    return MadeAhead(draw)

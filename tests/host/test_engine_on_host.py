@@ -163,7 +163,8 @@ def test_weights_of_other_types(golden, golden_folder, motion, stored, computed,
     with Stream(model, SIZE, 6, cfg=2.0, depth=True) as stream:
         found = stream.run(frames(6), frames(6, seed=1))
         assert stream.session.nbytes == stream.host.memory_bytes
-        types = {c.keys.dtype for c in stream.session.memory["live2diff"]._caches.values()}
+        caches = stream.session.memory["live2diff"].caches.state_dict()
+        types = {tensor.dtype for tensor in caches.values()}
     assert types == {cached} and found.dtype is torch.float32
     latents = frames(6), frames(6, seed=1)
     expected = translate(patched(exact, motion, 4, 2), *latents, cfg=2.0)

@@ -75,7 +75,8 @@ def test_several_prompts_at_once(same_at_once):
 def test_caches_are_named_by_prompt(model):
     with Stream(model, SIZE, 3, cfg=2.0, positive=[*prompt(), *prompt(5)]) as stream:
         stream.run(frames(3))
-        names = {name for name, _ in stream.session.memory["live2diff"]._caches}
+        state = stream.session.memory["live2diff"].caches.state_dict()
+        names = {name.split("/")[0] for name in state}
     assert names == {"positive.0.pass0", "positive.1.pass0", "negative.0.pass0"}
 
 
@@ -221,7 +222,9 @@ def test_an_area_alone_is_a_stream_of_that_part(model):
 
     found = translate(model, latents, depth, positive=prompt(0, area=(height, width, top, left)))
     with Stream(model, (height, width), COUNT, depth=True) as stream:
-        stream.session.pipeline.noise = lambda f, s, _: cut(stream.noise(f, s, (4, 16, 12)))
+        stream.session.pipeline.noise = core("stream.pipeline").noise_ahead(
+            lambda f, s, _: cut(stream.noise(f, s, (4, 16, 12)))
+        )
         # The depth encoder sees across the edges of the cut.
         features = iter(cut(stream.host.encode_depth(depth)))
         stream.host.encode_depth = lambda _: next(features).unsqueeze(0)

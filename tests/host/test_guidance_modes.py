@@ -162,10 +162,10 @@ def test_memory_is_kept_for_the_passes_there_are(with_memory, mode):
     model = with_memory("both")
     with Stream(model, SIZE, 4, **guided(mode)) as stream:
         stream.run(frames(4))
-        caches = stream.session.memory["live2diff"]._caches
+        caches = stream.session.memory["live2diff"].caches.state_dict()
         banks = stream.session.memory["feature_bank"]._banks
     steps = {"positive": STEPS, "negative": kept}
-    found = {(name.split(".")[0], len(cache.keys)) for (name, _), cache in caches.items()}
+    found = {(name.split(".")[0], len(tensor)) for name, tensor in caches.items()}
     assert found == {each for each in steps.items() if each[1]}
     for kind, count in steps.items():
         at = {step for name, _, step in banks if name.startswith(kind)}

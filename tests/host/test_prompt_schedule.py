@@ -58,7 +58,9 @@ def run(model, positive, latents=None, first=0, **settings):
     settings = {"steps": STEPS, "positive": positive, **settings}
     with Stream(model, SIZE, len(latents), **settings) as opened:
         noise = opened.noise
-        opened.session.pipeline.noise = lambda frame, at, shape: noise(first + frame, at, shape)
+        opened.session.pipeline.noise = core("stream.pipeline").noise_ahead(
+            lambda frame, at, shape: noise(first + frame, at, shape)
+        )
         return opened.run(latents)
 
 
