@@ -82,6 +82,7 @@ def host_schedule(
     """
     sampling = model.get_model_object("model_sampling")
     if sigmas is None:
+        # The host leaves this buffer on the model's device, and Apple's GPUs have no float64.
         alphas = 1.0 / (sampling.sigmas.cpu().double() ** 2 + 1.0)
         return ConsistencySchedule.few_step(alphas, steps, denoise, rule)
     levels = sigmas.detach().float().cpu()
