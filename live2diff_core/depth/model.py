@@ -17,11 +17,11 @@ from pathlib import Path
 from types import ModuleType
 
 import comfy.model_management
-import comfy.model_patcher
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from ..host.whole_patcher import whole_patcher
 from .file import check_layout, read_weights
 
 SIZE = 384
@@ -37,7 +37,10 @@ _INSTALL = (
 
 
 class DepthModel:
-    """A depth network. `predict` runs it on a clip; streams call `load` once, then `infer`.
+    """A depth network. `predict` loads it and runs it on a clip.
+
+    Streams load `patcher` beside their other models, in one go, and then call `infer`: loading it
+    by itself could take the others from the device again.
 
     Attributes:
         patcher: the host's ModelPatcher of the weights.
@@ -53,9 +56,8 @@ class DepthModel:
             torch.float16 if management.should_use_fp16(self.load_device) else torch.float32
         )
         network.eval().requires_grad_(False).to(self.dtype)
-        self.patcher = comfy.model_patcher.CoreModelPatcher(
-            network, load_device=self.load_device, offload_device=management.unet_offload_device()
-        )
+        # Unlike the host's layers, timm's cannot load their weights when they run.
+        self.patcher = whole_patcher(network, self.load_device, management.unet_offload_device())
 
     @classmethod
     def from_file(cls, path: str | Path) -> DepthModel:
@@ -75,20 +77,10 @@ class DepthModel:
         return cls(network)
 
     def load(self, batch_size: int = 1) -> None:
-        """Load the weights to `load_device`, with room for batches of `batch_size` frames.
-
-        Loading other models may evict them again, so load these last.
-        """
-        # Load in full: unlike the host's layers, timm's cannot load their weights when they run.
+        """Load the weights to `load_device`, with room for batches of `batch_size` frames."""
         comfy.model_management.load_models_gpu(
-            [self.patcher],
-            memory_required=batch_size * self.working_bytes,
-            force_full_load=True,
+            [self.patcher], memory_required=batch_size * self.working_bytes
         )
-        network = self.patcher.model
-        if any(weight.device != self.load_device for weight in network.parameters()):
-            # With --novram the host loads no model in full, even if `force_full_load` is set.
-            network.to(self.load_device)
 
     @torch.no_grad()
     def infer(self, images: Tensor) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-
 import torch
 from torch import Tensor
 
@@ -23,21 +21,15 @@ class OpenStream:
     def __init__(self, model: HostModel, vae: FrameVAE | None, depth: DepthModel | None) -> None:
         """Store the models; nothing is loaded yet."""
         self.model, self._vae, self._depth = model, vae, depth
-        self._stack = ExitStack()
 
     def __enter__(self) -> OpenStream:
         """Load all models."""
-        with ExitStack() as stack:
-            stack.enter_context(self.model)
-            if self._depth is not None:
-                # Unlike the host's layers, those of timm cannot be loaded piece by piece.
-                self._depth.load()
-            self._stack = stack.pop_all()
+        self.model.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Release all models."""
-        self._stack.close()
+        self.model.__exit__()
 
     @property
     def device(self) -> torch.device:

@@ -17,6 +17,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import safetensors.torch
 import torch
+from pretended_device import AWAY
+from pretended_host import PretendedHost
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -222,14 +224,15 @@ def test_the_host_owns_the_weights(core: ModuleType, tiny) -> None:
     assert tiny.load_device.type == "cpu"
 
 
-def test_weights_that_the_host_leaves_behind_are_fetched(
-    tiny, monkeypatch: pytest.MonkeyPatch
+def test_weights_that_the_host_would_leave_behind_are_loaded(
+    core: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with --novram; "meta" stands for the GPU."""
-    monkeypatch.setattr("comfy.model_management.load_models_gpu", lambda *args, **options: None)
-    tiny.load_device = torch.device("meta")
-    tiny.load()
-    assert tiny.patcher.model.scale.device.type == "meta"
+    """As with --novram."""
+    with PretendedHost(monkeypatch, low=True):
+        model = core.DepthModel(TinyNetwork())
+        assert model.load_device == AWAY
+        model.predict(_frames(1))
+        assert model.patcher.model.scale.device == AWAY
 
 
 def test_an_interrupt_stops_between_batches(tiny) -> None:

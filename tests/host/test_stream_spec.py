@@ -83,14 +83,20 @@ def test_models_that_work_in_turn_share_their_working_memory(sd15, motion):
     assert spec.open((8, 10), None).model._companion_bytes == 1000
 
 
-def test_depth_is_loaded_in_full_by_every_node(sd15, motion, tmp_path, specs, monkeypatch):
-    """Its layers cannot be streamed in piece by piece, as the host's own can."""
-    loads, depth = [], TinyDepth()
-    depth.load = lambda: loads.append(comfy.model_management.loaded_models())
+def test_every_node_loads_depth_in_one_go_with_the_unet(sd15, motion, tmp_path, specs, monkeypatch):
+    """Loaded later, it could push the UNet out again."""
+    loads, depth, management = [], TinyDepth(), comfy.model_management
+    usual = management.load_models_gpu
+
+    def note(models, *args, **options):
+        loads.append([m.model for m in models])
+        return usual(models, *args, **options)
+
+    monkeypatch.setattr(management, "load_models_gpu", note)
     run_all(patched(sd15, motion, 3, 2), block_clip(tmp_path, range(3)), specs, depth)
-    assert len(loads) == 2  # the Stream Sampler gets depth as latents
-    # The UNet and the rest are in place by then, and do not push it out again.
-    assert all(any(m.model is sd15.model for m in models) for models in loads)
+    with_depth = [models for models in loads if depth.patcher.model in models]
+    assert len(with_depth) == 2  # the Stream Sampler gets depth as latents
+    assert all(sd15.model in models for models in with_depth)
 
 
 @pytest.mark.parametrize("depth", [{"depth_model": TinyDepth()}, {"depth_latents": True}])

@@ -49,9 +49,6 @@ class TinyDepth:
     def __init__(self):
         self.patcher = TinyVAE().patcher
 
-    def load(self):
-        """Nothing has to be loaded."""
-
     def infer(self, images):
         return images.mean(dim=3) * 7 + 1
 
