@@ -39,6 +39,7 @@ from .checks import (
 from .control_hints import ControlHints, FrameImages, HintFrames
 from .frame_conditions import FrameConditions, texts_on
 from .sd15 import sd15_unet
+from .whole_batches import run_together
 
 
 class HostModel:
@@ -212,13 +213,7 @@ class HostModel:
             model.hook_mode = comfy.hooks.EnumHookMode.MinVram
         comfy.sampler_helpers.prepare_model_patcher(model, conds, options)
         comfy.samplers.filter_registered_hooks_on_conds(conds, options)
-        comfy.patcher_extension.add_wrapper_with_key(
-            comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL,
-            KEY,
-            count_passes,
-            options,
-            is_model_options=True,
-        )
+        _add_wrappers(options)
         self._inner, conds, loaded = comfy.sampler_helpers.prepare_sampling(
             model, self._memory_shape(), conds, options
         )
@@ -268,7 +263,7 @@ class HostModel:
         return (min(height, whole[0] - y), min(width, whole[1] - x)), (y, x)
 
     def _memory_shape(self) -> list[int]:
-        """Return a shape for which the host reserves room for the caches, too.
+        """Return a shape for which the host reserves room for the largest batch and the caches.
 
         Raises:
             StreamMemoryError: the caches do not fit even if all models are unloaded.
@@ -280,7 +275,16 @@ class HostModel:
             check_memory(missing, self.device)
         needed = missing + self._companion_bytes
         row = base.memory_required([1, 4, *self._latent_size])
+        rows *= self._conditionings_together
         return [rows + math.ceil(needed / max(row, 1)), 4, *self._latent_size]
+
+    @property
+    def _conditionings_together(self) -> int:
+        """Most conditionings that the host runs in one batch."""
+        positive, negative = (len(self._conds[kind]) for kind in ("positive", "negative"))
+        if self._guidance.host_scale != 1:
+            return positive + negative
+        return max(positive, negative) if self._guidance.uses_negative else positive
 
 
 def _without_dynamic_hooks(model: Any, conds: dict[str, Any]) -> Any:
@@ -289,6 +293,18 @@ def _without_dynamic_hooks(model: Any, conds: dict[str, Any]) -> Any:
     if hooked and model.is_dynamic():
         return model.get_non_dynamic_delegate()
     return model
+
+
+def _add_wrappers(options: dict[str, Any]) -> None:
+    """Add the stream's own wrappers, inside those of the MODEL's nodes."""
+    kinds = comfy.patcher_extension.WrappersMP
+    for kind, wrapper in (
+        (kinds.DIFFUSION_MODEL, count_passes),
+        (kinds.CALC_COND_BATCH, run_together),
+    ):
+        comfy.patcher_extension.add_wrapper_with_key(
+            kind, KEY, wrapper, options, is_model_options=True
+        )
 
 
 def _restore_hooks(model: Any, hook_mode: Any, options: dict) -> None:

@@ -81,29 +81,85 @@ def test_caches_are_named_by_prompt(model):
 
 
 @pytest.fixture
-def no_memory_for_batches(monkeypatch):
-    """The host then runs the conditionings one by one."""
-    monkeypatch.setattr(comfy.model_patcher.ModelPatcher, "get_free_memory", lambda *_: 1)
-
-
-def test_prompts_one_by_one_are_prompts_together(sd15, motion, request):
-    batches = []
+def batches(sd15):
+    """Numbers of conditionings in each of the host's batches."""
+    counts = []
 
     def record(apply, call):
-        batches.append(len(call["cond_or_uncond"]))
+        counts.append(len(call["cond_or_uncond"]))
         return apply(call["input"], call["timestep"], **call["c"])
 
     sd15.set_model_unet_function_wrapper(record)
+    return counts
+
+
+def test_prompts_one_by_one_are_prompts_together(sd15, motion, monkeypatch, batches):
     model = patched(sd15, motion, 4, 2)
     together = translate(model, frames(COUNT), cfg=2.0)
     assert set(batches) == {2}
     batches.clear()
-    # Opened while there is memory, run when there is none.
-    with torch.inference_mode(), Stream(model, SIZE, COUNT, cfg=2.0) as stream:
-        request.getfixturevalue("no_memory_for_batches")
-        one_by_one = stream.run(frames(COUNT))
+    monkeypatch.setattr(
+        core("host.whole_batches").WholeBatches, "memory_required", lambda *_, **__: 1e30
+    )
+    one_by_one = translate(model, frames(COUNT), cfg=2.0)
     assert set(batches) == {1}
     assert relative_error(one_by_one, together) < LIMIT
+
+
+WITH_AREAS = {
+    "negative": prompt(1, area=(4, 10, 0, 0), strength=1.0),
+    "positive": [*prompt(), *prompt(5, area=(4, 10, 4, 0)), *prompt(6, area=(4, 10, 0, 0))],
+}
+
+
+@pytest.mark.parametrize("memory", [True, False], ids=["motion module", "no memory"])
+@pytest.mark.parametrize("prompts", [{}, WITH_AREAS], ids=["plain", "areas"])
+def test_frames_do_not_depend_on_free_memory(sd15, motion, monkeypatch, batches, prompts, memory):
+    model = patched(sd15, motion, 4, 2) if memory else sd15
+    found = []
+    for free in (-1, 0, 1, 10**6, 10**15):
+        with monkeypatch.context() as patch, torch.inference_mode():
+            # Opened while there is memory, as after a run before.
+            with Stream(model, SIZE, COUNT, cfg=7.0, **prompts) as stream:
+                patch.setattr(
+                    comfy.model_patcher.ModelPatcher, "get_free_memory", lambda *_, n=free: n
+                )
+                found.append((stream.run(frames(COUNT)), list(batches)))
+        batches.clear()
+    assert max(found[0][1]) > 1
+    for clip, counts in found[1:]:
+        assert torch.equal(clip, found[0][0])
+        assert counts == found[0][1]
+
+
+TWO = [*prompt(), *prompt(5)]
+TOGETHER = {
+    "one prompt": ({}, 1),
+    "two prompts": ({"positive": TWO}, 2),
+    "cfg": ({"cfg": 2.0}, 2),
+    "cfg and two prompts": ({"cfg": 2.0, "positive": TWO}, 3),
+    "self": ({"cfg": 2.0, "guidance": "self"}, 1),
+    "initialize": ({"cfg": 2.0, "guidance": "initialize", "negative": TWO}, 2),
+}
+
+
+@pytest.mark.parametrize("settings, together", TOGETHER.values(), ids=TOGETHER)
+@torch.inference_mode()
+def test_there_is_room_for_the_whole_batch(sd15, motion, batches, settings, together):
+    """The host keeps so many latents' room free, beside the bytes of the caches."""
+    model, sizes = patched(sd15, motion, 4, 2), []
+
+    def note(executor, model, shape, *args, **kwargs):
+        sizes.append(shape[0])
+        return executor(model, shape, *args, **kwargs)
+
+    model.add_wrapper("prepare_sampling", note)
+    with Stream(model, SIZE, COUNT, **settings) as stream:
+        stream.run(frames(COUNT))
+        caches = stream.host.memory_bytes / sd15.model.memory_required([1, 4, *SIZE])
+    (memory,) = core("stream.memory").applied_memories(model).values()
+    assert max(batches) == together
+    assert 0 <= sizes[0] - (memory.largest_group * together + caches) < 1
 
 
 # ControlNets
