@@ -1,20 +1,31 @@
-"""Checks that refuse a run before anything is loaded: bytes, sampling, hooks."""
+"""Checks that refuse a run before anything is loaded: bytes, sampling, wrappers, hooks."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import comfy.hooks
 import comfy.model_management
 import comfy.model_sampling
+import comfy.patcher_extension
 import torch
 
 from ..stream.byte_size import format_bytes
 from ..stream.guidance import Guidance, GuidanceMode
 from ..stream.memory import AppliedMemory, applied_memories
-from .sd15 import UnsupportedModelError
+from .sd15 import UnsupportedModelError, sd15_unet
+
+_KINDS = comfy.patcher_extension.WrappersMP
+# The host runs these in its guider and its samplers, whose place a stream takes.
+_SAMPLER_WRAPPERS = (_KINDS.OUTER_SAMPLE, _KINDS.SAMPLER_SAMPLE, _KINDS.PREDICT_NOISE)
+# Nodes by the keys of their wrappers.
+_NODES = {
+    "easycache": "EasyCache",
+    "lazycache": "LazyCache",
+    "ContextWindows_sampler_sample": "Context Windows",
+}
 
 
 class StreamMemoryError(MemoryError):
@@ -45,6 +56,49 @@ def check_memory(needed: int, device: torch.device) -> None:
             "denoise), a smaller window in 'Configure Warm-up & KV-Cache' or a shorter queue in "
             "'Apply Feature Bank', or cfg 1 (or guidance 'self', which needs no more)."
         )
+
+
+def check_model(model: Any) -> None:
+    """Refuse a MODEL that no stream can run; nothing is loaded.
+
+    Raises:
+        UnsupportedModelError: it is not SD1.5, its sampling was replaced, or a node on it changes
+            the sampling as a whole.
+    """
+    sd15_unet(model)
+    check_sampling(model)
+    if "context_handler" in model.model_options:
+        _refuse_node("Context Windows")
+    check_wrappers(model.wrappers)
+    check_wrappers(model.model_options["transformer_options"].get("wrappers", {}))
+
+
+def check_wrappers(wrappers: Mapping[str, Mapping[Any, Sequence[Any]]]) -> None:
+    """Refuse the host's wrappers around what its samplers do, and a stream does not.
+
+    Args:
+        wrappers: the host's wrappers by kind and key.
+
+    Raises:
+        UnsupportedModelError: there is such a wrapper; the message names its node.
+    """
+    for kind in _SAMPLER_WRAPPERS:
+        for key, found in wrappers.get(kind, {}).items():
+            if found:
+                _refuse_node(_NODES.get(key) or key or _maker(found[0]))
+
+
+def _maker(wrapper: Any) -> str:
+    """Name the function or class that a wrapper without a key comes from."""
+    return str(getattr(wrapper, "__qualname__", type(wrapper).__qualname__)).split(".")[0]
+
+
+def _refuse_node(name: str) -> NoReturn:
+    raise UnsupportedModelError(
+        f"'{name}' on this MODEL changes the sampling of a whole clip, step after step; a stream "
+        "runs all steps at once, frame by frame, where it has no effect or half of one. Remove "
+        "that node, or connect the MODEL from before it."
+    )
 
 
 def check_sampling(model: Any) -> None:

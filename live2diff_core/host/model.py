@@ -33,12 +33,12 @@ from .checks import (
     check_guidance,
     check_hooks,
     check_memory,
-    check_sampling,
+    check_model,
     check_texts,
+    check_wrappers,
 )
 from .control_hints import ControlHints, FrameImages, HintFrames
 from .frame_conditions import FrameConditions, texts_on
-from .sd15 import sd15_unet
 from .whole_batches import run_together
 
 
@@ -76,8 +76,7 @@ class HostModel:
         hints: HintFrames | None = None,
     ) -> None:
         """Check the inputs; nothing is loaded yet."""
-        sd15_unet(model)
-        check_sampling(model)
+        check_model(model)
         check_guidance(model, guidance)
         conds = {"positive": positive, "negative": negative}
         self._model = _without_dynamic_hooks(model, conds)
@@ -213,6 +212,8 @@ class HostModel:
             model.hook_mode = comfy.hooks.EnumHookMode.MinVram
         comfy.sampler_helpers.prepare_model_patcher(model, conds, options)
         comfy.samplers.filter_registered_hooks_on_conds(conds, options)
+        # Hooks on conditionings may have brought some.
+        check_wrappers(options["transformer_options"]["wrappers"])
         _add_wrappers(options)
         self._inner, conds, loaded = comfy.sampler_helpers.prepare_sampling(
             model, self._memory_shape(), conds, options

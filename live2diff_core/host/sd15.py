@@ -54,8 +54,16 @@ def linear_beta_sampling(model: Any) -> LinearBetaSampling:
     """Make the schedule for `model`, keeping its prediction type.
 
     That is eps, or v for some merges, as set by ModelSamplingDiscrete.
+
+    Raises:
+        UnsupportedModelError: the model predicts neither.
     """
     sampling = model.get_model_object("model_sampling")
+    if isinstance(sampling, (comfy.model_sampling.X0, comfy.model_sampling.CONST)):
+        raise UnsupportedModelError(
+            "This MODEL's sampling was changed to one that predicts neither noise nor v "
+            "(ModelSamplingDiscrete with 'x0' or 'img_to_img'?). Remove that node."
+        )
     velocity = isinstance(sampling, comfy.model_sampling.V_PREDICTION)
     prediction = comfy.model_sampling.V_PREDICTION if velocity else comfy.model_sampling.EPS
     kind = type("LinearBetaSampling", (LinearBetaSampling, prediction), {})

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ..depth.model import DepthModel
-from ..host.checks import check_depth
+from ..host.checks import check_depth, check_model
 from ..host.control_hints import HintFrames
 from ..host.identity import model_identity, prompt_identity, prompt_layout, weights_identity
 from ..host.model import HostModel
@@ -99,8 +99,10 @@ class StreamSpec:
         """Make the specification from the inputs that all stream nodes share.
 
         Raises:
-            ValueError: from `host_schedule`; UnsupportedModelError as above.
+            ValueError: from `host_schedule`; UnsupportedModelError as above, or from `check_model`.
         """
+        # First, because other kinds of sampling have no noise levels for the schedule.
+        check_model(model)
         options = options or StreamOptions()
         return cls(
             model,

@@ -2,6 +2,7 @@
 
 from importlib import import_module
 
+import comfy.hooks
 import folder_paths
 import pytest
 import torch
@@ -60,6 +61,118 @@ def test_self_attention_guidance_runs_with_full_guidance(model):
     found = sampled(images, with_sag(model), TinyVAE(), **options)
     assert found.shape == images.shape and found.isfinite().all()
     assert not torch.equal(found, sampled(images, model, TinyVAE(), **options))
+
+
+# Nodes that change the sampling as a whole
+
+
+def with_node(module, name, model, *settings):
+    """One of the host's own nodes on a MODEL."""
+    made = getattr(import_module(f"comfy_extras.{module}"), name, None)
+    if made is None:
+        pytest.skip(f"this ComfyUI has no {name}")
+    if hasattr(made, "execute"):
+        return made.execute(model, *settings).args[0]
+    return getattr(made(), made.FUNCTION)(model, *settings)[0]
+
+
+WINDOWS = (16, 4, "standard_static", 1, False, "pyramid", 0)
+WHOLE = {
+    "EasyCache": ("nodes_easycache", "EasyCacheNode", 0.2, 0.15, 0.95, False),
+    "LazyCache": ("nodes_easycache", "LazyCacheNode", 0.2, 0.15, 0.95, False),
+    "CFGOverride": ("nodes_custom_sampler", "CFGOverride", 2.0, 0.0, 1.0),
+    "Context Windows": ("nodes_context_windows", "ContextWindowsManualNode", *WINDOWS, False),
+    "FreeNoise": ("nodes_context_windows", "ContextWindowsManualNode", *WINDOWS, True),
+}
+NODES = pytest.mark.parametrize("run", [sampled, stream], ids=["Stream Sampler", "Stream Step"])
+
+
+@pytest.fixture
+def nothing_loads(monkeypatch):
+    """Loading any model fails."""
+    monkeypatch.setattr("comfy.model_management.load_models_gpu", None)
+
+
+@pytest.mark.usefixtures("nothing_loads")
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("first", [True, False], ids=["before Apply Live2Diff", "after it"])
+@NODES
+def test_nodes_that_wrap_sampling_as_a_whole_are_refused(sd15, motion, run, name, first):
+    wrapped = with_node(
+        *WHOLE[name][:2], sd15 if first else patched(sd15, motion), *WHOLE[name][2:]
+    )
+    model = patched(wrapped, motion) if first else wrapped
+    shown = "Context Windows" if name == "FreeNoise" else name
+    with refused(f"'{shown}' on this MODEL.*Remove that node, or connect the MODEL from before"):
+        run(pictures(COUNT), model, TinyVAE())
+
+
+@pytest.mark.parametrize("key", ["some pack", None])
+@pytest.mark.parametrize("kind", ["outer_sample", "sampler_sample", "predict_noise"])
+def test_wrappers_of_other_packs_are_refused_by_name(model, monkeypatch, key, kind):
+    def somebodys_node():
+        return lambda executor, *args, **kwargs: executor(*args, **kwargs)
+
+    on_model, in_options, hook = model.clone(), model.clone(), comfy.hooks.TransformerOptionsHook()
+    on_model.add_wrapper_with_key(kind, key, somebodys_node())
+    wrappers = {"wrappers": {kind: {key: [somebodys_node()]}}}
+    in_options.model_options["transformer_options"].update(wrappers)
+    hook.transformers_dict = {"wrappers": {kind: {key: [somebodys_node()]}}}
+    hooks = comfy.hooks.HookGroup()
+    hooks.add(hook)
+    hooked = comfy.hooks.set_hooks_for_conditioning(prompt(), hooks)
+    name = f"'{key or 'test_wrappers_of_other_packs_are_refused_by_name'}' on this MODEL"
+    for wrapped, positive in ((on_model, prompt()), (in_options, prompt()), (model, hooked)):
+        monkeypatch.setattr("comfy.model_management.load_models_gpu", None)
+        with refused(name):
+            stream(pictures(COUNT), wrapped, TinyVAE(), positive=positive)
+
+
+@pytest.mark.parametrize("kind", ["calc_cond_batch", "apply_model", "diffusion_model"])
+def test_wrappers_of_a_models_calls_run(model, kind):
+    calls = []
+
+    def count(executor, *args, **kwargs):
+        calls.append(kind)
+        return executor(*args, **kwargs)
+
+    wrapped = model.clone()
+    wrapped.add_wrapper_with_key(kind, "some pack", count)
+    found = stream(pictures(COUNT), wrapped, TinyVAE())
+    assert calls and torch.equal(found, stream(pictures(COUNT), model, TinyVAE()))
+
+
+VARIANTS = ["eps", "v_prediction", "lcm", "x0", "img_to_img", "img_to_img_flow"]
+
+
+def with_sampling(model, variant):
+    return with_node("nodes_model_advanced", "ModelSamplingDiscrete", model, variant, False)
+
+
+@pytest.mark.usefixtures("nothing_loads")
+@pytest.mark.parametrize("variant", VARIANTS)
+@NODES
+def test_sampling_replaced_after_apply_live2diff_is_refused(model, run, variant):
+    with refused("that 'Apply Live2Diff' set was replaced.*ModelSamplingDiscrete.*put it before"):
+        run(pictures(COUNT), with_sampling(model, variant), TinyVAE())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_sampling_replaced_before_apply_live2diff(sd15, motion, variant):
+    changed = with_sampling(sd15, variant)
+    if variant in ("x0", "img_to_img", "img_to_img_flow"):
+        with refused("predicts neither noise nor v .*Remove that node"):
+            patched(changed, motion, 4, 2)
+    else:
+        assert sampled(pictures(2), patched(changed, motion, 4, 2), TinyVAE()).isfinite().all()
+
+
+@pytest.mark.usefixtures("nothing_loads")
+@pytest.mark.parametrize("variant", ["lcm", "x0", "img_to_img", "img_to_img_flow"])
+@NODES
+def test_sampling_that_no_stream_has_is_refused_without_a_memory(sd15, run, variant):
+    with refused("This MODEL's sampling was changed.*connect the MODEL from before that node"):
+        run(pictures(COUNT), with_sampling(sd15, variant), TinyVAE())
 
 
 # Self-attentions that two nodes want
