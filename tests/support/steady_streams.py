@@ -12,8 +12,8 @@ from host_stream import core, patched, random
 
 FRAMES = 20
 WINDOW, WARMUP = 4, 2
-# The warm-up, a full window of streamed frames, four rows in flight, and a bank's interval.
-FILLING = 12
+# The warm-up, four rows in flight, and two frames in the banks of all four steps.
+FILLING = 8
 WIDTH, CONTEXT = 32, 32
 UNET = {
     "use_checkpoint": False,
