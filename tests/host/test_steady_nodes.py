@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from host_stream import SIZE, core, frames, node, prompt, random
+from host_stream import PACK, SIZE, core, frames, node, prompt, random
 from live_stream_inputs import TinyDepth, pictures, step
 from op_log import OpLog
 from steady_streams import (
@@ -107,7 +107,9 @@ def test_sampler(model, motion, setting):
 
 
 @pytest.mark.parametrize("setting", FOR_ALL_NODES)
-def test_video(model, motion, folders, setting):
+def test_video(model, motion, folders, monkeypatch, setting):
+    # Twice a second is sooner or later between the frames; here after each.
+    monkeypatch.setattr(f"{PACK}.nodes.progress.PREVIEW_SECONDS", 0.0)
     memory, more, calls = SETTINGS[setting]
     put, with_depth, period = MEMORIES[memory]
     depth = {"depth_model": TinyDepth()} if with_depth else {}

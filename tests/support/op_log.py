@@ -201,7 +201,7 @@ class _Recorder(TorchDispatchMode):
                 _tensors(kwargs.values(), tensors)
             incoming = len(tensors)
             _tensors((out,), tensors)
-            operation = Operation(str(func), tuple(tensors), incoming, _place(sys._getframe(1)))
+            operation = Operation(str(func), tuple(tensors), incoming, place_of(sys._getframe(1)))
             self._log.operations(self._thread).append(operation)
         return out
 
@@ -219,7 +219,7 @@ def _tensors(values, found):
 _KNOWN = {}
 
 
-def _place(frame):
+def place_of(frame):
     """Find the innermost frame that is neither Python's nor a library's."""
     while frame is not None:
         name = frame.f_code.co_filename
