@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 import torch
 from op_log import place_of
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 CUDA = torch.device("cuda", 0)
@@ -58,6 +58,9 @@ class _Bus(TorchDispatchMode):
         if name == "is_pinned":
             return True
         out = func(*args, **kwargs)
+        if isinstance(out, FakeTensor):
+            # Single numbers would be computed for real, on a device that is not there.
+            out.constant = None
         if _moves(name, args, out) and not _argument(func, "non_blocking", args, kwargs):
             self._note(func, "copies between devices without non_blocking")
         if name.startswith("index") and args[0].is_cuda and _indexed_by_cpu(args):
