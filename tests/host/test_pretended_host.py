@@ -1,0 +1,55 @@
+"""ComfyUI's UNet with our memories on a pretended CUDA device: no weight is ever computed."""
+
+import comfy.model_management
+import pytest
+import torch
+from host_stream import SIZE, Stream, prompt, random
+from pretended_cuda import CUDA, PretendedCuda
+from steady_streams import FILLING, MEMORIES, small_motion, small_sd15
+
+COUNT = FILLING + 4
+PLENTY = 64 * 1024**3
+
+
+@pytest.fixture(autouse=True)
+def pretended(pack, monkeypatch):
+    """Within the pretence; all models lie on the device already, and no driver is asked."""
+    management = comfy.model_management
+    monkeypatch.setattr(management, "load_models_gpu", lambda *_, **__: None)
+    monkeypatch.setattr(management, "get_total_memory", lambda *_, **__: PLENTY)
+    monkeypatch.setattr(management, "get_free_memory", lambda *_, **__: PLENTY)
+    with PretendedCuda() as pretended:
+        yield pretended
+
+
+def waits_of(pretended, memory, **settings):
+    """Push frames; what the last of them waited for."""
+    put, with_depth, _ = MEMORIES[memory]
+    model = put(small_sd15(CUDA), small_motion(CUDA))
+    latents = random(COUNT, 4, *SIZE).to(CUDA)
+    out = []
+    with Stream(model, SIZE, COUNT, depth=with_depth, **settings) as stream:
+        for index, latent in enumerate(latents):
+            if index == FILLING:
+                pretended.waits.clear()
+            out += stream.session.push(latent, latent if with_depth else None)
+        waits = list(pretended.waits)
+        out += stream.session.drain()
+    assert len(out) == COUNT and all(x0.device == CUDA for x0 in out)
+    return waits
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_memory(pretended, memory):
+    assert waits_of(pretended, memory) == []
+
+
+@pytest.mark.parametrize("guidance", ["full", "self", "initialize"])
+def test_guidance(pretended, guidance):
+    assert waits_of(pretended, "both", guidance=guidance, cfg=1.6) == []
+
+
+def test_masks_by_frame(pretended):
+    masks = torch.rand(COUNT, 64, 80)
+    positive = prompt(mask=masks, mask_strength=1.0, set_area_to_bounds=False)
+    assert waits_of(pretended, "causal_warmup", positive=positive) == []
