@@ -12,6 +12,7 @@ import torch
 from op_log import place_of
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 CUDA = torch.device("cuda", 0)
 PINNING = {"pin_memory", "_pin_memory"}
@@ -32,9 +33,8 @@ class PretendedCuda:
     def __enter__(self):
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
-            # Real tensors are those that are made from numpy's, and Python's numbers.
-            stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-            stack.enter_context(_Bus(self.waits))
+            fake = stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+            stack.enter_context(_Bus(fake, self.waits))
             self._stack = stack.pop_all()
         return self
 
@@ -45,12 +45,13 @@ class PretendedCuda:
 class _Bus(TorchDispatchMode):
     """Watches what passes between the devices."""
 
-    def __init__(self, waits):
+    def __init__(self, fake, waits):
         super().__init__()
-        self._waits = waits
+        self._fake, self._waits = fake, waits
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
+        # Real are those from other threads, where nothing pretends.
+        args, kwargs = tree_map_only(torch.Tensor, self._pretend, (args, kwargs or {}))
         name = func.overloadpacket.__name__
         if name in PINNING:
             # Fake tensors cannot be pinned.
@@ -66,6 +67,9 @@ class _Bus(TorchDispatchMode):
         if name.startswith("index") and args[0].is_cuda and _indexed_by_cpu(args):
             self._note(func, "is indexed by a tensor of the CPU")
         return out
+
+    def _pretend(self, tensor):
+        return tensor if isinstance(tensor, FakeTensor) else self._fake.from_tensor(tensor)
 
     def _note(self, func, what):
         self._waits.append(f"{func} {what} at {place_of(sys._getframe(2))}")
