@@ -59,7 +59,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     golden = commands.add_parser("golden", help="check recorded traces of the reference code")
-    golden.add_argument("folder", metavar="FOLDER", help="laid out like golden/live2diff")
+    golden.add_argument(
+        "folder", metavar="FOLDER", nargs="?", help="of traces, or of such folders: tests/data"
+    )
+    golden.add_argument("--device", default="cpu", help="cuda: on a GPU, and what only it shows")
+    golden.add_argument("--dtype", action="append", help="on a GPU: float32, float16 or bfloat16")
 
     commands.add_parser("lint", help="ruff check, ruff format --check, mypy")
     return parser

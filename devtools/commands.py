@@ -39,9 +39,15 @@ def run(options: argparse.Namespace, pytest_arguments: list[str]) -> int:
     if options.command == "test":
         return _test(options.host, parts(options.also), pytest_arguments)
     if options.command == "golden":
-        folder = Path(options.folder).resolve()
-        return _run_module(ensure_host(), "devtools.golden", [str(folder)])
+        return _run_module(ensure_host(), "devtools.golden", golden_arguments(options))
     return _lint()
+
+
+def golden_arguments(options: argparse.Namespace) -> list[str]:
+    """Return the arguments of `devtools.golden`, whose folder starts at the user's."""
+    folder = [] if options.folder is None else [str(Path(options.folder).resolve())]
+    dtypes = [f"--dtype={dtype}" for dtype in options.dtype or ()]
+    return [*folder, f"--device={options.device}", *dtypes]
 
 
 def _demo(options: argparse.Namespace) -> int:

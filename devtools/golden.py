@@ -1,17 +1,18 @@
 """Check recorded traces of the reference codes against ComfyUI's UNet with a memory applied.
 
 Runs inside the project's environment, with ComfyUI and this checkout on the import path:
-`python3 dev.py golden FOLDER` takes care of both. A folder holds `unet.safetensors` and any number
-of `trace-*.safetensors`; with `live2diff.ckpt` beside them they are traces of Live2Diff, without
-it traces of StreamV2V. A folder of such folders is checked whole.
+`python3 dev.py golden FOLDER` takes care of both. In any other environment that has torch,
+`python devtools/golden.py FOLDER` does the same with ComfyUI on PYTHONPATH. With `--device cuda`
+it also checks what only a GPU shows; see `golden_device`.
+
+A folder holds `unet.safetensors` and any number of `trace-*.safetensors`; with `live2diff.ckpt`
+beside them they are traces of Live2Diff, without it traces of StreamV2V. A folder of such folders
+is checked whole.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import importlib
-import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,13 +38,18 @@ MODULES = {
 }
 
 
-def import_host() -> None:
-    """Import ComfyUI for the CPU; its options must be set before its other modules load."""
+def import_host(cpu: bool = True, **options: Any) -> None:
+    """Import ComfyUI for the CPU or its own device.
+
+    Args:
+        cpu: whether it is to use the CPU alone.
+        options: its other command-line options, which must be set before its modules load.
+    """
     argv, sys.argv = sys.argv, sys.argv[:1]
     try:
         import comfy.cli_args
 
-        comfy.cli_args.args.cpu = True
+        vars(comfy.cli_args.args).update(cpu=cpu, **options)
         import comfy.sd  # noqa: F401  (loads the modules that the engine uses)
     finally:
         sys.argv = argv
@@ -56,11 +62,13 @@ def load_engine(name: str = "live2diff_core") -> SimpleNamespace:
     )
 
 
-def build_sd15(path: Path) -> Any:
-    """Build the ModelPatcher of a float32 SD1.5 of any widths from LDM weights.
+def build_sd15(path: Path, device: str = "cpu", dtype: Any = None) -> Any:
+    """Build the ModelPatcher of an SD1.5 of any widths from LDM weights.
 
     Args:
         path: safetensors with keys `model.diffusion_model.*`; the configuration is inferred.
+        device: where it runs; it waits on the CPU.
+        dtype: in which it computes; by default float32.
     """
     import comfy.model_detection
     import comfy.model_patcher
@@ -71,11 +79,12 @@ def build_sd15(path: Path) -> Any:
     weights = safetensors.torch.load_file(str(path))
     config = comfy.model_detection.detect_unet_config(weights, UNET_PREFIX)
     model_config = comfy.supported_models.SD15(config)
-    model_config.set_inference_dtype(torch.float32, None)
+    model_config.set_inference_dtype(dtype or torch.float32, None)
     model = model_config.get_model(weights, "")
     model.load_model_weights(weights, UNET_PREFIX)
-    device = torch.device("cpu")
-    return comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=device)
+    return comfy.model_patcher.CoreModelPatcher(
+        model, load_device=torch.device(device), offload_device=torch.device("cpu")
+    )
 
 
 class Recorder:
@@ -114,7 +123,7 @@ def run_live2diff(engine: SimpleNamespace, model: Any, trace: dict[str, Any], de
             return trace["noise.warmup"][step, frame]
         return trace["noise.stream"][frame - warmup, step]
 
-    frames = trace["frames"]
+    frames, hints = (trace[name].to(model.load_device) for name in ("frames", "depth"))
     with _opened(engine, model, trace, schedule, frames) as host:
         recorder = Recorder(host, schedule)
         steps = {"positive": len(schedule), "negative": 0}
@@ -122,7 +131,7 @@ def run_live2diff(engine: SimpleNamespace, model: Any, trace: dict[str, Any], de
         session = engine.session.StreamSession(schedule, noise, memory)
         session.open(host)
         finished = []
-        for frame, hint in zip(frames, trace["depth"], strict=True):
+        for frame, hint in zip(frames, hints, strict=True):
             finished += session.push(recorder, frame, hint if depth else None)
         finished += session.drain(recorder)
     return _named(schedule, recorder.eps, torch.stack(finished), warmup)
@@ -152,7 +161,7 @@ def run_streamv2v(engine: SimpleNamespace, plain: Any, trace: dict[str, Any], co
             recorder = Recorder(host, schedule)
             if remembers is not None:
                 host.open_memory(remembers)
-            for frame, x in enumerate(trace["x"]):
+            for frame, x in enumerate(trace["x"].to(host.device)):
                 _call(engine, recorder, x, frame, remembers)
         shape = trace["x"].shape
         results[name] = torch.stack(list(recorder.eps.values())).view(shape)
@@ -211,19 +220,21 @@ def max_relative_error(ours: dict, trace: dict) -> float:
     for name in {*ours, *results}:
         if name not in ours or name not in trace or ours[name].shape != trace[name].shape:
             return float("inf")
-        error = (ours[name] - trace[name]).abs().max() / trace[name].abs().max()
+        error = (ours[name].cpu() - trace[name]).abs().max() / trace[name].abs().max()
         # A NaN must not pass as a small error.
         worst = max(worst, error.item()) if error.isfinite() else float("inf")
     return worst
 
 
-def check_folder(engine: SimpleNamespace, folder: Path) -> Iterator[tuple[str, float]]:
+def check_folder(
+    engine: SimpleNamespace, folder: Path, device: str = "cpu"
+) -> Iterator[tuple[str, float]]:
     """Yield (trace name, max relative error) for each trace of a folder."""
     import torch
 
     check = _check_live2diff if (folder / "live2diff.ckpt").is_file() else _check_streamv2v
     with torch.inference_mode():
-        plain = build_sd15(folder / "unet.safetensors")
+        plain = build_sd15(folder / "unet.safetensors", device)
         yield from check(engine, folder, plain)
 
 
@@ -277,28 +288,21 @@ def trace_folders(folder: Path) -> list[Path]:
     return [place for place in places if (place / "unet.safetensors").is_file() and traces(place)]
 
 
-def main() -> int:
-    """Check all traces, print a line for each; return 0 only if there is one and all pass."""
-    parser = argparse.ArgumentParser(
-        prog="dev.py golden", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("folder", type=Path)
-    folders = trace_folders(parser.parse_args().folder.resolve())
-    if not folders:
-        sys.stderr.write("No traces to check: no trace-*.safetensors beside unet.safetensors.\n")
-        return 2
-    logging.disable(logging.INFO)
-    with contextlib.redirect_stdout(sys.stderr):
-        import_host()
-    engine, failed = load_engine(), False
+def print_errors(folders: list[Path], device: str = "cpu", before: str = "") -> bool:
+    """Check all traces, print a line for each after `before`, and return whether all pass."""
+    engine, passed = load_engine(), True
     for folder in folders:
-        for name, error in check_folder(engine, folder):
+        for name, error in check_folder(engine, folder, device):
             verdict = "PASS" if error <= LIMIT else "FAIL"
-            failed |= verdict == "FAIL"
-            sys.stdout.write(f"{folder.name} {name} {error:.2e} {verdict}\n")
+            passed &= verdict == "PASS"
+            sys.stdout.write(f"{before}{folder.name} {name} {error:.2e} {verdict}\n")
             sys.stdout.flush()
-    return int(failed)
+    return passed
 
 
 if __name__ == "__main__":
+    # Last, because ComfyUI's `nodes.py` must not be hidden by our `nodes/`.
+    sys.path.append(str(Path(__file__).resolve().parent.parent))
+    from devtools.golden_command import main
+
     sys.exit(main())

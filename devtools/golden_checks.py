@@ -1,0 +1,96 @@
+"""The checks of `golden_device` on small models, each a line with its verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from devtools import golden
+from devtools.golden_measures import (
+    BOUNDS,
+    Feed,
+    memory_over_time,
+    noting_waits,
+    rounding_error,
+)
+
+DTYPES = ("float32", "float16", "bfloat16")
+FRAMES, EARLY, WARM = 1000, 100, 24
+
+
+def check_device(
+    engine: SimpleNamespace,
+    folders: Sequence[Path],
+    device: str,
+    dtypes: Sequence[str] | None,
+    frames: int = FRAMES,
+    early: int = EARLY,
+) -> Iterator[tuple[str, bool]]:
+    """Yield (what was found, whether it is good) for each check on small models."""
+    chosen = tuple(dtypes or DTYPES)
+    if "float32" in chosen:
+        for folder in folders:
+            for name, error in golden.check_folder(engine, folder, device):
+                yield f"float32 {folder.name} {name} {error:.2e}", error <= golden.LIMIT
+    for folder in folders:
+        yield from _check_rounding(engine, folder, device, chosen)
+        yield from _check_steady_state(engine, folder, device, frames, early)
+
+
+def memories(
+    engine: SimpleNamespace, folder: Path, device: str, dtype: Any = None
+) -> dict[str, tuple[Any, bool]]:
+    """Build a folder's model with its memory, by name: (ModelPatcher, whether it reads depth)."""
+    plain = golden.build_sd15(folder / "unet.safetensors", device, dtype)
+    if (folder / "live2diff.ckpt").is_file():
+        motion = engine.live2diff_patch.load_motion_module(str(folder / "live2diff.ckpt"))
+        window = engine.window.AttentionWindow()
+        return {"live2diff": (engine.live2diff_patch.apply_live2diff(plain, motion, window), True)}
+    banks = {kind: engine.bank.BankConfig(kind=kind) for kind in ("merge", "queue")}
+    return {
+        name: (engine.feature_bank_patch.apply_feature_bank(plain, config), False)
+        for name, config in banks.items()
+    }
+
+
+def _check_rounding(
+    engine: SimpleNamespace, folder: Path, device: str, dtypes: Sequence[str]
+) -> Iterator[tuple[str, bool]]:
+    import torch
+
+    for dtype in (dtype for dtype in dtypes if dtype in BOUNDS):
+        exact = memories(engine, folder, device)
+        for name, (model, depth) in memories(engine, folder, device, getattr(torch, dtype)).items():
+            feeds = Feed(engine, exact[name][0], depth=depth), Feed(engine, model, depth=depth)
+            error = rounding_error(*feeds, frames=WARM)
+            yield f"{dtype} {name} {error:.3f} of {BOUNDS[dtype]}", error <= BOUNDS[dtype]
+
+
+def _check_steady_state(
+    engine: SimpleNamespace, folder: Path, device: str, frames: int, early: int
+) -> Iterator[tuple[str, bool]]:
+    """Look for lines of ours that wait, and for memory that grows."""
+    import torch
+
+    cuda = device.startswith("cuda")
+    set_mode = torch.cuda.set_sync_debug_mode if cuda else lambda mode: None
+    allocated = torch.cuda.memory_allocated if cuda else lambda: 0
+    for name, (model, depth) in memories(engine, folder, device).items():
+        with Feed(engine, model, depth=depth) as feed:
+            for _ in range(WARM):
+                feed.push()
+            ready = [feed.frame() for _ in range(WARM)]
+            with noting_waits(set_mode) as waits:
+                for frame in ready:
+                    feed.push(frame)
+            for place, count in waits.others.items():
+                print(f"  the host waits {count} times at {place}")
+            listed = ", ".join(f"{count} at {place}" for place, count in waits.ours.items())
+            yield f"{name} waits of ours in {WARM} frames: {listed or 'none'}", not waits.ours
+            first, most = memory_over_time(feed.push, allocated, early, frames)
+            yield (
+                f"{name} bytes at frame {early}: {first}, until frame {frames}: {most}",
+                most <= first,
+            )
