@@ -7,6 +7,7 @@ lists what CUDA accepts but waits for.
 
 import sys
 from contextlib import ExitStack
+from unittest.mock import MagicMock, patch
 
 import torch
 from op_log import place_of
@@ -35,11 +36,28 @@ class PretendedCuda:
             stack.enter_context(torch.inference_mode())
             fake = stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
             stack.enter_context(_Bus(fake, self.waits))
+            for name in [n for n in sys.modules if n.endswith("live2diff_core.stream.transfer")]:
+                _pretend_to_pin(stack, sys.modules[name])
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *error):
         self._stack.close()
+
+
+def _pretend_to_pin(stack, transfer):
+    """Let a module `stream.transfer` go the way that it goes where there is a GPU."""
+
+    def copy(tensor):
+        return torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor, non_blocking=True)
+
+    there = patch.object(transfer, "_queues_copies", lambda device: device.type == "cuda")
+    pinned = patch.object(transfer, "_pinned_copy", copy)
+    # Real tensors, too: the noise is drawn on a thread on which nothing pretends.
+    pinning = patch.object(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    events = patch.multiple(torch.cuda, Event=MagicMock(), current_stream=MagicMock())
+    for each in (there, pinned, pinning, events):
+        stack.enter_context(each)
 
 
 class _Bus(TorchDispatchMode):

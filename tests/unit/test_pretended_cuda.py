@@ -3,10 +3,9 @@
 import pytest
 import torch
 from pretended_cuda import CUDA, PretendedCuda
-from toy_stream import SIZE, OpenToy, ToyModel, frames, schedule
+from toy_stream import SIZE, OpenToy, ToyModel, frames, motion_memory, schedule
 
 from live2diff_core.depth.ranges import MODES, RunningRange, normalise, normalise_running
-from live2diff_core.live2diff.memory import MotionMemory
 from live2diff_core.live2diff.window import AttentionWindow
 from live2diff_core.run.translator import FrameTranslator
 from live2diff_core.stream.guidance import Guidance
@@ -37,7 +36,7 @@ class CudaToy(ToyModel):
 
 
 def start(steps, window, guidance):
-    memory = None if window is None else MotionMemory(window, {"positive": steps})
+    memory = None if window is None else motion_memory(window, {"positive": steps})
     return StreamSession(schedule(steps), FrameNoise(7), memory, guidance)
 
 
@@ -47,8 +46,10 @@ def on_cuda(count, seed=0):
 
 def run(steps, window, guidance=None, depth=False):
     """Push and drain a stream; what waited from the third frame behind the warm-up on."""
+    session = start(steps, window, guidance)
     with PretendedCuda() as pretended:
-        session, model = start(steps, window, guidance), CudaToy()
+        model = CudaToy()
+        session.open(model)
         latents = on_cuda(COUNT)
         hints = on_cuda(COUNT, 1) if depth else [None] * COUNT
         out = []
@@ -111,14 +112,14 @@ class Depth:
 @pytest.mark.parametrize("rule", [None, SkipRule(1.0)], ids=str)
 def test_pictures_with_depth(rule):
     """A filter that skips nothing looks at nothing."""
+    session = start(2, WINDOWS["causal_warmup"], None)
     with PretendedCuda() as pretended:
-        translator = FrameTranslator(
-            start(2, WINDOWS["causal_warmup"], None), SimilarFrameFilter(0, rule)
-        )
+        translator = FrameTranslator(session, SimilarFrameFilter(0, rule))
         opened = OpenToy(CudaToy(), Coder, Depth)
-        opened.device = CUDA
+        opened.device = opened.picture_device = CUDA
+        translator.open(opened)
         out = []
-        for index, picture in enumerate(torch.rand(COUNT, *SIZE, 3, device=CUDA)):
+        for index, picture in enumerate(torch.rand(COUNT, *SIZE, 3)):
             if index == 4:
                 pretended.waits.clear()
             out += translator.push(opened, picture)
