@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..host.control_hints import FrameImages
+from ..host.held_state import HeldState
 from ..stream.state import State, in_order, join, numbered, part
 from ..stream.transfer import HostCopy
 from .finite import FiniteWatch
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 _PICTURE = "picture"
 # Pictures of a run that are on their way at one time, so that a long one pins little memory.
 _FRAMES_BEHIND = 16
+# Beginning of the names of the temporal memory's tensors in the translator's state.
+_MEMORY = "session/memory/"
 
 
 class OtherStreamError(ValueError):
@@ -61,6 +64,7 @@ class LiveStream:
         undelivered: finished frames that no run has returned yet, [H, W, 3] in 0..1 each.
         source: the file it was loaded from, see `file_version`.
         note: the reason why it started over, shown while it is warming up.
+        handle: what the host knows it by, once it has run; see `held_on`.
     """
 
     name: str
@@ -73,6 +77,7 @@ class LiveStream:
     undelivered: list[HostCopy] = field(default_factory=list)
     source: str = ""
     note: str = ""
+    handle: HeldState | None = None
 
     @property
     def warming_up(self) -> bool:
@@ -87,8 +92,23 @@ class LiveStream:
     def move(self, place: str, device: torch.device) -> None:
         """Move the state when the model has another device or dtype than before."""
         if self.place not in ("", place):
-            self.translator.load_state_dict(self.translator.state_dict(), device)
+            self.to(device)
         self.place = place
+
+    def held_on(self, device: torch.device) -> HeldState:
+        """Return the handle by which the host may move the state from `device` between runs."""
+        if self.handle is None or self.handle.load_device != device:
+            self.handle = HeldState(self, device)
+        return self.handle
+
+    def to(self, device: torch.device) -> None:
+        """Move the state of the latents; finished pictures stay on the CPU."""
+        state = self.translator.state_dict()
+        for name, tensor in state.items():
+            # The session moves the rest of its state when it is loaded.
+            if name.startswith(_MEMORY) and tensor.is_floating_point():
+                state[name] = tensor.to(device)
+        self.translator.load_state_dict(state, device)
 
     def follow_prompt(self, prompt: str) -> None:
         """Continue with another prompt, or the same."""
@@ -191,6 +211,7 @@ class SavedStream:
         identity, prompt: see `LiveStream`.
         state: tensors by name, on the CPU.
         source: the file, see `file_version`.
+        handle: None: the host need not know of tensors on the CPU.
     """
 
     name: str
@@ -198,6 +219,7 @@ class SavedStream:
     prompt: str
     state: dict[str, Tensor]
     source: str
+    handle: ClassVar[None] = None
 
     @classmethod
     def read(cls, name: str, path: Path) -> SavedStream:

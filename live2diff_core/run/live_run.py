@@ -64,7 +64,7 @@ class LiveRun:
         opened = self._open(live, saved)
         needed = max(live.nbytes, opened.model.memory_bytes)
         streams.make_room(self.name, needed, self.max_bytes)
-        with streams.working_on(self.name), opened:
+        with streams.working_on(self.name), live.held_on(opened.device).in_use(), opened:
             live.follow_prompt(prompt)
             live.translator.similar.follow(self.spec.skip_rule)
             live.move(f"{opened.device} {self.spec.computes_in}", opened.device)

@@ -32,6 +32,11 @@ class Held(Protocol):
         """Bytes it holds now."""
         ...
 
+    @property
+    def handle(self) -> object:
+        """What the host knows it by, if it does: see `_on_timer`."""
+        ...
+
 
 @dataclass(frozen=True)
 class StreamInfo:
@@ -78,6 +83,8 @@ class StreamRegistry:
         self._lock = threading.RLock()
         self._entries: dict[str, _Entry] = {}
         self._busy: list[str] = []
+        # Handles of streams that the timer dropped.
+        self._retired: list[object] = []
         self._watching = False
 
     def put(self, stream: Held, max_idle_seconds: float = 0.0) -> None:
@@ -123,15 +130,22 @@ class StreamRegistry:
                     self._entries[name].last_used = self._clock()
 
     def drop_idle(self) -> list[str]:
-        """Drop the streams that have been idle for too long; return their names."""
+        """Drop the streams that have been idle for too long; return their names.
+
+        To be called in the thread that runs prompts, like everything but the timer.
+        """
         with self._lock:
-            now = self._clock()
-            late = [
-                name
-                for name, entry in self._entries.items()
-                if 0 < entry.max_idle <= now - entry.last_used and name not in self._busy
-            ]
-            return self._drop(late, "it was not used for too long")
+            self._retired.clear()
+            return self._drop(self._late(), "it was not used for too long")
+
+    def _late(self) -> list[str]:
+        """Find the streams that have been idle for too long."""
+        now = self._clock()
+        return [
+            name
+            for name, entry in self._entries.items()
+            if 0 < entry.max_idle <= now - entry.last_used and name not in self._busy
+        ]
 
     def make_room(self, name: str, needed: int, limit: int) -> list[str]:
         """Drop other streams, least recently used first, until all fit into `limit`.
@@ -180,7 +194,11 @@ class StreamRegistry:
     def _on_timer(self) -> None:
         with self._lock:
             self._watching = False
-            self.drop_idle()
+            late = self._late()
+            # When a handle dies, it leaves the host's list of models, which only the thread that
+            # runs prompts may change; without its stream, it holds no memory.
+            self._retired += [self._entries[name].stream.handle for name in late]
+            self._drop(late, "it was not used for too long")
             self._watch()
 
 

@@ -31,9 +31,13 @@ class Away(torch.Tensor):
     def __init__(self, held):
         self.held = held
 
+    # Torch would make an index of lists on the device itself, without numbers.
+
     def __getitem__(self, index):
-        # Torch would make an index of lists on the device itself, without numbers.
-        return super().__getitem__(Away(torch.tensor(index)) if isinstance(index, list) else index)
+        return super().__getitem__(_index(index))
+
+    def __setitem__(self, index, value):
+        super().__setitem__(_index(index), value)
 
     def tolist(self):
         return self.held.tolist()
@@ -100,6 +104,10 @@ def _lands_away(func, args, leaves, away):
         return isinstance(args[1], Away)
     named = [x for x in leaves if isinstance(x, torch.device)]
     return named[0].type == AWAY.type if named else bool(away)
+
+
+def _index(index):
+    return Away(torch.tensor(index)) if isinstance(index, list) else index
 
 
 def _real(value):

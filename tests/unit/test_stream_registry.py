@@ -14,6 +14,7 @@ from live2diff_core.run.registry import StreamInfo, StreamRegistry
 class Stream:
     name: str
     nbytes: int = 100
+    handle: object = None
 
 
 class Clock:
