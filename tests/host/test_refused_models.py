@@ -122,10 +122,15 @@ def test_wrappers_of_other_packs_are_refused_by_name(model, monkeypatch, key, ki
     hooks.add(hook)
     hooked = comfy.hooks.set_hooks_for_conditioning(prompt(), hooks)
     name = f"'{key or 'test_wrappers_of_other_packs_are_refused_by_name'}' on this MODEL"
+    loaded = []
+    monkeypatch.setattr(
+        "comfy.model_management.load_models_gpu",
+        lambda models, *_, **__: loaded.extend(m.model for m in models),
+    )
     for wrapped, positive in ((on_model, prompt()), (in_options, prompt()), (model, hooked)):
-        monkeypatch.setattr("comfy.model_management.load_models_gpu", None)
         with refused(name):
             stream(pictures(COUNT), wrapped, TinyVAE(), positive=positive)
+        assert model.model not in loaded
 
 
 @pytest.mark.parametrize("kind", ["calc_cond_batch", "apply_model", "diffusion_model"])
