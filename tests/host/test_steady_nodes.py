@@ -88,9 +88,8 @@ def sample(model, **inputs):
     """Stream Sampler on latents, with depth latents where the memory reads them."""
     usual = {"seed": 3, "steps": 4, "denoise": 0.5, "cfg": 1.0, "positive": prompt()}
     sampler = node("sampler", "Live2DiffStreamSampler")
-    sampler.execute(
-        {"samples": frames(ALL)}, model=model, negative=prompt(1), **{**usual, **inputs}
-    )
+    usual |= {"model": model, "negative": prompt(1), "frames": {"samples": frames(ALL)}}
+    sampler.execute(**{**usual, **inputs})
 
 
 @pytest.mark.parametrize("setting", SETTINGS)

@@ -10,14 +10,13 @@ import threading
 from collections import Counter
 from contextlib import contextmanager
 from itertools import zip_longest
-from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
 
 import torch
+from code_place import Place, place_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
-ROOT = Path(__file__).resolve().parents[2]
 NOISE_THREAD = "live2diff-noise"
 LIFT = "aten.lift_fresh.default"
 # Operations whose result the host waits for.
@@ -32,18 +31,6 @@ HOST_EXEMPT = {
     # Compares it with the window of timesteps of a conditioning that has one.
     ("comfy/samplers.py", "get_area_and_mult", "aten.is_nonzero.default"),
 }
-
-
-class Place(NamedTuple):
-    """The innermost line of our code, the host's or a test's that led to an operation."""
-
-    whose: str
-    file: str
-    function: str
-    line: int
-
-    def __str__(self):
-        return f"{self.file}:{self.line} in {self.function} ({self.whose})"
 
 
 class Operation(NamedTuple):
@@ -148,7 +135,7 @@ class OpLog:
         Args:
             period: segments after which the operations are the same again.
         """
-        return [*self._waits(), *self._lifts(), *self._changes(period)]
+        return [*self._waits(), *self._lifts(), *self._changes(period), *self._unsteady_workers()]
 
     def _waits(self):
         found = Counter()
@@ -178,6 +165,26 @@ class OpLog:
                         f"have {len(before)} and {len(after)}:\n    {one}\n    {other}"
                     ]
         return []
+
+    def _unsteady_workers(self):
+        """A worker is not in step with the frames; what it does must recur four times at least."""
+        found = []
+        for name, operations in self.others.items():
+            looks = [operation.looks for operation in operations]
+            if shortest_period(looks) > len(looks) / 4:
+                found.append(f"the {len(looks)} operations of the thread {name} do not recur")
+        return found
+
+
+def shortest_period(items):
+    """Return the least distance at which all items are equal, at most their number."""
+    borders, length = [0], 0
+    for item in items[1:]:
+        while length and item != items[length]:
+            length = borders[length - 1]
+        length += item == items[length]
+        borders.append(length)
+    return len(items) - borders[-1] if items else 0
 
 
 def pairwise(items, distance):
@@ -214,32 +221,3 @@ def _tensors(values, found):
         elif isinstance(value, list | tuple):
             _tensors(value, found)
     return found
-
-
-_KNOWN = {}
-
-
-def place_of(frame):
-    """Find the innermost frame that is neither Python's nor a library's."""
-    while frame is not None:
-        name = frame.f_code.co_filename
-        owner = _KNOWN.get(name) or _KNOWN.setdefault(name, _owner(name))
-        if owner[0]:
-            return Place(*owner, frame.f_code.co_name, frame.f_lineno)
-        frame = frame.f_back
-    return Place("", "", "", 0)
-
-
-def _owner(file):
-    """Tell whose a file is: (ours, host, test or nobody's, its path within)."""
-    path = Path(file)
-    if file == __file__ or "site-packages" in path.parts or not path.is_absolute():
-        return "", ""
-    if path.is_relative_to(ROOT):
-        inside = path.relative_to(ROOT)
-        return ("test" if inside.parts[0] == "tests" else "ours"), inside.as_posix()
-    for name in ("comfy", "comfy_extras"):
-        if name in path.parts:
-            inside = path.parts[path.parts.index(name) :]
-            return "host", "/".join(inside)
-    return "", ""

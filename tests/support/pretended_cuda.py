@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from unittest.mock import MagicMock, patch
 
 import torch
-from op_log import place_of
+from code_place import place_of
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
