@@ -60,10 +60,14 @@ class KVCache:
         self.keys.zero_()
         self.values.zero_()
 
-    def copy(self, device: torch.device, dtype: torch.dtype | None = None) -> KVCache:
-        """Return a copy on `device`, in `dtype` or the cache's own."""
-        dtype = dtype or self.keys.dtype
-        keys, values = (part.to(device, dtype, copy=True) for part in (self.keys, self.values))
+    def to(self, device: torch.device, dtype: torch.dtype, copy: bool = False) -> KVCache:
+        """Return the cache on another device and in another dtype; itself if nothing changes.
+
+        Args:
+            device, dtype: where and how.
+            copy: return a copy even then.
+        """
+        keys, values = (part.to(device, dtype, copy=copy) for part in (self.keys, self.values))
         return KVCache(keys, values, self.written)
 
     @property

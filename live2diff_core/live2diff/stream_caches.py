@@ -49,8 +49,10 @@ class StreamCaches:
         self._shape: OpenedShape | None = None
         # Passes after a conditioning's first are those of guidance nodes.
         self._passes: list[list[list[KVCache]]] = []
-        # Caches of a stream that is not open, by the names of their passes and attentions.
+        # Caches of a stream that is not open, by the names of their passes and attentions; whether
+        # they are those of a loaded state, which must not change when they are written.
         self._closed: dict[str, dict[str, KVCache]] = {}
+        self._borrowed = False
 
     def open(self, shape: OpenedShape) -> None:
         """Allocate the caches for what runs; what a stream has cached already is kept."""
@@ -61,7 +63,7 @@ class StreamCaches:
         for index in range(len(shape.conditionings)):
             while self._steps[shape.kind(index)] and self._has_more(index):
                 self._add_pass(index)
-        self._closed = {}
+        self._closed, self._borrowed = {}, False
 
     @property
     def shape(self) -> OpenedShape | None:
@@ -90,14 +92,14 @@ class StreamCaches:
 
     def clear(self) -> None:
         """Forget all frames; the caches stay allocated."""
-        self._closed = {}
+        self._closed, self._borrowed = {}, False
         for cache in self._all():
             cache.clear()
 
     def to(self, device: torch.device) -> None:
         """Close the stream and move all caches to `device`."""
         self._closed = {
-            name: {layer: cache.copy(device) for layer, cache in caches.items()}
+            name: {layer: cache.to(device, cache.keys.dtype) for layer, cache in caches.items()}
             for name, caches in self._named().items()
         }
         self._passes, self._shape = [], None
@@ -113,7 +115,8 @@ class StreamCaches:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore what `state_dict` returned; `open` moves it to the model's device."""
-        self._passes, self._shape, self._closed = [], None, {}
+        self._passes, self._shape = [], None
+        self._closed, self._borrowed = {}, True
         for key in state:
             name, layer, part = key.rsplit("/", 2)
             if part == _PARTS[0]:
@@ -137,10 +140,9 @@ class StreamCaches:
         shape, passes = self._shape, self._passes[conditioning]
         assert shape is not None
         closed = self._closed.get(shape.pass_name(conditioning, len(passes)), {})
-        # Copied, because caches are written in place, but a loaded state must not change.
         passes.append(
             [
-                closed[size.name].copy(shape.device, shape.dtype)
+                closed[size.name].to(shape.device, shape.dtype, copy=self._borrowed)
                 if size.name in closed
                 else self._allocate(shape, conditioning, size)
                 for size in self._attentions

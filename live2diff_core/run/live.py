@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 _PICTURE = "picture"
 # Pictures of a run that are on their way at one time, so that a long one pins little memory.
 _FRAMES_BEHIND = 16
-# Beginning of the names of the temporal memory's tensors in the translator's state.
-_MEMORY = "session/memory/"
 
 
 class OtherStreamError(ValueError):
@@ -103,12 +101,7 @@ class LiveStream:
 
     def to(self, device: torch.device) -> None:
         """Move the state of the latents; finished pictures stay on the CPU."""
-        state = self.translator.state_dict()
-        for name, tensor in state.items():
-            # The session moves the rest of its state when it is loaded.
-            if name.startswith(_MEMORY) and tensor.is_floating_point():
-                state[name] = tensor.to(device)
-        self.translator.load_state_dict(state, device)
+        self.translator.to(device)
 
     def follow_prompt(self, prompt: str) -> None:
         """Continue with another prompt, or the same."""

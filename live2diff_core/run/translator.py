@@ -97,6 +97,12 @@ class FrameTranslator:
         self.depth_range = RunningRange()
         self._latents, self._pictures = [], []
 
+    def to(self, device: torch.device) -> None:
+        """Move the stream of latents to `device`; it must be opened again before the model runs."""
+        self.session.to(device)
+        self._latents = [x0.to(device) for x0 in self._latents]
+        self._decoded = None
+
     def state_dict(self) -> State:
         """Return everything that determines how the stream continues; tensors are not copied.
 

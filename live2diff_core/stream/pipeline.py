@@ -45,6 +45,10 @@ class FrameInFlight:
         present = {name: tensor for name, tensor in parts.items() if tensor is not None}
         return {"where": torch.tensor([self.frame, self.memory_index, self.step]), **present}
 
+    def to(self, device: torch.device) -> FrameInFlight:
+        """Return the frame on `device`."""
+        return FrameInFlight.from_state_dict(self.state_dict(), device)
+
     @classmethod
     def from_state_dict(
         cls, state: Mapping[str, Tensor], device: torch.device | None = None

@@ -248,6 +248,14 @@ class StreamSession:
         self._waiting = _frames(state, "waiting", device)
         self.pipeline.in_flight = _frames(state, "flight", device)
 
+    def to(self, device: torch.device) -> None:
+        """Move the state to `device`; it must be opened again before the model runs."""
+        if self.memory is not None:
+            self.memory.to(device)
+        self._waiting = [frame.to(device) for frame in self._waiting]
+        self.pipeline.in_flight = [frame.to(device) for frame in self.pipeline.in_flight]
+        self._output = OutputQueue.from_state_dict(self._output.state_dict(), device)
+
     @property
     def nbytes(self) -> int:
         """Bytes that the temporal memory holds now."""
