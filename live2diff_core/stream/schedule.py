@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -183,7 +184,8 @@ class ConsistencySchedule:
     @property
     def sigmas(self) -> tuple[float, ...]:
         """T noise levels in the variance-exploding scale of ComfyUI's models."""
-        return _floats(torch.tensor(self.sqrt_beta) / torch.tensor(self.sqrt_alpha))
+        noise, signal = numpy.array([self.sqrt_beta, self.sqrt_alpha], dtype=numpy.float32)
+        return tuple((noise / signal).tolist())
 
     def add_noise(self, x0: Tensor, noise: Tensor, step: int) -> Tensor:
         """Add `noise` to a clean latent at the level of `step`; both have the same shape."""

@@ -4,7 +4,7 @@ import comfy.model_management
 import comfy.utils
 import pytest
 import torch
-from host_stream import SIZE, Stream, prompt, random
+from host_stream import SIZE, Stream, core, prompt, random
 from pretended_cuda import CUDA, PretendedCuda
 from steady_streams import MEMORIES, small_motion, small_sd15
 
@@ -20,6 +20,11 @@ def pretended(pack, monkeypatch):
     monkeypatch.setattr(management, "load_models_gpu", _load)
     monkeypatch.setattr(management, "get_total_memory", lambda *_, **__: PLENTY)
     monkeypatch.setattr(management, "get_free_memory", _free_memory)
+    # Its numbers are read once when a stream starts, which a pretended model does not have.
+    schedule = core("stream.schedule")
+    levels = schedule.ConsistencySchedule.few_step(schedule.linear_beta_alphas_cumprod(), 4, 0.5)
+    monkeypatch.setattr(core("host.sd15"), "host_schedule", lambda *_: levels)
+    core("stream.transfer")  # Imported, so that it can pretend.
     with PretendedCuda() as pretended:
         yield pretended
 
