@@ -31,15 +31,18 @@ class Stream:
             )
             session = engine.stream_start.start_session(model, schedule, 0, guidance)
             session.attach(self._host, None)
+            self._open: Callable[[], None] = lambda: None
             self._push: Callable[[Any], Any] = session.push
         else:
             spec = engine.spec.StreamSpec(model, prompt, prompt, schedule, guidance, seed=0)
             self._host, session = spec.open(size, None).model, spec.start()
+            self._open = lambda: session.open(self._host)
             self._push = lambda latent: session.push(self._host, latent)
 
     def __enter__(self) -> Stream:
         """Load the model, and push until the window is full."""
         self._host.__enter__()
+        self._open()
         self.push(WARM)
         return self
 

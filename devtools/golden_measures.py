@@ -58,6 +58,7 @@ class Feed:
         """Load the model."""
         self._opened = self._spec.open(self._latent, None).model
         self._opened.__enter__()
+        self.session.open(self._opened)
         return self
 
     def __exit__(self, *error: Any) -> None:
