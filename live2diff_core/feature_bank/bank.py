@@ -13,7 +13,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import embedding_bag, normalize
 
 
 class BankKind(str, Enum):
@@ -154,7 +154,7 @@ def plan_update(
     metric = normalize(torch.cat([bank_keys, keys]), dim=-1)
     source, target = permutation(2 * len(keys)).to(keys.device).chunk(2)
     nearest = (metric[source] @ metric[target].T).argmax(-1)
-    return partial(_merge, source, target, nearest)
+    return partial(_merge, *_bags(source, target, nearest))
 
 
 def _first(bank: Tensor | None, frame: Tensor) -> Tensor:
@@ -169,14 +169,26 @@ def _enqueue(kept: int, bank: Tensor | None, frame: Tensor) -> Tensor:
     return torch.cat([bank[max(0, len(bank) - kept) :], frame])
 
 
-def _merge(
-    source: Tensor, target: Tensor, nearest: Tensor, bank: Tensor | None, frame: Tensor
-) -> Tensor:
-    """Average half of all tokens into the most similar ones of the other half (dynamic merging).
+def _bags(source: Tensor, target: Tensor, nearest: Tensor) -> tuple[Tensor, Tensor]:
+    """List for each target token the tokens to average: itself, then its sources in their order.
 
     Args:
         source, target: [HW] each, halves of the bank's and the frame's tokens, in that order.
         nearest: [HW] for each source token the index of its target in `target`.
+
+    Returns:
+        The tokens of all lists, [2 HW], and where each list begins, [HW].
+    """
+    places = torch.arange(len(target), device=target.device)
+    lists, order = torch.cat([places, nearest]).sort(stable=True)
+    return torch.cat([target, source]).index_select(0, order), torch.searchsorted(lists, places)
+
+
+def _merge(members: Tensor, begins: Tensor, bank: Tensor | None, frame: Tensor) -> Tensor:
+    """Average half of all tokens into the most similar ones of the other half (dynamic merging).
+
+    Args:
+        members, begins: from `_bags`.
         bank, frame: [HW, C].
 
     Returns:
@@ -185,9 +197,9 @@ def _merge(
     assert bank is not None
     # In half precision, sums of many tokens would lose digits.
     both = torch.cat([bank, frame]).float()
-    places = nearest[:, None].expand(-1, both.shape[1])
-    kept = both[target].scatter_reduce(0, places, both[source], "mean", include_self=True)
-    return kept.to(frame.dtype)
+    # Each list is summed in its order. Scattered sums are in no order on CUDA, so that a resumed
+    # stream would differ from one that was not interrupted.
+    return embedding_bag(members, both, begins, mode="mean").to(frame.dtype)
 
 
 def fuse(features: Tensor, bank: Tensor, strength: float, threshold: float) -> Tensor:

@@ -88,6 +88,41 @@ def test_merging_keeps_the_type_and_averages_exactly():
     assert (found == 2048).all()
 
 
+class Operations(TorchDispatchMode):
+    """Lists the names of all operations."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def test_merging_sums_in_an_order():
+    """Scattered sums are in no order on CUDA; so are running sums of floats."""
+    bank, frame = random(64, CHANNELS), random(64, CHANNELS, seed=1)
+    with Operations() as operations:
+        plan_update(MERGE, bank, frame, torch.arange)(bank, frame)
+    unordered = ("scatter", "index_add", "index_reduce", "cumsum", "put")
+    assert "cat" in operations.names
+    assert not [name for name in operations.names if any(part in name for part in unordered)]
+
+
+def test_merging_sums_the_same_on_any_number_of_threads():
+    bank, frame = random(512, 40), random(512, 40, seed=1)
+    update = plan_update(MERGE, bank, frame, torch.arange)
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 4):
+            torch.set_num_threads(count)
+            found.append(update(bank, frame))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(found[0], other) for other in found)
+
+
 # Queue, and the first frame
 
 
