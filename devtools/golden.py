@@ -153,8 +153,10 @@ def run_streamv2v(engine: SimpleNamespace, plain: Any, trace: dict[str, Any], co
     sigmas = plain.get_model_object("model_sampling").sigmas.double()[timesteps]
     schedule = engine.schedule.ConsistencySchedule.from_alphas(1 / (sigmas**2 + 1), timesteps)
     banked = engine.feature_bank_patch.apply_feature_bank(plain, config)
-    memory = engine.bank_memory.BankMemory(config, recorded_order(engine, plain, trace, config))
-    together = engine.memory.MemorySet({engine.feature_bank_patch.NAME: memory})
+    (applied,) = engine.memory.applied_memories(banked).values()
+    order, steps = recorded_order(engine, plain, trace, config), {"positive": len(schedule)}
+    memory = engine.bank_memory.BankMemory(config, order, applied.layers, {**steps, "negative": 0})
+    together = engine.memory.MemorySet({applied.name: memory})
     results = {}
     for name, model, remembers in (("eps_no_bank", plain, None), ("eps", banked, together)):
         with _opened(engine, model, trace, schedule, trace["x"]) as host:

@@ -1,19 +1,9 @@
-"""StreamV2V's feature bank: self-attention that also sees past frames, and fusion with them.
-
-Dataclasses and pure functions of tensors, for one frame of one conditioning at a time. M is the
-number of tokens in a bank: HW, or HW for each frame of a queue.
-"""
+"""The settings of StreamV2V's feature bank, and the attentions that have one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from functools import partial
-
-import torch
-from torch import Tensor
-from torch.nn.functional import embedding_bag, normalize
 
 
 class BankKind(str, Enum):
@@ -24,6 +14,9 @@ class BankKind(str, Enum):
 
 
 ALL_LEVELS = ("down 1", "down 2", "down 3", "middle", "up 2", "up 3", "up 4")
+
+# What a bank keeps: keys, values, and where they are fused, outputs before fusion.
+PARTS = ("keys", "values", "features")
 
 
 @dataclass(frozen=True)
@@ -98,142 +91,22 @@ class BankConfig:
 
 
 @dataclass(frozen=True)
-class Bank:
-    """Past features of one self-attention, for one conditioning at one denoising step.
+class BankedLayer:
+    """A self-attention with a bank, and the size of its features.
 
     Attributes:
-        keys, values: [M, C]; None while the bank is empty.
-        features: [M, C] outputs of the attention before fusion; None where nothing is fused.
+        name: in saved streams, such as `middle.0.0`: part, block, attention.
+        level: number of downsamplers before it.
+        channels: C.
+        fuses: whether its output is fused with the bank.
     """
 
-    keys: Tensor | None = None
-    values: Tensor | None = None
-    features: Tensor | None = None
+    name: str
+    level: int
+    channels: int
+    fuses: bool
 
     @property
-    def tokens(self) -> int:
-        """The number of tokens, M; 0 while the bank is empty."""
-        return 0 if self.keys is None else len(self.keys)
-
-    def parts(self) -> dict[str, Tensor]:
-        """Return the tensors that are not None, by name."""
-        named = {"keys": self.keys, "values": self.values, "features": self.features}
-        return {name: tensor for name, tensor in named.items() if tensor is not None}
-
-    def to(self, like: Tensor) -> Bank:
-        """Return the bank with dtype and device of `like`; itself if nothing changes."""
-        if self.keys is None or (self.keys.device == like.device and self.keys.dtype == like.dtype):
-            return self
-        return Bank(**{name: tensor.to(like) for name, tensor in self.parts().items()})
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all tensors."""
-        return sum(tensor.nbytes for tensor in self.parts().values())
-
-
-# Maps (the bank's keys, values or features [M, C] or None, the frame's [HW, C]) to the new bank's.
-Update = Callable[[Tensor | None, Tensor], Tensor]
-
-
-def plan_update(
-    config: BankConfig, bank_keys: Tensor | None, keys: Tensor, permutation: Callable[[int], Tensor]
-) -> Update:
-    """Determine from the keys how a frame enters the bank; values and features enter alike.
-
-    Args:
-        config: kind and size of the bank.
-        bank_keys: [M, C] keys of the bank; None while it is empty.
-        keys: [HW, C] keys of the frame.
-        permutation: called with a count of tokens; returns a random permutation of them.
-    """
-    if bank_keys is None:
-        return _first
-    if config.kind is BankKind.QUEUE:
-        return partial(_enqueue, (config.queue_frames - 1) * len(keys))
-    metric = normalize(torch.cat([bank_keys, keys]), dim=-1)
-    source, target = permutation(2 * len(keys)).to(keys.device).chunk(2)
-    nearest = (metric[source] @ metric[target].T).argmax(-1)
-    return partial(_merge, *_bags(source, target, nearest))
-
-
-def _first(bank: Tensor | None, frame: Tensor) -> Tensor:
-    # Clone the frame, because it is a view that would keep the whole batch alive.
-    return frame.clone()
-
-
-def _enqueue(kept: int, bank: Tensor | None, frame: Tensor) -> Tensor:
-    """Append a frame to the last `kept` tokens of a queue."""
-    assert bank is not None
-    # Cut before concatenating: a view of the longer queue would keep all of it alive.
-    return torch.cat([bank[max(0, len(bank) - kept) :], frame])
-
-
-def _bags(source: Tensor, target: Tensor, nearest: Tensor) -> tuple[Tensor, Tensor]:
-    """List for each target token the tokens to average: itself, then its sources in their order.
-
-    Args:
-        source, target: [HW] each, halves of the bank's and the frame's tokens, in that order.
-        nearest: [HW] for each source token the index of its target in `target`.
-
-    Returns:
-        The tokens of all lists, [2 HW], and where each list begins, [HW].
-    """
-    places = torch.arange(len(target), device=target.device)
-    lists, order = torch.cat([places, nearest]).sort(stable=True)
-    return torch.cat([target, source]).index_select(0, order), torch.searchsorted(lists, places)
-
-
-def _merge(members: Tensor, begins: Tensor, bank: Tensor | None, frame: Tensor) -> Tensor:
-    """Average half of all tokens into the most similar ones of the other half (dynamic merging).
-
-    Args:
-        members, begins: from `_bags`.
-        bank, frame: [HW, C].
-
-    Returns:
-        [HW, C] the target tokens.
-    """
-    assert bank is not None
-    # In half precision, sums of many tokens would lose digits.
-    both = torch.cat([bank, frame]).float()
-    # Each list is summed in its order. Scattered sums are in no order on CUDA, so that a resumed
-    # stream would differ from one that was not interrupted.
-    return embedding_bag(members, both, begins, mode="mean").to(frame.dtype)
-
-
-def fuse(features: Tensor, bank: Tensor, strength: float, threshold: float) -> Tensor:
-    """Blend every token with the most similar token of the bank, if it is similar enough.
-
-    Args:
-        features: [HW, C] features of the frame.
-        bank: [M, C] features of the bank.
-        strength: share of the bank's token (alpha), 0 to 1.
-        threshold: least cosine similarity, -1 to 1.
-
-    Returns:
-        [HW, C] (1 - alpha) * own + alpha * nearest; `own` where no token reaches the threshold.
-    """
-    directions, fused = normalize(bank, dim=-1).T, []
-    # A bank of several frames is searched in parts, so that no matrix exceeds HW x HW.
-    for part in features.split(max(1, len(features) ** 2 // len(bank))):
-        similarity, index = (normalize(part, dim=-1) @ directions).max(-1)
-        near = (similarity >= threshold)[:, None]
-        fused.append(torch.where(near, torch.lerp(part, bank[index], strength), part))
-    return torch.cat(fused)
-
-
-def extend(own: Tensor, banks: Sequence[Tensor | None]) -> Tensor:
-    """Append each row's bank to its tokens: [N, HW, C] and N times [M, C] to [N, HW + M, C].
-
-    All banks have the same size; if they are empty (None), `own` is returned unchanged.
-    """
-    filled = [bank for bank in banks if bank is not None]
-    if not filled:
-        return own
-    rows, tokens, channels = own.shape
-    out = own.new_empty(rows, tokens + len(filled[0]), channels)
-    out[:, :tokens] = own
-    for row, bank in enumerate(filled):
-        out[row, tokens:] = bank
-    return out
+    def parts(self) -> tuple[str, ...]:
+        """Those of `PARTS` that its bank keeps."""
+        return PARTS if self.fuses else PARTS[:2]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import comfy.ldm.modules.attention as host_attention
 import comfy.ldm.modules.diffusionmodules.openaimodel as host_unet
-import torch
 from torch import Tensor
 
 from ..host.call_context import PASSES, call_context
@@ -16,8 +16,9 @@ from ..host.sd15 import UnsupportedModelError, sd15_unet
 from ..stream.call_plan import OpenedShape
 from ..stream.memory import StreamShape, add_memory, applied_memories
 from ..stream.noise import TokenPermutation
-from .bank import BankConfig, extend
-from .memory import BankCall, BankMemory, BankRow, by_bank_size
+from .bank import BankConfig, BankedLayer
+from .call import BankCall, attend_with_banks
+from .memory import BankMemory
 
 NAME = "feature_bank"
 TITLE = "Apply Feature Bank"
@@ -38,6 +39,12 @@ class SelfAttention:
     level: str
     downsamplings: int
     channels: int
+
+    @property
+    def name(self) -> str:
+        """Its name in saved streams; SD1.5's blocks have one attention each."""
+        part, number = self.block
+        return f"{part}.{number}.0"
 
 
 def apply_feature_bank(model: Any, config: BankConfig) -> Any:
@@ -60,17 +67,16 @@ def apply_feature_bank(model: Any, config: BankConfig) -> Any:
     patched = model.clone()
     used = [a for a in attentions if a.level in (*config.extend, *config.fuse)]
     add_memory(patched, AppliedFeatureBank(config, tuple(used)))
-    for attention in used:
+    for index, attention in enumerate(used):
         if _replacements(model, attention.block):
             raise UnsupportedModelError(
                 f"Another node already replaced the self-attention of {attention.level}, which "
                 f"'{TITLE}' needs. Remove it, or leave that level out of fuse and extend."
             )
-        extends, fuses = attention.level in config.extend, attention.level in config.fuse
-        patched.set_model_attn1_replace(_ExtendedAttention(extends, fuses), *attention.block)
-    patched.set_model_attn1_output_patch(
-        _FeatureFusion(frozenset(a.block for a in used if a.level in config.fuse))
-    )
+        extended = _ExtendedAttention(index, attention.level in config.extend)
+        patched.set_model_attn1_replace(extended, *attention.block)
+    fused = {a.block: index for index, a in enumerate(used) if a.level in config.fuse}
+    patched.set_model_attn1_output_patch(_FeatureFusion(fused))
     return patched
 
 
@@ -84,6 +90,14 @@ class AppliedFeatureBank:
     title: str = TITLE
 
     @property
+    def layers(self) -> tuple[BankedLayer, ...]:
+        """The self-attentions, as the stream's memory knows them."""
+        return tuple(
+            BankedLayer(a.name, a.downsamplings, a.channels, a.level in self.config.fuse)
+            for a in self.attentions
+        )
+
+    @property
     def largest_group(self) -> int:
         """One, because a bank needs no groups."""
         return 1
@@ -95,10 +109,10 @@ class AppliedFeatureBank:
 
     def start(self, steps: Mapping[str, int], seed: int) -> BankMemory:
         """Create a stream's memory."""
-        return BankMemory(self.config, TokenPermutation(seed))
+        return BankMemory(self.config, TokenPermutation(seed), self.layers, steps)
 
     def open(self, memory: BankMemory, shape: OpenedShape) -> None:
-        """Prepare a stream's memory for what runs."""
+        """Allocate a stream's banks."""
         memory.open(shape)
 
     def nbytes(self, shape: StreamShape) -> int:
@@ -162,10 +176,15 @@ def _in_block(
 
 @dataclass(frozen=True)
 class _ExtendedAttention:
-    """A self-attention whose queries also see the bank (an attn1_replace patch)."""
+    """A self-attention whose queries also see the bank (an attn1_replace patch).
 
+    Attributes:
+        layer: its index in the stream's memory.
+        extends: whether queries see the bank; else they only leave their features in it.
+    """
+
+    layer: int
     extends: bool
-    fuses: bool
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
         """Attend; all tensors are [B*N, HW, C]."""
@@ -177,27 +196,10 @@ class _ExtendedAttention:
                 f"Another node turned {whole} frames into {max(len(q), len(k))} inside the "
                 f"self-attention (HyperTile does that); '{TITLE}' needs them whole. Remove it."
             )
-        rows = call.update(_layer(options), passes, k, v, self.fuses)
+        meetings = call.update(self.layer, passes, k, v)
         if not self.extends:
             return _attend(q, k, v, options)
-        by_size = by_bank_size(rows)
-        if len(by_size) == 1:
-            # The usual case. Indexing rows would copy them, and wait for a GPU at every layer.
-            return _attend_with_banks(q, k, v, rows, options)
-        out = torch.empty_like(q)
-        for alike in by_size.values():
-            at = [row.row for row in alike]
-            out[at] = _attend_with_banks(q[at], k[at], v[at], alike, options)
-        return out
-
-
-def _attend_with_banks(
-    q: Tensor, k: Tensor, v: Tensor, rows: list[BankRow], options: dict[str, Any]
-) -> Tensor:
-    """Attend for rows whose banks have the same size; all tensors are [rows, HW, C]."""
-    keys = extend(k, [row.bank.keys for row in rows])
-    values = extend(v, [row.bank.values for row in rows])
-    return _attend(q, keys, values, options)
+        return attend_with_banks(q, k, v, meetings, partial(_attend, options=options))
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
@@ -214,21 +216,19 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
 
 @dataclass(frozen=True)
 class _FeatureFusion:
-    """Fuses the outputs of the self-attentions in `blocks` (an attn1_output_patch)."""
+    """Fuses the outputs of the self-attentions in some blocks (an attn1_output_patch).
 
-    blocks: frozenset[tuple[str, int]]
+    Attributes:
+        layers: their indices in the stream's memory, by the host's names of the blocks.
+    """
+
+    layers: Mapping[tuple[str, int], int]
 
     def __call__(self, n: Tensor, options: dict[str, Any]) -> Tensor:
         """Fuse the output [B*N, HW, C] of a self-attention."""
-        if options["block"] not in self.blocks:
-            return n
-        return _bank_call(options).fuse(_layer(options), n)
+        layer = self.layers.get(options["block"])
+        return n if layer is None else _bank_call(options).fuse(layer, n)
 
 
 def _bank_call(options: dict[str, Any]) -> BankCall:
     return call_context(options, TITLE).plan.memory[NAME]
-
-
-def _layer(options: dict[str, Any]) -> str:
-    part, number = options["block"]
-    return f"{part}.{number}.{options['block_index']}"

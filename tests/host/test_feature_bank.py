@@ -127,7 +127,7 @@ def test_merging_depends_on_the_seed(sd15):
     streams = []
     for seed in (3, 4):
         with torch.inference_mode(), Stream(banked(sd15), SIZE, COUNT, seed=3) as stream:
-            stream.session.memory["feature_bank"].permutation = orders(seed)
+            stream.session.memory["feature_bank"].orders.permutation = orders(seed)
             streams.append(stream.run(latents))
     assert torch.equal(streams[0], translate(banked(sd15), latents, seed=3))
     assert relative_error(*streams) > 1e-4

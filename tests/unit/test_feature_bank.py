@@ -8,18 +8,15 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from live2diff_core.feature_bank.bank import (
-    ALL_LEVELS,
-    Bank,
-    BankConfig,
-    BankKind,
-    fuse,
-    plan_update,
-)
+from live2diff_core.feature_bank.bank import ALL_LEVELS, BankConfig, BankedLayer, BankKind
+from live2diff_core.feature_bank.fusion import fuse
+from live2diff_core.feature_bank.layer_banks import LayerBanks
+from live2diff_core.feature_bank.update import plan_update
 from live2diff_core.stream.noise import TokenPermutation
 
 CHANNELS = 6
 MERGE, QUEUE = BankConfig(), BankConfig(kind="queue", queue_frames=3)
+EMPTY = torch.zeros(0, CHANNELS)
 
 
 def random(*shape, seed=0):
@@ -129,7 +126,7 @@ def test_merging_sums_the_same_on_any_number_of_threads():
 @pytest.mark.parametrize("config", [MERGE, QUEUE])
 def test_the_first_frame_is_kept_as_it_is(config):
     frame = random(5, CHANNELS)
-    kept = plan_update(config, None, frame, never)(None, frame)
+    kept = plan_update(config, EMPTY, frame, never)(EMPTY, frame)
     assert torch.equal(kept, frame)
     frame.zero_()
     assert kept.abs().min() > 0, "a part of the batch must not be held, nor follow it"
@@ -137,7 +134,7 @@ def test_the_first_frame_is_kept_as_it_is(config):
 
 def test_the_queue_keeps_the_last_frames_in_order():
     clip = [random(4, CHANNELS, seed=seed) for seed in range(7)]
-    bank = None
+    bank = EMPTY
     for index, frame in enumerate(clip):
         bank = plan_update(QUEUE, bank, frame, never)(bank, frame)
         assert torch.equal(bank, torch.cat(clip[max(0, index - 2) : index + 1]))
@@ -146,7 +143,7 @@ def test_the_queue_keeps_the_last_frames_in_order():
 @pytest.mark.parametrize("config", [MERGE, QUEUE])
 def test_no_more_is_held_than_is_counted(config):
     """A part of a larger tensor would keep the whole of it."""
-    bank = None
+    bank = EMPTY
     for index in range(6):
         frame = random(2, 4, CHANNELS, seed=index)[1]
         bank = plan_update(config, bank, frame, torch.arange)(bank, frame)
@@ -155,6 +152,11 @@ def test_no_more_is_held_than_is_counted(config):
 
 
 # Fusion
+
+
+def fuse_row(features, bank, strength, threshold):
+    """Fuse [HW, C] with [M, C]."""
+    return fuse(features[None], bank[None], strength, threshold)[0]
 
 
 @given(
@@ -168,22 +170,22 @@ def test_fusion_blends_with_the_nearest_token(tokens, frames, strength, threshol
     features = random(tokens, CHANNELS)
     bank = random(tokens * frames, CHANNELS, seed=1)
     bank[0] = 2 * features[-1] + 0.01  # one that is near
-    found = fuse(features, bank, strength, threshold)
+    found = fuse_row(features, bank, strength, threshold)
     close(found, fused(features, bank, strength, threshold))
 
 
 def test_the_threshold_belongs_to_what_is_near():
     own, bank = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 4.0], [3.0, 4.0]])  # cosines 0, 0.6
-    assert torch.equal(fuse(own, bank, 1.0, 0.61), own)
-    assert torch.equal(fuse(own, bank, 1.0, 0.59), bank[1:])
+    assert torch.equal(fuse_row(own, bank, 1.0, 0.61), own)
+    assert torch.equal(fuse_row(own, bank, 1.0, 0.59), bank[1:])
     same = torch.tensor([[3.0, 0.0]])
-    assert torch.equal(fuse(own, same, 1.0, 1.0), same)
+    assert torch.equal(fuse_row(own, same, 1.0, 1.0), same)
 
 
 def test_strength_0_changes_nothing_and_1_takes_the_banks_token():
     features, bank = random(6, CHANNELS), random(6, CHANNELS, seed=1)
-    assert torch.equal(fuse(features, bank, 0.0, -1.0), features)
-    taken = fuse(features, bank, 1.0, -1.0)
+    assert torch.equal(fuse_row(features, bank, 0.0, -1.0), features)
+    taken = fuse_row(features, bank, 1.0, -1.0)
     assert all(any(torch.equal(row, token) for token in bank) for row in taken)
 
 
@@ -196,7 +198,15 @@ def test_a_search_in_parts_is_the_search_at_once(tokens, frames):
     expected = torch.where(
         (whole.values >= 0.5)[:, None], features.lerp(bank[whole.indices], 0.8), features
     )
-    close(fuse(features, bank, 0.8, 0.5), expected)
+    close(fuse_row(features, bank, 0.8, 0.5), expected)
+
+
+@pytest.mark.parametrize("tokens", [3, 40, 1200])
+def test_rows_are_fused_each_with_its_own_bank(tokens):
+    """In one search while it is small, else one after another."""
+    features, banks = random(4, tokens, CHANNELS), random(4, 2 * tokens, CHANNELS, seed=1)
+    expected = [fuse_row(*row, 0.8, 0.5) for row in zip(features, banks, strict=True)]
+    close(fuse(features, banks, 0.8, 0.5), torch.stack(expected))
 
 
 # Sizes
@@ -207,7 +217,7 @@ def test_fusion_makes_no_tensor_larger_than_token_by_token(frames):
     tokens = 96
     features, bank = random(tokens, 4), random(tokens * frames, 4, seed=1)
     with LargestTensor() as largest:
-        fuse(features, bank, 0.8, 0.9)
+        fuse_row(features, bank, 0.8, 0.9)
     assert 0 < largest.elements <= tokens**2
 
 
@@ -219,12 +229,42 @@ def test_merging_makes_no_tensor_larger_than_token_by_token():
     assert largest.elements == tokens**2
 
 
-def test_a_bank_counts_its_tokens_and_bytes():
-    assert (Bank().tokens, Bank().nbytes, Bank().parts()) == (0, 0, {})
-    bank = Bank(random(5, 4), random(5, 4), None)
-    assert (bank.tokens, bank.nbytes, [*bank.parts()]) == (5, 2 * 5 * 4 * 4, ["keys", "values"])
-    assert bank.to(random(1, 4)) is bank
-    assert bank.to(random(1, 4).half()).nbytes == bank.nbytes // 2
+def test_searching_for_rows_together_stays_small():
+    """Four rows of 1,500 tokens, of which one is a matrix of nine megabytes."""
+    features, bank = random(4, 1500, 2), random(4, 1500, 2, seed=1)
+    with LargestTensor() as largest:
+        fuse(features, bank, 0.8, 0.9)
+    assert largest.elements == 1500**2
+    with LargestTensor() as largest:
+        fuse(features[:, :96], bank[:, :96], 0.8, 0.9)
+    assert largest.elements == 4 * 96**2
+
+
+def layer_banks(fuses=False, frames=3):
+    """The banks of two steps, for frames of 5 tokens."""
+    layer = BankedLayer("middle.0.0", 3, 4, fuses)
+    return LayerBanks(layer, (2, 5, frames), torch.float32, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("fuses", [False, True])
+def test_banks_count_what_is_filled_and_what_they_hold(fuses):
+    banks, parts = layer_banks(fuses), ["keys", "values", *["features"] * fuses]
+    held = len(parts) * 2 * 15 * 4 * 4
+    assert (banks.filled, banks.nbytes, banks.stored(), banks.empty) == ([0, 0], held, {}, True)
+    new = {part: random(10, 4, seed=seed) for seed, part in enumerate(parts)}
+    banks.pending[1] = new
+    assert banks.nbytes == held + len(parts) * 10 * 4 * 4
+    assert (banks.stored(), banks.empty) == ({}, False)
+    banks.commit()
+    assert (banks.filled, banks.nbytes, banks.empty) == ([0, 2], held, False)
+    (stored,) = banks.stored().values()
+    assert [*stored] == parts
+    for part in parts:
+        assert torch.equal(stored[part], new[part])
+        assert torch.equal(banks.seen(part, range(1, 2)), new[part][None])
+        assert banks.seen(part, range(1)).shape == (1, 0, 4)
+    banks.clear()
+    assert (banks.filled, banks.nbytes, banks.stored(), banks.empty) == ([0, 0], held, {}, True)
 
 
 # Settings
