@@ -154,8 +154,9 @@ def run_streamv2v(engine: SimpleNamespace, plain: Any, trace: dict[str, Any], co
     schedule = engine.schedule.ConsistencySchedule.from_alphas(1 / (sigmas**2 + 1), timesteps)
     banked = engine.feature_bank_patch.apply_feature_bank(plain, config)
     (applied,) = engine.memory.applied_memories(banked).values()
-    order, steps = recorded_order(engine, plain, trace, config), {"positive": len(schedule)}
-    memory = engine.bank_memory.BankMemory(config, order, applied.layers, {**steps, "negative": 0})
+    order = recorded_order(engine, plain, trace, config)
+    steps = {"positive": len(schedule), "negative": 0}
+    memory = engine.bank_memory.BankMemory(config, order, applied.layers, steps)
     together = engine.memory.MemorySet({applied.name: memory})
     results = {}
     for name, model, remembers in (("eps_no_bank", plain, None), ("eps", banked, together)):

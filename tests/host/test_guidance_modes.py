@@ -163,12 +163,12 @@ def test_memory_is_kept_for_the_passes_there_are(with_memory, mode):
     with Stream(model, SIZE, 4, **guided(mode)) as stream:
         stream.run(frames(4))
         caches = stream.session.memory["live2diff"].caches.state_dict()
-        banks = stream.session.memory["feature_bank"]._banks
+        banks = stream.session.memory["feature_bank"].banks.state_dict()
     steps = {"positive": STEPS, "negative": kept}
-    found = {(name.split(".")[0], len(tensor)) for name, tensor in caches.items()}
+    found = {(name.split(".")[0], len(cache)) for name, cache in caches.items()}
     assert found == {each for each in steps.items() if each[1]}
     for kind, count in steps.items():
-        at = {step for name, _, step in banks if name.startswith(kind)}
+        at = {int(name.split("/")[2]) for name in banks if name.startswith(kind)}
         assert at == set(range(count))
 
 
