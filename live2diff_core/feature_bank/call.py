@@ -47,6 +47,16 @@ class Meeting:
 
 
 @dataclass(frozen=True)
+class _Own:
+    """The keys and values of all rows at an attention, [B*N, HW, C], and the banks of one pass."""
+
+    layer: int
+    banks: LayerBanks
+    keys: Tensor
+    values: Tensor
+
+
+@dataclass(frozen=True)
 class BankCall:
     """The banks that the self-attentions read and write during one model call.
 
@@ -85,10 +95,12 @@ class BankCall:
         meetings: list[Meeting] = []
         for number, place in enumerate(passes):
             banks, start = self.banks.at(place, layer, keys.shape[1]), number * self.row_count
+            own = _Own(layer, banks, keys, values)
             for run in self._runs(banks):
-                several = len(run[0][1]) > 1
-                meet = self._meet_group if several else self._meet_frames
-                meetings += meet(layer, banks, run, start, keys, values)
+                if len(run[0][1]) > 1:
+                    meetings += self._meet_group(own, *run[0], start)
+                else:
+                    meetings.append(self._meet_frames(own, run, start))
                 start += sum(len(frames) for _, frames in run)
         if self.banks.layers[layer].fuses:
             self._to_fuse[layer] = meetings
@@ -103,66 +115,43 @@ class BankCall:
 
         return (list(run) for _, run in groupby(self.groups, alike))
 
-    def _meet_frames(
-        self,
-        layer: int,
-        banks: LayerBanks,
-        run: list[tuple[int, range]],
-        start: int,
-        keys: Tensor,
-        values: Tensor,
-    ) -> list[Meeting]:
+    def _meet_frames(self, own: _Own, run: list[tuple[int, range]], start: int) -> Meeting:
         """Meet the banks with single frames at consecutive steps, from row `start`."""
         steps, updates = range(run[0][0], run[-1][0] + 1), []
-        seen = banks.seen("keys", steps), banks.seen("values", steps)
+        keys, values = own.banks.seen("keys", steps), own.banks.seen("values", steps)
         for index, (step, (frame,)) in enumerate(run):
             if frame % self.config.interval == 0:
-                bank, own = [p[index] for p in seen], (keys[start + index], values[start + index])
-                updates.append((index, self._take_in(layer, banks, step, frame, bank, own)))
-        return [Meeting(range(start, start + len(run)), banks, steps, *seen, tuple(updates))]
+                past = keys[index], values[index]
+                updates.append((index, self._take_in(own, step, frame, start + index, past)))
+        rows = range(start, start + len(run))
+        return Meeting(rows, own.banks, steps, keys, values, tuple(updates))
 
-    def _meet_group(
-        self,
-        layer: int,
-        banks: LayerBanks,
-        run: list[tuple[int, range]],
-        start: int,
-        keys: Tensor,
-        values: Tensor,
-    ) -> list[Meeting]:
+    def _meet_group(self, own: _Own, step: int, frames: range, start: int) -> Iterator[Meeting]:
         """Meet a bank with the frames of a group, one after another like single frames."""
-        ((step, frames),) = run
-        steps, meetings = range(step, step + 1), []
-        bank = [banks.seen("keys", steps)[0], banks.seen("values", steps)[0]]
+        steps = range(step, step + 1)
+        keys, values = own.banks.seen("keys", steps), own.banks.seen("values", steps)
         for row, frame in enumerate(frames, start):
-            past, updates = [part[None] for part in bank], []
+            past, updates = (keys, values), []
             if frame % self.config.interval == 0:
-                own = keys[row], values[row]
-                updates.append((0, self._take_in(layer, banks, step, frame, bank, own)))
-                bank = [banks.pending[step]["keys"], banks.pending[step]["values"]]
-            rows = range(row, row + 1)
-            meetings.append(Meeting(rows, banks, steps, past[0], past[1], tuple(updates)))
-        return meetings
+                updates.append((0, self._take_in(own, step, frame, row, (keys[0], values[0]))))
+                pending = own.banks.pending[step]
+                keys, values = pending["keys"][None], pending["values"][None]
+            yield Meeting(range(row, row + 1), own.banks, steps, *past, tuple(updates))
 
     def _take_in(
-        self,
-        layer: int,
-        banks: LayerBanks,
-        step: int,
-        frame: int,
-        bank: Sequence[Tensor],
-        own: Sequence[Tensor],
+        self, own: _Own, step: int, frame: int, row: int, bank: tuple[Tensor, Tensor]
     ) -> Update:
         """Let a frame's keys and values enter a bank; `fuse` updates the features likewise."""
-        update = plan_update(
-            self.config,
-            bank[0],
-            own[0],
-            lambda count: self.orders.of(Order(frame, step, layer, count)),
-        )
-        keys, values = (update(past, new) for past, new in zip(bank, own, strict=True))
-        # The features, if there are any, are still those after earlier frames of the group.
-        banks.pending[step] = {"keys": keys, "values": values}
+        keys, values = own.keys[row], own.values[row]
+
+        def permutation(count: int) -> Tensor:
+            return self.orders.of(Order(frame, step, own.layer, count))
+
+        update = plan_update(self.config, bank[0], keys, permutation)
+        own.banks.pending[step] = {
+            "keys": update(bank[0], keys),
+            "values": update(bank[1], values),
+        }
         return update
 
     def fuse(self, layer: int, features: Tensor) -> Tensor:
@@ -181,11 +170,11 @@ class BankCall:
         meetings = self._to_fuse.pop(layer, [])
         if not meetings:
             return features
-        tokens, own = meetings[0].banks.tokens, features.shape[1]
-        if own != tokens:
+        tokens, found = meetings[0].banks.tokens, features.shape[1]
+        if found != tokens:
             raise FeatureSizeError(
                 f"Another node merged {tokens} tokens of {self.banks.layers[layer].name} into "
-                f"{own} (TomePatchModel does that). Put it before 'Apply Feature Bank'."
+                f"{found} (TomePatchModel does that). Put it before 'Apply Feature Bank'."
             )
         fused = [self._fuse(meeting, _at(features, meeting.rows)) for meeting in meetings]
         return _joined(fused)
@@ -247,8 +236,10 @@ def extend(own: Tensor, banks: Sequence[Tensor]) -> Tensor:
         return torch.cat([own, banks[0]], 1)
     out = own.new_empty(rows, tokens + banks[0].shape[1], channels)
     out[:, :tokens].copy_(own)
-    for place, bank in zip(out[:, tokens:].split([len(b) for b in banks]), banks, strict=True):
-        place.copy_(bank)
+    start = 0
+    for bank in banks:
+        out[start : start + len(bank), tokens:].copy_(bank)
+        start += len(bank)
     return out
 
 

@@ -280,6 +280,26 @@ def test_an_order_that_no_call_foresaw_is_drawn_when_it_is_needed():
         assert torch.equal(orders.of(Order(2, 0, 0, tokens)), expected)
 
 
+# Training
+
+
+@pytest.mark.parametrize("together", [False, True])
+@every_config
+def test_attention_is_differentiable_also_after_the_banks_are_written(config, together):
+    """Gradients stay within a call; what is in a bank already has none."""
+    opened, memory = steady(config, 1)
+    frames = range(2 * config.interval * 5, 2 * config.interval * 5 + (3 if together else 1))
+    packed = PackedIntegers(torch.zeros(0, dtype=torch.long))
+    call = memory.plan([frames], range(1), packed)
+    inputs = [own(TOKENS, len(frames), seed).requires_grad_() for seed in range(3)]
+    meetings = call.update(0, [Pass(0, 0)], *inputs[1:])
+    out = call.fuse(0, attend_with_banks(*inputs, meetings, opened.model.attend))
+    memory.commit()
+    out.square().sum().backward()
+    assert all(each.grad.abs().sum() > 0 for each in inputs)
+    assert not any(tensor.requires_grad for tensor in tensors_of(memory))
+
+
 # A pretended device
 
 
