@@ -21,8 +21,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from live2diff_core.feature_bank.bank import BankConfig
+from live2diff_core.feature_bank.bank import BankConfig, BankedLayer
 from live2diff_core.feature_bank.call import attend_with_banks
+from live2diff_core.feature_bank.memory import BankMemory
 from live2diff_core.feature_bank.token_orders import Order
 from live2diff_core.stream.call_plan import (
     FeatureSizeError,
@@ -158,6 +159,30 @@ def test_a_guidance_nodes_pass_is_allocated_at_its_first_use():
     assert memory.nbytes == 2 * held
     names = {name.split("/")[0] for name in memory.state_dict() if "/" in name}
     assert names == {"positive.0.pass0", "positive.0.pass1"}
+
+
+def test_of_a_guidance_nodes_pass_only_the_attentions_that_run_are_allocated():
+    layers = [BankedLayer(name, 0, toy.CHANNELS, False) for name in ("up.3.0", "up.4.0")]
+    memory = BankMemory(BankConfig(interval=1), permutation, layers, {"positive": 1})
+    memory.open(ONE)
+    held = memory.nbytes
+    for _ in range(2):
+        call_of(memory, 0).update(1, [Pass(0, 1)], own(TOKENS), own(TOKENS))
+        memory.commit()
+        assert memory.nbytes == held + held // 2
+
+
+def test_what_a_failed_call_took_in_is_gone():
+    """Also when the next call has fewer rows, and so does not write over it."""
+    _, memory = steady(CONFIGS["merge, every frame"], 3)
+    held, before = memory.nbytes, {k: t.clone() for k, t in memory.state_dict().items()}
+    call = call_of(memory, 9, 3)
+    call.update(0, [Pass(0, 0)], own(TOKENS, 3), own(TOKENS, 3))
+    assert memory.nbytes > held
+    memory.discard()
+    memory.commit()
+    assert memory.nbytes == held
+    assert all(torch.equal(tensor, before[k]) for k, tensor in memory.state_dict().items())
 
 
 @pytest.mark.parametrize("kind", ["merge", "queue"])
