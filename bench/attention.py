@@ -28,46 +28,54 @@ from live2diff_core.live2diff.attention import (  # noqa: E402
 )
 from live2diff_core.live2diff.kv_cache import KVCache  # noqa: E402
 from live2diff_core.live2diff.window import AttentionWindow  # noqa: E402
+from live2diff_core.stream.call_plan import PackedIntegers  # noqa: E402
 
 HEADS, WINDOW, FRAME = 8, 16, 100
 # (channels, downsampling, attentions): each level of SD1.5 has 5 modules of 2 attentions.
 LEVELS = ((320, 1, 10), (640, 2, 10), (1280, 4, 10), (1280, 8, 10))
 
 
-def released_form(query: Tensor, cache: KVCache, view: WindowView) -> Tensor:
+class Level:
+    """An attention with random queries [T, heads, HW, 1, d], a full cache and position tables."""
+
+    def __init__(self, size: int, steps: int, channels: int, down: int) -> None:
+        """Draw everything for an attention of `channels`, `down` times smaller than the latent."""
+        tokens, dim = (size // 8 // down) ** 2, channels // HEADS
+        self.tables = [torch.randn(24, channels) for _ in range(3)]
+        self.joined = PositionTables.join([self.tables], HEADS)
+        shape = (steps, HEADS, tokens, WINDOW, dim)
+        self.cache = KVCache.allocate(shape, torch.float32, torch.device("cpu"))
+        self.cache.keys.normal_()
+        self.cache.values.normal_()
+        self.query = torch.randn(steps, HEADS, tokens, 1, dim)
+
+
+def released_form(level: Level, view: WindowView) -> Tensor:
     """Attend as the published code does: add the positions to the cache, then run masked SDPA."""
-    keys = cache.keys + cache.positions.key[view.key_positions].transpose(1, 2).unsqueeze(1)
-    values = cache.values + cache.positions.value[view.key_positions].transpose(1, 2).unsqueeze(1)
-    query = query + cache.positions.query[view.query_positions].transpose(1, 2).unsqueeze(1)
-    rows, tokens = query.shape[:2]
+    query, key, value = (table.unflatten(1, (HEADS, -1)) for table in level.tables)
+    placed = [part[view.key_positions[:, 0]].movedim(2, 1).unsqueeze(2) for part in (key, value)]
+    keys, values = level.cache.keys + placed[0], level.cache.values + placed[1]
+    query = level.query + query[view.query_positions].movedim(2, 1).unsqueeze(2)
+    groups, _, tokens = query.shape[:3]
     # It masks even where, as here, all slots are visible.
-    mask = torch.zeros(rows * tokens, HEADS, 1, WINDOW)
+    mask = torch.zeros(groups * HEADS, tokens, 1, WINDOW)
     flat = [part.flatten(0, 1).contiguous() for part in (query, keys, values)]
     out = scaled_dot_product_attention(*flat, attn_mask=mask)
     return out.view(query.shape)
 
 
-def ours(query: Tensor, cache: KVCache, view: WindowView) -> Tensor:
+def ours(level: Level, view: WindowView) -> Tensor:
     """Attend as this pack does."""
-    return windowed_attention(query, cache.keys, cache.values, cache.positions, view)
-
-
-def level_inputs(size: int, steps: int, channels: int, down: int) -> tuple[Tensor, KVCache]:
-    """Make random queries [T, HW, heads, 1, d] and a full cache for one attention."""
-    tokens, dim = (size // 8 // down) ** 2, channels // HEADS
-    tables = PositionTables(*(torch.randn(24, HEADS, dim) for _ in range(3)))
-    cache = KVCache.allocate((steps, tokens, HEADS, WINDOW, dim), tables, torch.empty(0))
-    cache.keys.normal_()
-    cache.values.normal_()
-    return torch.randn(steps, tokens, HEADS, 1, dim), cache
+    (placed,) = level.joined.place(view)
+    return windowed_attention(level.query, level.cache.keys, level.cache.values, placed, None)
 
 
 def seconds(attend: Callable, inputs: list, view: WindowView) -> float:
     """Measure the seconds that one frame takes through all attentions."""
     start = time.perf_counter()
-    for (query, cache), (*_, count) in zip(inputs, LEVELS, strict=True):
+    for level, (*_, count) in zip(inputs, LEVELS, strict=True):
         for _ in range(count):
-            attend(query, cache, view)
+            attend(level, view)
     return time.perf_counter() - start
 
 
@@ -80,11 +88,12 @@ def main() -> None:
     arguments = parser.parse_args()
     window = AttentionWindow()
     rows = [window.row(range(FRAME - i, FRAME - i + 1)) for i in range(arguments.steps)]
-    view = WindowView.from_rows(range(arguments.steps), rows, torch.device("cpu"))
-    inputs = [level_inputs(arguments.size, arguments.steps, c, down) for c, down, _ in LEVELS]
+    packed = PackedIntegers(torch.tensor(WindowView.integers(rows)))
+    view = WindowView.from_integers(range(arguments.steps), rows, packed)
+    inputs = [Level(arguments.size, arguments.steps, c, down) for c, down, _ in LEVELS]
     with torch.inference_mode():
         difference = max(
-            (ours(q, c, view) - released_form(q, c, view)).abs().max().item() for q, c in inputs
+            (ours(level, view) - released_form(level, view)).abs().max().item() for level in inputs
         )
         pairs = [
             (seconds(released_form, inputs, view), seconds(ours, inputs, view))

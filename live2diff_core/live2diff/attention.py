@@ -8,11 +8,10 @@ term of the output, and no tensor of the cache's size is ever copied to add them
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from ..stream.call_plan import PackedIntegers
@@ -25,7 +24,7 @@ class WindowView:
 
     Attributes:
         steps: R consecutive denoising steps, one per group in flight.
-        slots: [R, Q] int64, cache slots that the current frames are written to.
+        slots: [R, 1, 1, Q, 1] int64, cache slots that the current frames are written to.
         query_positions: [R, Q] int64, positions of the current frames.
         key_positions: [R, Q, L] int64, positions at which each current frame sees the cached ones;
             0 in slots that it does not see.
@@ -53,7 +52,8 @@ class WindowView:
     ) -> WindowView:
         """Read what `integers` listed for R windows, one per step of `steps`."""
         groups, queries = len(rows), len(rows[0].query_slots)
-        slots, positions = integers.take(groups, queries), integers.take(groups, queries)
+        slots = integers.take(groups, 1, 1, queries, 1)
+        positions = integers.take(groups, queries)
         keys = integers.take(groups, queries, len(rows[0].key_positions[0]))
         # In the steady state every slot is seen, and nothing needs to be masked.
         if all(position >= 0 for row in rows for seen in row.key_positions for position in seen):
@@ -77,8 +77,9 @@ class PlacedPositions:
     """One attention's projected positions in a call: those of the queries, keys and values.
 
     Attributes:
-        query: [R, Q, heads, d] of the current frames.
-        key, value: [R, Q, L, heads, d] of the cached frames, as each current frame sees them.
+        query: [R, heads, 1, Q, d] of the current frames, times d^-0.5.
+        key: [R*heads*Q, d, L] of the cached frames, as each current frame sees them.
+        value: [R*heads*Q, L, d] likewise.
     """
 
     query: Tensor
@@ -87,46 +88,71 @@ class PlacedPositions:
 
 
 @dataclass(frozen=True)
-class PositionTables:
-    """The projections of the position tables of all attentions, side by side.
+class WidthTables:
+    """The projected position tables of all attentions of one width.
 
     Attributes:
-        query: [P, sum of C] the queries' tables.
-        key_value: [P, 2 * sum of C] the keys' and values' tables in turn.
-        heads: heads of each attention.
-        widths: C of each attention.
+        indices: their places among all attentions, A of them.
+        query: [A, heads, P, d] tables of the queries, times d^-0.5.
+        key_value: [2*A, heads, P, d] tables of the keys, then of the values.
     """
 
+    indices: tuple[int, ...]
     query: Tensor
     key_value: Tensor
-    heads: int
-    widths: tuple[int, ...]
+
+    def place(self, view: WindowView) -> Iterable[tuple[int, PlacedPositions]]:
+        """Look up the positions of a call for all attentions at once."""
+        (groups, queries), slots = view.query_positions.shape, view.key_positions.shape[-1]
+        count, heads, _, width = self.query.shape
+        query = self.query.index_select(2, view.query_positions.flatten())
+        query = query.view(count, heads, groups, 1, queries, width).transpose(1, 2)
+        both = self.key_value.index_select(2, view.key_positions.flatten())
+        both = both.view(2 * count, heads, groups, queries, slots, width)
+        both = both.transpose(1, 2).reshape(2, count, -1, slots, width)
+        parts = query.unbind(), both[0].mT.contiguous().unbind(), both[1].unbind()
+        placed = (PlacedPositions(*each) for each in zip(*parts, strict=True))
+        return zip(self.indices, placed, strict=True)
+
+
+@dataclass(frozen=True)
+class PositionTables:
+    """The projected position tables of all attentions."""
+
+    by_width: tuple[WidthTables, ...]
 
     @classmethod
     def join(cls, tables: Sequence[Sequence[Tensor]], heads: int) -> PositionTables:
         """Join tables (query, key, value) of [P, C] each, one triple per attention."""
+        widths: dict[int, list[int]] = {}
+        for index, (query, _, _) in enumerate(tables):
+            widths.setdefault(query.shape[-1] // heads, []).append(index)
+
+        def stacked(indices: Sequence[int], part: int) -> Tensor:
+            split = [tables[i][part].unflatten(-1, (heads, -1)).transpose(0, 1) for i in indices]
+            return torch.stack(split)
+
         return cls(
-            query=torch.cat([query for query, _, _ in tables], dim=-1),
-            key_value=torch.cat([table for _, *pair in tables for table in pair], dim=-1),
-            heads=heads,
-            widths=tuple(query.shape[-1] for query, _, _ in tables),
+            tuple(
+                WidthTables(
+                    tuple(indices),
+                    # Scaled before any product, so that float16 scores cannot overflow.
+                    stacked(indices, 0) * _scale(width),
+                    torch.cat([stacked(indices, 1), stacked(indices, 2)]),
+                )
+                for width, indices in widths.items()
+            )
         )
 
     def place(self, view: WindowView) -> list[PlacedPositions]:
-        """Look up the positions of a call once for all attentions."""
-        queries = _at(self.query, view.query_positions).split(self.widths, dim=-1)
-        doubled = [width for width in self.widths for _ in range(2)]
-        pairs = iter(_at(self.key_value, view.key_positions).split(doubled, dim=-1))
-        heads = (self.heads, -1)
-        return [
-            PlacedPositions(*(part.unflatten(-1, heads) for part in (query, key, next(pairs))))
-            for query, key in zip(queries, pairs, strict=True)
-        ]
+        """Look up the positions of a call once for all attentions, in their order."""
+        placed = dict(pair for tables in self.by_width for pair in tables.place(view))
+        return [placed[index] for index in range(len(placed))]
 
 
-def _at(table: Tensor, positions: Tensor) -> Tensor:
-    """Look up `positions`, any shape, in a table [P, C]: their shape and C."""
-    return table.index_select(0, positions.flatten()).unflatten(0, positions.shape)
+def _scale(width: int) -> float:
+    """Return the factor of scores between heads of `width` channels."""
+    return width**-0.5
 
 
 def windowed_attention(
@@ -134,26 +160,45 @@ def windowed_attention(
 ) -> Tensor:
     """Attend from the current frames to every visible slot, separately for each pixel.
 
-    Warm-up and streaming (Live2Diff, listings 3 and 4) differ only in the window.
+    Warm-up and streaming (Live2Diff, listings 3 and 4) differ only in the window. Products with the
+    cache run per pixel, those with positions per query, so tensors alternate between two orders,
+    which are the same when groups have one frame.
 
     Args:
-        query: [R, HW, heads, Q, d] without positions.
-        keys, values: [R, HW, heads, L, d] without positions, the current frames included.
+        query: [R, heads, HW, Q, d] without positions.
+        keys, values: [R, heads, HW, L, d] without positions, the current frames included.
         positions: the positions of the call's window.
         hidden: [R, Q, L] bool, see `WindowView`.
 
     Returns:
-        [R, HW, heads, Q, d] in the dtype of `query`.
+        [R, heads, HW, Q, d] in the dtype of `query`.
     """
-    # Scale before the product, so that float16 scores cannot overflow.
-    placed = rearrange(positions.query, "r q heads d -> r 1 heads q d")
-    query = (query + placed) * query.shape[-1] ** -0.5
-    scores = query @ keys.mT + torch.einsum("rxhqd,rqlhd->rxhql", query, positions.key)
-    scores = scores.float()
+    groups, heads, pixels, queries, width = query.shape
+    pixelwise = (groups, heads, pixels, queries)
+
+    def by_query(x: Tensor) -> Tensor:
+        """[R*heads*HW, Q, n] to [R*heads*Q, HW, n]."""
+        if queries == 1:
+            return x.view(groups * heads, pixels, -1)
+        ordered = x.view(*pixelwise, -1).transpose(2, 3)
+        return ordered.reshape(groups * heads * queries, pixels, -1)
+
+    def by_pixel(x: Tensor) -> Tensor:
+        """[R*heads*Q, HW, n] to [R*heads*HW, Q, n]."""
+        if queries == 1:
+            return x.view(groups * heads * pixels, 1, -1)
+        ordered = x.view(groups, heads, queries, pixels, -1).transpose(2, 3)
+        return ordered.reshape(groups * heads * pixels, queries, -1)
+
+    query = torch.add(positions.query, query, alpha=_scale(width)).reshape(-1, queries, width)
+    scores = torch.bmm(query, keys.flatten(0, 2).mT)
+    scores = torch.baddbmm(by_query(scores), by_query(query), positions.key)
     if hidden is not None:
-        scores = scores.masked_fill(rearrange(hidden, "r q l -> r 1 1 q l"), float("-inf"))
+        seen = scores.view(groups, heads, queries, pixels, -1)
+        scores = seen.masked_fill(hidden[:, None, :, None], float("-inf")).flatten(0, 2)
         # NaN in a slot that no frame sees would reach the output in spite of its weight of 0.
-        unseen = rearrange(hidden.all(dim=1), "r l -> r 1 1 l 1")
-        values = values.masked_fill(unseen, 0)
-    weights = scores.softmax(dim=-1).to(values.dtype)
-    return weights @ values + torch.einsum("rxhql,rqlhd->rxhqd", weights, positions.value)
+        values = values.masked_fill(hidden.all(dim=1)[:, None, None, :, None], 0)
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(values.dtype)
+    out = torch.bmm(by_pixel(weights), values.flatten(0, 2))
+    out = torch.baddbmm(by_query(out), weights, positions.value)
+    return out.view(groups, heads, queries, pixels, width).transpose(2, 3)

@@ -15,7 +15,7 @@ class KVCache:
     Keys and values are stored without positions, which change as frames move through the window.
 
     Attributes:
-        keys, values: [T, HW, heads, L, d]; slots not yet written are hidden.
+        keys, values: [T, heads, HW, L, d]; slots not yet written are hidden.
         written: whether any frame was written since the stream began.
     """
 
@@ -24,10 +24,8 @@ class KVCache:
     written: bool = False
 
     @classmethod
-    def allocate(
-        cls, shape: tuple[int, int, int, int, int], dtype: torch.dtype, device: torch.device
-    ) -> KVCache:
-        """Allocate an empty cache [T, HW, heads, L, d]."""
+    def allocate(cls, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> KVCache:
+        """Allocate an empty cache [T, heads, HW, L, d]."""
         keys, values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
         return cls(keys, values)
 
@@ -40,14 +38,14 @@ class KVCache:
         are returned.
 
         Args:
-            keys, values: [R, HW, heads, Q, d] of the current frames.
+            keys, values: [R, heads, HW, Q, d] of the current frames.
             steps: R consecutive denoising steps, one per group.
-            slots: [R, Q] int64, the slot of each frame.
+            slots: [R, 1, 1, Q, 1] int64, the slot of each frame.
 
         Returns:
-            Keys and values, [R, HW, heads, L, d].
+            Keys and values, [R, heads, HW, L, d].
         """
-        places = slots[:, None, None, :, None].expand_as(keys)
+        places = slots.expand_as(keys)
         cached = self.keys[steps.start : steps.stop], self.values[steps.start : steps.stop]
         if torch.is_grad_enabled() and (keys.requires_grad or values.requires_grad):
             return cached[0].scatter(3, places, keys), cached[1].scatter(3, places, values)
@@ -60,15 +58,19 @@ class KVCache:
         self.keys.zero_()
         self.values.zero_()
 
-    def to(self, device: torch.device, dtype: torch.dtype, copy: bool = False) -> KVCache:
-        """Return the cache on another device and in another dtype; itself if nothing changes.
+    def to(self, device: torch.device, dtype: torch.dtype) -> KVCache:
+        """Return the cache on another device and in another dtype; itself if nothing changes."""
+        if self.keys.device == device and self.keys.dtype == dtype:
+            return self
+        return self.copy(device, dtype)
 
-        Args:
-            device, dtype: where and how.
-            copy: return a copy even then.
-        """
-        keys, values = (part.to(device, dtype, copy=copy) for part in (self.keys, self.values))
-        return KVCache(keys, values, self.written)
+    def copy(self, device: torch.device, dtype: torch.dtype) -> KVCache:
+        """Return a copy whose tensors are contiguous, whatever those of the cache are."""
+        copied = KVCache.allocate(tuple(self.keys.shape), dtype, device)
+        copied.keys.copy_(self.keys)
+        copied.values.copy_(self.values)
+        copied.written = self.written
+        return copied
 
     @property
     def nbytes(self) -> int:

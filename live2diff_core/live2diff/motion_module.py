@@ -76,24 +76,30 @@ class TemporalAttention(nn.Module):
         Returns:
             [B*N, HW, C].
         """
-        split = "(b r q) hw (heads d) -> b r hw heads q d"
-        sizes = {"b": len(passes), "q": call.view.slots.shape[1], "heads": HEADS}
+        sizes = (
+            len(passes),
+            -1,
+            call.view.query_positions.shape[1],
+            x.shape[1],
+            HEADS,
+            x.shape[2] // HEADS,
+        )
         query, key, value = (
-            rearrange(project(x), split, **sizes) for project in (self.to_q, self.to_k, self.to_v)
+            project(x).view(sizes).permute(0, 1, 4, 3, 2, 5).unbind()
+            for project in (self.to_q, self.to_k, self.to_v)
         )
-        out = torch.stack(
-            [
-                self._attend(place, query[b], key[b], value[b], call)
-                for b, place in enumerate(passes)
-            ]
-        )
-        return self.to_out[0](rearrange(out, "b r hw heads q d -> (b r q) hw (heads d)"))
+        out = [
+            self._attend(place, q, k, v, call)
+            for place, q, k, v in zip(passes, query, key, value, strict=True)
+        ]
+        joined = torch.cat(out) if len(out) > 1 else out[0]
+        return self.to_out[0](joined.permute(0, 3, 2, 1, 4).reshape(x.shape))
 
     def _attend(
         self, place: Pass, query: Tensor, key: Tensor, value: Tensor, call: MotionCall
     ) -> Tensor:
-        """Attend in one pass, with its own cache: all [R, HW, heads, Q, d]."""
-        cache, view = call.caches.at(place, self.index, key.shape[1]), call.view
+        """Attend in one pass, with its own cache: all [R, heads, HW, Q, d]."""
+        cache, view = call.caches.at(place, self.index, key.shape[2]), call.view
         keys, values = cache.update(key, value, view.steps, view.slots)
         return windowed_attention(query, keys, values, call.positions[self.index], view.hidden)
 

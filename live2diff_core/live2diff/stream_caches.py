@@ -85,7 +85,7 @@ class StreamCaches:
         while len(passes) <= place.number:
             self._add_pass(place.conditioning)
         cache = passes[place.number][attention]
-        if cache.keys.shape[1] != tokens:
+        if cache.keys.shape[2] != tokens:
             cache = self._resized(attention, cache, tokens)
             passes[place.number][attention] = cache
         return cache
@@ -105,9 +105,9 @@ class StreamCaches:
         self._passes, self._shape = [], None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return all keys and values, as `pass/attention/keys`; not copied."""
+        """Return all keys and values [T, HW, heads, L, d], as `pass/attention/keys`; not copied."""
         return {
-            f"{name}/{layer}/{part}": getattr(cache, part)
+            f"{name}/{layer}/{part}": getattr(cache, part).transpose(1, 2)
             for name, caches in self._named().items()
             for layer, cache in caches.items()
             for part in _PARTS
@@ -120,7 +120,7 @@ class StreamCaches:
         for key in state:
             name, layer, part = key.rsplit("/", 2)
             if part == _PARTS[0]:
-                keys, values = (state[f"{name}/{layer}/{part}"] for part in _PARTS)
+                keys, values = (state[f"{name}/{layer}/{p}"].transpose(1, 2) for p in _PARTS)
                 cache = KVCache(keys, values, written=True)
                 self._closed.setdefault(name, {})[layer] = cache
 
@@ -142,23 +142,28 @@ class StreamCaches:
         closed = self._closed.get(shape.pass_name(conditioning, len(passes)), {})
         passes.append(
             [
-                closed[size.name].to(shape.device, shape.dtype, copy=self._borrowed)
+                self._adopted(closed[size.name], shape)
                 if size.name in closed
                 else self._allocate(shape, conditioning, size)
                 for size in self._attentions
             ]
         )
 
+    def _adopted(self, cache: KVCache, shape: OpenedShape) -> KVCache:
+        """Return a closed stream's cache for what runs; that of a loaded state is copied."""
+        adopt = cache.copy if self._borrowed else cache.to
+        return adopt(shape.device, shape.dtype)
+
     def _allocate(self, shape: OpenedShape, conditioning: int, size: AttentionSize) -> KVCache:
         steps = self._steps[shape.kind(conditioning)]
         tokens = tokens_at(shape.conditionings[conditioning][1], size.level)
         width = size.channels // size.heads
-        cache_shape = (steps, tokens, size.heads, self._slots, width)
+        cache_shape = (steps, size.heads, tokens, self._slots, width)
         return KVCache.allocate(cache_shape, shape.dtype, shape.device)
 
     def _resized(self, attention: int, cache: KVCache, tokens: int) -> KVCache:
         """Allocate a cache again: a node may shrink the features, if it does so at all steps."""
-        steps, before, heads, slots, width = cache.keys.shape
+        steps, heads, before, slots, width = cache.keys.shape
         if cache.written:
             raise FeatureSizeError(
                 f"The UNet's features at {self._attentions[attention].name} changed from {before} "
@@ -166,7 +171,7 @@ class StreamCaches:
                 "(PatchModelAddDownscale, Kohya Deep Shrink) cannot be used with Live2Diff: remove "
                 "it."
             )
-        shape = (steps, tokens, heads, slots, width)
+        shape = (steps, heads, tokens, slots, width)
         return KVCache.allocate(shape, cache.keys.dtype, cache.keys.device)
 
     def _named(self) -> dict[str, dict[str, KVCache]]:

@@ -336,4 +336,5 @@ def test_positions_stay_exact_in_float8(tmp_path, tensors):
     tables = [name for name in state if name.endswith("pos_encoder.pe")]
     assert tables and all(torch.equal(state[name], tensors[name].float()) for name in tables)
     placed = model.position_tables(torch.float16, torch.device("cpu"))
-    assert placed.query.dtype is torch.float16 and placed.query.isfinite().all()
+    queries = [width.query for width in placed.by_width]
+    assert all(query.dtype is torch.float16 and query.isfinite().all() for query in queries)

@@ -81,15 +81,15 @@ class ToyModel:
 
     def _attend(self, x, call):
         tokens = rearrange(x, "n c h w -> n (h w) c")
-        sizes = {"q": call.view.slots.shape[1], "heads": HEADS}
+        sizes = {"q": call.view.query_positions.shape[1], "heads": HEADS}
         query, key, value = (
-            rearrange(tokens @ p.T, "(r q) hw (heads d) -> r hw heads q d", **sizes)
+            rearrange(tokens @ p.T, "(r q) hw (heads d) -> r heads hw q d", **sizes)
             for p in self.projections
         )
-        cache = call.caches.at(self.place, self.index, key.shape[1])
+        cache = call.caches.at(self.place, self.index, key.shape[2])
         keys, values = cache.update(key, value, call.view.steps, call.view.slots)
         out = windowed_attention(query, keys, values, call.positions[self.index], call.view.hidden)
-        return rearrange(out, "r (h w) heads q d -> (r q) (heads d) h w", h=x.shape[2])
+        return rearrange(out, "r heads (h w) q d -> (r q) (heads d) h w", h=x.shape[2])
 
     def open_memory(self, memory):
         open_motion(memory, [self])

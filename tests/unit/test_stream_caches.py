@@ -50,7 +50,7 @@ def test_later_passes_are_allocated_at_their_first_use():
     caches = opened()
     before = caches.nbytes
     cache = caches.at(Pass(0, 2), 1, 6)
-    assert cache.keys.shape == (3, 6, 2, 5, 6)
+    assert cache.keys.shape == (3, 2, 6, 5, 6)
     assert [n for n in tensors(caches) if "pass2" in n] and caches.nbytes > before
     assert caches.at(Pass(0, 2), 1, 6) is cache
 
@@ -58,10 +58,10 @@ def test_later_passes_are_allocated_at_their_first_use():
 def written(caches):
     for place in (Pass(0, 0), Pass(1, 0), Pass(0, 1)):
         for index, size in enumerate(SIZES):
-            tokens = caches.at(place, index, 24 if place.conditioning == 0 else 6).keys.shape[1]
-            current = torch.randn(1, tokens, 2, 1, size.channels // 2)
+            tokens = caches.at(place, index, 24 if place.conditioning == 0 else 6).keys.shape[2]
+            current = torch.randn(1, 2, tokens, 1, size.channels // 2)
             caches.at(place, index, tokens).update(
-                current, -current, range(1, 2), torch.tensor([[3]])
+                current, -current, range(1, 2), torch.tensor([3]).view(1, 1, 1, 1, 1)
             )
     return caches
 
@@ -95,11 +95,11 @@ def test_features_that_another_node_shrinks():
     """At all steps they may be smaller; from one step to the next they may not."""
     caches = opened()
     small = caches.at(Pass(0, 0), 0, 9)
-    assert small.keys.shape[1] == 9
-    current = torch.randn(1, 9, 2, 1, 4)
-    small.update(current, current, range(1), torch.tensor([[0]]))
+    assert small.keys.shape[2] == 9
+    current = torch.randn(1, 2, 9, 1, 4)
+    small.update(current, current, range(1), torch.tensor([0]).view(1, 1, 1, 1, 1))
     assert caches.at(Pass(0, 0), 0, 9) is small
     with pytest.raises(FeatureSizeError, match="changed from 9 to 24 pixels within a stream"):
         caches.at(Pass(0, 0), 0, 24)
     caches.clear()
-    assert caches.at(Pass(0, 0), 0, 24).keys.shape[1] == 24
+    assert caches.at(Pass(0, 0), 0, 24).keys.shape[2] == 24

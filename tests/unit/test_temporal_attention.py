@@ -32,7 +32,7 @@ class Streamed:
         self.table = torch.randn(POSITIONS, WIDTH, generator=generator, dtype=dtype)
         self.tables = PositionTables.join([[self.table @ w.T for w in self.weights]], HEADS)
         self.window = config
-        shape = (steps, TOKENS, HEADS, config.window_size, DIM)
+        shape = (steps, HEADS, TOKENS, config.window_size, DIM)
         self.cache = KVCache.allocate(shape, dtype, self.table.device)
 
     def __call__(self, x, groups, steps):
@@ -40,13 +40,13 @@ class Streamed:
         rows = [self.window.row(group) for group in groups]
         view = view_of(steps, rows)
         query, key, value = (
-            rearrange(x @ w.T, "r q hw (heads d) -> r hw heads q d", heads=HEADS)
+            rearrange(x @ w.T, "r q hw (heads d) -> r heads hw q d", heads=HEADS)
             for w in self.weights
         )
         keys, values = self.cache.update(key, value, steps, view.slots)
         (positions,) = self.tables.place(view)
         out = windowed_attention(query, keys, values, positions, view.hidden)
-        return rearrange(out, "r hw heads q d -> r q hw (heads d)")
+        return rearrange(out, "r heads hw q d -> r q hw (heads d)")
 
     def direct(self, x, config):
         """x [F, HW, C], the whole sequence."""
@@ -210,7 +210,7 @@ def test_cache_holds_no_positions():
     stream(attention, x)
     expected = (x[0, 5] @ attention.weights[1].T).view(TOKENS, HEADS, DIM)
     slot = attention.window.slot(5)
-    torch.testing.assert_close(attention.cache.keys[0, :, :, slot], expected)
+    torch.testing.assert_close(attention.cache.keys[0, :, :, slot].transpose(0, 1), expected)
     assert attention.cache.nbytes == 2 * 1 * TOKENS * HEADS * 4 * DIM * 8
 
 
@@ -228,13 +228,13 @@ def attend_at_once(attention, x, row):
     """A chunk x [F, HW, C] in one call, from an empty cache."""
     view = view_of(range(1), [row])
     query, key, value = (
-        rearrange(x @ w.T, "q hw (heads d) -> 1 hw heads q d", heads=HEADS)
+        rearrange(x @ w.T, "q hw (heads d) -> 1 heads hw q d", heads=HEADS)
         for w in attention.weights
     )
     keys, values = attention.cache.update(key, value, range(1), view.slots)
     (positions,) = attention.tables.place(view)
     out = windowed_attention(query, keys, values, positions, view.hidden)
-    return rearrange(out, "1 hw heads q d -> q hw (heads d)")
+    return rearrange(out, "1 heads hw q d -> q hw (heads d)")
 
 
 def test_a_chunk_in_which_each_frame_has_its_own_window():
