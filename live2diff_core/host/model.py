@@ -7,8 +7,7 @@ model is opened, and restored in reverse order when it is closed, even after an 
 from __future__ import annotations
 
 import math
-import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -27,7 +26,8 @@ from ..stream.guidance import Guidance
 from ..stream.memory import MemorySet, StreamShape, applied_memories
 from ..stream.prompt_timeline import PromptTimeline
 from ..stream.schedule import ConsistencySchedule
-from .call_context import KEY, CallContext, count_passes
+from ..stream.transfer import upload
+from .call_context import KEY, CallContext, count_passes, name_conditionings
 from .checks import (
     check_depth,
     check_guidance,
@@ -142,12 +142,14 @@ class HostModel:
 
     def open_memory(self, memory: MemorySet) -> None:
         """Allocate what a stream's memories will hold."""
+        dtype = _compute_dtype(self._model)
+        shape = OpenedShape(self._named.sizes, self.device, dtype)
         for name, applied in applied_memories(self._model).items():
-            applied.open(memory[name], self._shape)
+            applied.open(memory[name], shape)
 
     def from_latent(self, latent: Tensor) -> Tensor:
         """Scale a VAE latent, any shape, for the model: float32 on its device."""
-        return self._model.model.process_latent_in(latent.to(self.device, torch.float32))
+        return self._model.model.process_latent_in(upload(latent, self.device).float())
 
     def to_latent(self, x0: Tensor) -> Tensor:
         """Undo `from_latent`: from the model's scale to the VAE's."""
@@ -193,7 +195,7 @@ class HostModel:
     def _prepare(self, x: Tensor, plan: CallPlan) -> tuple[Tensor, Tensor, dict[str, Any]]:
         """Convert a call's rows to the host's latents, sigmas and options."""
         self._hints.show([row.frame for row in plan.rows])
-        context = CallContext(plan, self._indices, self._offsets)
+        context = CallContext(plan, self._named)
         options = {
             **self._options,
             "transformer_options": {**self._options["transformer_options"], KEY: context},
@@ -226,7 +228,7 @@ class HostModel:
         processed = comfy.samplers.process_conds(self._inner, like, conds, device, like)
         self._conds = {k: [texts_on(cond, device) for cond in v] for k, v in processed.items()}
         self._hints.open(device)
-        self._name_conditionings()
+        self._named = name_conditionings(self._conds, self._latent_size)
         self._sigmas = torch.tensor(self._schedule.sigmas, device=device)
         self._sqrt_alpha = torch.tensor(self._schedule.sqrt_alpha, device=device)
         options["transformer_options"]["sample_sigmas"] = self._sigmas
@@ -239,29 +241,6 @@ class HostModel:
         comfy.sampler_helpers.cleanup_models(self._conds, loaded)
         # A closed stream must not keep the host's model alive.
         del self._inner, self._options
-
-    def _name_conditionings(self) -> None:
-        """Give every conditioning its own uuid, and a name that is the same in every run."""
-        self._indices: dict[Any, int] = {}
-        self._offsets: dict[Any, tuple[int, int]] = {}
-        named: list[tuple[str, tuple[int, int]]] = []
-        for kind, conds in self._conds.items():
-            for index, cond in enumerate(conds):
-                # The host copies conditionings to fill areas, including their uuid.
-                cond["uuid"] = uuid.uuid4()
-                self._indices[cond["uuid"]] = len(named)
-                size, self._offsets[cond["uuid"]] = self._area(cond)
-                named.append((f"{kind}.{index}", size))
-        dtype = _compute_dtype(self._model)
-        self._shape = OpenedShape(tuple(named), self.device, dtype)
-
-    def _area(self, cond: Mapping[str, Any]) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Return size and offset, (h, w) and (y, x), of the part that a conditioning covers."""
-        if cond.get("area") is None:
-            return self._latent_size, (0, 0)
-        height, width, y, x = cond["area"]
-        whole = self._latent_size
-        return (min(height, whole[0] - y), min(width, whole[1] - x)), (y, x)
 
     def _memory_shape(self) -> list[int]:
         """Return a shape for which the host reserves room for the largest batch and the caches.

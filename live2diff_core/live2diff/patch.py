@@ -260,6 +260,6 @@ def _add_depth(h: Tensor, transformer_options: dict) -> Tensor:
     height, width = h.shape[2:]
     parts = []
     for uuid in transformer_options["uuids"]:
-        y, x = context.offsets[uuid]
+        y, x = context.conditionings.offsets[uuid]
         parts.append(depth[:, :, y : y + height, x : x + width])
     return h + torch.cat(parts)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .opened import OpenStream
 
 _PICTURE = "picture"
+# Beginning of the names of the temporal memory's tensors; some of what it holds is in no state.
+_MEMORY = "translator/session/memory/"
 # Pictures of a run that are on their way at one time, so that a long one pins little memory.
 _FRAMES_BEHIND = 16
 
@@ -85,7 +87,8 @@ class LiveStream:
     @property
     def nbytes(self) -> int:
         """Bytes that the stream holds."""
-        return sum(tensor.nbytes for tensor in self.state_dict().values())
+        others = (t.nbytes for n, t in self.state_dict().items() if not n.startswith(_MEMORY))
+        return self.translator.session.nbytes + sum(others)
 
     def move(self, place: str, device: torch.device) -> None:
         """Move the state when the model has another device or dtype than before."""

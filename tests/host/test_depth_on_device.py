@@ -68,7 +68,7 @@ def test_depth_is_loaded_in_full_beside_the_unet(monkeypatch, made, low, free):
         host.free = free
         found = stream(pictures(COUNT), model, vae, depth_model=depth)
         # Short of memory, the host computes attention in smaller pieces.
-        assert relative_error(found, expected) < 1e-4
+        assert relative_error(found, expected) < 1e-3
         # The host may have it back afterwards.
         host.free = 0
         comfy.model_management.free_memory(1e30, AWAY)
