@@ -137,7 +137,7 @@ def test_an_error_in_any_stage_ends_the_run_with_it(sd15, folders, stages):
         stages[name] = fail
         with pytest.raises(ArithmeticError, match=name):
             translate_video(block_clip(folders, range(10), name=name), sd15, denoise=0.25)
-    # The noise maker ends with its stream, which the error's traceback has kept; nobody waits for it.
+    # The noise maker ends with its stream, which the error kept alive; nobody waits for it.
     gc.collect()
     left = [t for t in threading.enumerate() if t.name.startswith("live2diff")]
     for thread in left:
