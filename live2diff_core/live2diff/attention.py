@@ -110,7 +110,7 @@ class WidthTables:
         both = self.key_value.index_select(2, view.key_positions.flatten())
         both = both.view(2 * count, heads, groups, queries, slots, width)
         both = both.transpose(1, 2).reshape(2, count, -1, slots, width)
-        parts = query.unbind(), both[0].mT.contiguous().unbind(), both[1].unbind()
+        parts = query.unbind(), both[0].mT.unbind(), both[1].unbind()
         placed = (PlacedPositions(*each) for each in zip(*parts, strict=True))
         return zip(self.indices, placed, strict=True)
 

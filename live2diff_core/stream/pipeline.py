@@ -115,10 +115,10 @@ class PipelinedDenoiser:
             [C, h, w] x0 of the frame that finished, or None while the pipeline fills.
         """
         rows = ([entering] if entering else []) + self.in_flight
-        with self._committed():
-            moved = self._call(model, [[row] for row in rows])
         if entering is not None:
             self._expect_noise(rows)
+        with self._committed():
+            moved = self._call(model, [[row] for row in rows])
         done = moved.pop() if moved[-1].step == len(self.schedule) else None
         self.in_flight = moved
         return done.latent if done else None
@@ -193,10 +193,14 @@ class PipelinedDenoiser:
         return replace(row, step=step + 1, latent=latent, residual=residual)
 
     def _expect_noise(self, rows: Sequence[FrameInFlight]) -> None:
-        """Begin to draw the noise of the next frame's call, as it will be in a steady stream."""
-        shape, device = rows[0].latent.shape, rows[0].latent.device
+        """Begin to draw the noise of this call and, as it will be in a steady stream, of the next.
+
+        It is drawn while the model runs.
+        """
+        shape, device, steps = rows[0].latent.shape, rows[0].latent.device, len(self.schedule)
         following = [replace(row, frame=row.frame + 1) for row in rows]
-        keys = (Row(following[0].frame, 0),), _added_after(following, len(self.schedule))
+        entering = (Row(following[0].frame, 0),)
+        keys = _added_after(rows, steps), entering, _added_after(following, steps)
         self.noise.expect([(key, shape) for key in keys if key], device)
 
 
