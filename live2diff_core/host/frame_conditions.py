@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from ctypes import c_float
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from ..stream.prompt_timeline import PromptTimeline
 from ..stream.prompt_track import KEY, PromptTrack, track_of
+
+# The highest and the lowest noise level at which one of the host's conditionings is active.
+_BOUNDS = ("timestep_start", "timestep_end")
 
 
 class FrameConditionError(ValueError):
@@ -70,6 +74,27 @@ def texts_on(cond: Mapping[str, Any], device: torch.device) -> dict:
     if track is not None:
         moved[KEY] = replace(track, texts=tuple(text.to(device) for text in track.texts))
     return moved
+
+
+def has_steps(conds: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether any of the host's conditionings is active in a part of the steps only."""
+    return any(name in cond for cond in conds for name in _BOUNDS)
+
+
+def within_steps(conds: Sequence[dict], sigma: float) -> list[dict]:
+    """Keep the conditionings that are active at a noise level, without their bounds.
+
+    The host itself would compare them with the first row on the device, and wait for the result.
+    """
+    active = []
+    # Like noise levels, the host rounds the bounds to float32.
+    for cond in conds:
+        start, end = (cond.get(name) for name in _BOUNDS)
+        early = start is not None and sigma > c_float(start).value
+        late = end is not None and sigma < c_float(end).value
+        if not early and not late:
+            active.append({name: value for name, value in cond.items() if name not in _BOUNDS})
+    return active
 
 
 def _count(batch: Tensor, frames: int | None, what: str) -> int:

@@ -38,7 +38,7 @@ from .checks import (
     check_wrappers,
 )
 from .control_hints import ControlHints, FrameImages, HintFrames
-from .frame_conditions import FrameConditions, texts_on
+from .frame_conditions import FrameConditions, has_steps, texts_on, within_steps
 from .whole_batches import run_together
 
 
@@ -115,7 +115,7 @@ class HostModel:
         comfy.model_management.throw_exception_if_processing_interrupted()
         if not self._split_steps:
             return self._run(x, plan)
-        # The host compares timestep ranges with the first row only.
+        # The host compares the timestep ranges of ControlNets with the first row only.
         return torch.cat([self._run(x[rows], part) for rows, part in plan.by_step()])
 
     def negative(self, x: Tensor, plan: CallPlan) -> Tensor:
@@ -125,8 +125,7 @@ class HostModel:
         is the input of guidance, not its result.
         """
         exploding, sigmas, options = self._prepare(x, plan)
-        frames = [row.frame for row in plan.rows]
-        conds = self._frame_conditions.select(self._conds["negative"], frames)
+        conds = self._conditionings("negative", plan)
         (out,) = comfy.samplers.calc_cond_batch(self._inner, [conds], exploding, sigmas, options)
         return out
 
@@ -178,19 +177,25 @@ class HostModel:
     def _run(self, x: Tensor, plan: CallPlan) -> Tensor:
         """Run the rows of `plan` as one batch through the host's sampling function."""
         exploding, sigmas, options = self._prepare(x, plan)
-        frames = [row.frame for row in plan.rows]
         negative = self._conds["negative"]
         if self._guidance.uses_negative:
-            negative = self._frame_conditions.select(negative, frames)
+            negative = self._conditionings("negative", plan)
         return comfy.samplers.sampling_function(
             self._inner,
             exploding,
             sigmas,
             negative,
-            self._frame_conditions.select(self._conds["positive"], frames),
+            self._conditionings("positive", plan),
             self._guidance.host_scale,
             model_options=options,
         )
+
+    def _conditionings(self, kind: str, plan: CallPlan) -> list[dict]:
+        """Return the conditionings of one kind for the frames of a call."""
+        conds: Sequence[dict] = self._conds[kind]
+        if self._split_steps:
+            conds = within_steps(conds, self._schedule.sigmas[plan.rows[0].step])
+        return self._frame_conditions.select(conds, [row.frame for row in plan.rows])
 
     def _prepare(self, x: Tensor, plan: CallPlan) -> tuple[Tensor, Tensor, dict[str, Any]]:
         """Convert a call's rows to the host's latents, sigmas and options."""
@@ -232,9 +237,7 @@ class HostModel:
         self._sigmas = torch.tensor(self._schedule.sigmas, device=device)
         self._sqrt_alpha = torch.tensor(self._schedule.sqrt_alpha, device=device)
         options["transformer_options"]["sample_sigmas"] = self._sigmas
-        self._split_steps = self._hints.partial or any(
-            "timestep_start" in c or "timestep_end" in c for cs in self._conds.values() for c in cs
-        )
+        self._split_steps = self._hints.partial or any(map(has_steps, self._conds.values()))
 
     def _close(self, loaded: list) -> None:
         self._model.cleanup()

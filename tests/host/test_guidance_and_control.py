@@ -1,8 +1,11 @@
 """Guidance, ControlNets, areas, masks and hooks, each against the whole clip at once."""
 
+import itertools
+
 import comfy.controlnet
 import comfy.hooks
 import comfy.model_patcher
+import comfy.samplers
 import pytest
 import torch
 from host_stream import (
@@ -251,6 +254,26 @@ def test_prompt_of_a_step_range_alone(same_at_once, model):
         positive=[*prompt(0, end_percent=0.6), *prompt(5, start_percent=0.6)], steps=3, cfg=2.0
     )
     assert relative_error(found, translate(model, frames(COUNT), steps=3, cfg=2.0)) > 1e-2
+
+
+def test_a_conditioning_is_active_where_the_host_would_have_it(sd15):
+    """Decided by plain numbers; the host compares on the device, and waits for the result."""
+    sampling, x = sd15.get_model_object("model_sampling"), torch.zeros(1, 4, 8, 8)
+    levels = core("host.sd15").host_schedule(sd15, 8, 1.0).sigmas
+    # Also bounds that are just the noise levels of the steps.
+    bounds = [sampling.percent_to_sigma(percent / 10) for percent in range(11)]
+    bounds += [sampling.sigma(sampling.timestep(torch.tensor(level))).item() for level in levels]
+    found, expected = [], []
+    for start, end in itertools.product([*bounds, None], repeat=2):
+        cond = {"model_conds": {}, "uuid": 0, "timestep_start": start, "timestep_end": end}
+        cond = {name: value for name, value in cond.items() if value is not None}
+        for level in levels:
+            active = core("host.frame_conditions").within_steps([cond], level)
+            found.append(len(active))
+            assert all("timestep" not in name for kept in active for name in kept)
+            hosts = comfy.samplers.get_area_and_mult(cond, x, torch.tensor([level]))
+            expected.append(int(hosts is not None))
+    assert found == expected and len(set(found)) == 2
 
 
 @pytest.mark.parametrize("cfg", [1.0, 2.0])

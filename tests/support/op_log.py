@@ -26,10 +26,8 @@ MASKS = {torch.bool, torch.uint8}
 # What the host's own code does in every call, and a node pack cannot change: (file, function,
 # operation), with the reason.
 HOST_EXEMPT = {
-    # Compares the call's timestep with the ControlNet's range.
+    # Compares the timestep with the range of a ControlNet that is not active at all steps.
     ("comfy/controlnet.py", "get_control", "aten.is_nonzero.default"),
-    # Compares it with the window of timesteps of a conditioning that has one.
-    ("comfy/samplers.py", "get_area_and_mult", "aten.is_nonzero.default"),
 }
 
 
