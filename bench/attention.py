@@ -89,7 +89,8 @@ def main() -> None:
     window = AttentionWindow()
     rows = [window.row(range(FRAME - i, FRAME - i + 1)) for i in range(arguments.steps)]
     packed = PackedIntegers(torch.tensor(WindowView.integers(rows)))
-    view = WindowView.from_integers(range(arguments.steps), rows, packed)
+    shape = (arguments.steps, 1, WINDOW)
+    view = WindowView.from_integers(range(arguments.steps), shape, True, packed)
     inputs = [Level(arguments.size, arguments.steps, c, down) for c, down, _ in LEVELS]
     with torch.inference_mode():
         difference = max(

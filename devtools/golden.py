@@ -150,7 +150,7 @@ def run_streamv2v(engine: SimpleNamespace, plain: Any, trace: dict[str, Any], co
     import torch
 
     timesteps = [int(t) for t in trace["timesteps"]]
-    sigmas = plain.get_model_object("model_sampling").sigmas.double()[timesteps]
+    sigmas = plain.get_model_object("model_sampling").sigmas.cpu().double()[timesteps]
     schedule = engine.schedule.ConsistencySchedule.from_alphas(1 / (sigmas**2 + 1), timesteps)
     banked = engine.feature_bank_patch.apply_feature_bank(plain, config)
     (applied,) = engine.memory.applied_memories(banked).values()
@@ -233,32 +233,46 @@ def check_folder(
     engine: SimpleNamespace, folder: Path, device: str = "cpu"
 ) -> Iterator[tuple[str, float]]:
     """Yield (trace name, max relative error) for each trace of a folder."""
+    for name, ours, trace in run_traces(engine, folder, device):
+        yield name, max_relative_error(ours, trace)
+
+
+def run_traces(
+    engine: SimpleNamespace, folder: Path, device: str = "cpu", dtype: Any = None
+) -> Iterator[tuple[str, dict, dict]]:
+    """Yield (trace name, our results, the trace) for each trace of a folder.
+
+    Args:
+        engine: see `load_engine`.
+        folder: the folder.
+        device: where the model runs.
+        dtype: in which it computes; by default float32.
+    """
     import torch
 
-    check = _check_live2diff if (folder / "live2diff.ckpt").is_file() else _check_streamv2v
+    run = _live2diff_traces if (folder / "live2diff.ckpt").is_file() else _streamv2v_traces
     with torch.inference_mode():
-        plain = build_sd15(folder / "unet.safetensors", device)
-        yield from check(engine, folder, plain)
+        plain = build_sd15(folder / "unet.safetensors", device, dtype)
+        yield from run(engine, folder, plain)
 
 
-def _check_live2diff(
+def _live2diff_traces(
     engine: SimpleNamespace, folder: Path, plain: Any
-) -> Iterator[tuple[str, float]]:
+) -> Iterator[tuple[str, dict, dict]]:
     motion = engine.live2diff_patch.load_motion_module(str(folder / "live2diff.ckpt"))
     model = engine.live2diff_patch.apply_live2diff(plain, motion, engine.window.AttentionWindow())
     for path in traces(folder):
         trace, _ = read_trace(path)
-        ours = run_live2diff(engine, model, trace, motion.layout.depth_channels is not None)
-        yield path.stem, max_relative_error(ours, trace)
+        depth = motion.layout.depth_channels is not None
+        yield path.stem, run_live2diff(engine, model, trace, depth), trace
 
 
-def _check_streamv2v(
+def _streamv2v_traces(
     engine: SimpleNamespace, folder: Path, plain: Any
-) -> Iterator[tuple[str, float]]:
+) -> Iterator[tuple[str, dict, dict]]:
     for path in traces(folder):
         trace, metadata = read_trace(path)
-        ours = run_streamv2v(engine, plain, trace, bank_config(engine, metadata))
-        yield path.stem, max_relative_error(ours, trace)
+        yield path.stem, run_streamv2v(engine, plain, trace, bank_config(engine, metadata)), trace
 
 
 def bank_config(engine: SimpleNamespace, metadata: dict[str, str]) -> Any:

@@ -55,7 +55,8 @@ def check_all(folders: Sequence[Path], device: str, dtypes: Sequence[str] | None
     failed = []
     for part in ("checks", "speed"):
         for dynamic in ("off", "on"):
-            status = subprocess.call(command(part, dynamic, folders, device, dtypes), env=_env())
+            arguments = command(part, dynamic, folders, device, dtypes)
+            status = subprocess.call(arguments, env=_env(device))
             if status == SKIPPED:
                 print(f"dynamic-vram={dynamic} {part} SKIPPED: this ComfyUI cannot do it here.")
             elif status:
@@ -73,10 +74,14 @@ def command(
     return [sys.executable, __file__, *options, *chosen, *map(str, folders)]
 
 
-def _env() -> dict[str, str]:
+def _env(device: str) -> dict[str, str]:
     # The child finds what this process found, in the same order, but not this folder.
     here = str(Path(__file__).resolve().parent)
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p and p != here)}
+    path = os.pathsep.join(p for p in sys.path if p and p != here)
+    # ComfyUI runs on the first GPU that it sees.
+    _, _, index = device.partition(":")
+    chosen = {"CUDA_VISIBLE_DEVICES": index} if index else {}
+    return {**os.environ, **chosen, "PYTHONPATH": path}
 
 
 def main() -> int:
@@ -89,20 +94,25 @@ def main() -> int:
     parser.add_argument("--dtype", action="append", choices=DTYPES)
     options = parser.parse_args()
     logging.disable(logging.INFO)
+    # This folder comes first where a script runs by its path; its names could hide the host's.
+    sys.path[:] = [p for p in sys.path if Path(p).resolve() != Path(__file__).resolve().parent]
     with contextlib.redirect_stdout(sys.stderr):
         # Motion modules are stored in float16 on most GPUs, which the limit does not allow for.
         checks = {"force_fp32": True} if options.part == "checks" else {}
         if not prepare(options.dynamic_vram == "on", checks):
             return SKIPPED
+    import comfy.model_management
     import torch
 
+    # The host's own, with its index, which dynamic VRAM and comparisons of devices need.
+    device = str(comfy.model_management.get_torch_device())
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     engine, before = golden.load_engine(), f"dynamic-vram={options.dynamic_vram} "
     with torch.inference_mode():
         if options.part == "speed":
-            print_speed(engine, options.device, options.dtype or DTYPES, before)
+            print_speed(engine, device, options.dtype or DTYPES, before)
             return 0
-        lines = check_device(engine, options.folders, options.device, options.dtype)
+        lines = check_device(engine, options.folders, device, options.dtype)
         return int(not all([_shown(*line, before) for line in lines]))
 
 

@@ -41,6 +41,8 @@ def random_sd15(device: str, dtype: Any, width: int = 320) -> Any:
     config.set_inference_dtype(dtype, None)
     model = config.get_model({}, "", device=where)
     _draw(model.diffusion_model)
+    # The host loads it, as it loads any other.
+    model.to("cpu")
     return comfy.model_patcher.CoreModelPatcher(
         model, load_device=where, offload_device=torch.device("cpu")
     )
@@ -68,6 +70,7 @@ def random_motion(engine: SimpleNamespace, device: str, dtype: Any, width: int =
     build = modules.Build(dtype, where, comfy.ops.manual_cast)
     model = modules.MotionModel(layout, build).eval().requires_grad_(False)
     _draw(model)
+    model.to("cpu")
     patcher = comfy.model_patcher.CoreModelPatcher(
         model, load_device=where, offload_device=torch.device("cpu")
     )

@@ -1,7 +1,6 @@
 """The progress of Stream Video and Stream Sampler, shown on the node and in the page's bar."""
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import comfy.model_management
@@ -71,12 +70,10 @@ class LatentProgress:
         self._bar = comfy.utils.ProgressBar(frames)
         self._previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
 
-    def watch(self, finished: Iterator[Tensor]) -> Iterator[Tensor]:
-        """Yield the frames x0 [4, h, w] of `finished`, and show each; may be interrupted."""
-        for done, x0 in enumerate(finished, 1):
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            self._bar.update_absolute(done, self._frames, self._preview(done, x0))
-            yield x0
+    def __call__(self, done: int, x0: Tensor) -> None:
+        """Show that `done` frames are finished, the last being `x0`: [4, h, w] on the CPU."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        self._bar.update_absolute(done, self._frames, self._preview(done, x0))
 
     def _preview(self, done: int, x0: Tensor) -> Any:
         now = time.monotonic()

@@ -75,6 +75,6 @@ class Live2DiffStreamSampler(io.ComfyNode):
         output = torch.empty_like(latents, device=comfy.model_management.intermediate_device())
         progress = LatentProgress(spec.model, count)
         with opened:
-            finished = progress.watch(translate_clip(spec, opened, latents, depth_latents))
-            write_frames(map(opened.model.to_latent, finished), output)
+            finished = translate_clip(spec, opened, latents, depth_latents)
+            write_frames(finished, output, opened.model.to_latent, progress)
         return io.NodeOutput({**frames, "samples": output})

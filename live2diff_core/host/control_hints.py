@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,7 +62,7 @@ class ControlHints:
         self._frames = frames
         self._controls = list(copies.values())
         self._images = [_images(control, frames) for control in self._controls]
-        # The images of the last call on the model's device, by ControlNet and frame.
+        # Images on the model's device of the frames inside, by ControlNet and frame.
         self._uploaded: list[dict[int, Tensor]] = [{} for _ in self._controls]
         self._device = torch.device("cpu")
 
@@ -89,17 +89,20 @@ class ControlHints:
             images = self._images[place]
             if images is None or (len(images) == 1 and not self._frames.follow):
                 continue
-            before, self._uploaded[place] = self._uploaded[place], {}
+            uploaded = self._uploaded[place]
             for frame in frames:
-                image = before.get(frame)
-                if image is None:
-                    image = upload(
-                        _resized(self._image(place, frame), images.shape[2:]), self._device
-                    )
-                self._uploaded[place][frame] = image
-            control.cond_hint_original = torch.cat([self._uploaded[place][f] for f in frames])
+                if frame not in uploaded:
+                    image = _resized(self._image(place, frame), images.shape[2:])
+                    uploaded[frame] = upload(image, self._device)
+            control.cond_hint_original = torch.cat([uploaded[frame] for frame in frames])
             # The host would reuse the resized image of the previous call.
             control.cond_hint = None
+
+    def keep(self, frames: Collection[int]) -> None:
+        """Drop the uploaded images of all other frames: these are the ones inside."""
+        for uploaded in self._uploaded:
+            for frame in uploaded.keys() - frames:
+                del uploaded[frame]
 
     def of(self, frames: Iterable[int]) -> FrameImages:
         """Return the images of some frames, for a later run that continues with them."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..stream.prompt_timeline import PromptTimeline
 from ..stream.prompt_track import KEY, PromptTrack, track_of
+from ..stream.transfer import upload
 
 # The highest and the lowest noise level at which one of the host's conditionings is active.
 _BOUNDS = ("timestep_start", "timestep_end")
@@ -68,11 +69,11 @@ def texts_on(cond: Mapping[str, Any], device: torch.device) -> dict:
     moved = dict(cond)
     text = cond["model_conds"].get("c_crossattn")
     if text is not None:
-        there = type(text)(text.cond.to(device))
+        there = type(text)(upload(text.cond, device))
         moved["model_conds"] = {**cond["model_conds"], "c_crossattn": there}
     track: PromptTrack | None = cond.get(KEY)
     if track is not None:
-        moved[KEY] = replace(track, texts=tuple(text.to(device) for text in track.texts))
+        moved[KEY] = replace(track, texts=tuple(upload(text, device) for text in track.texts))
     return moved
 
 

@@ -63,8 +63,12 @@ class HeldState(comfy.model_patcher.ModelPatcher):
             yield
         finally:
             self._users -= 1
-            # Short of memory, the host may have struck it off its list all the same.
-            self._load()
+            # Short of memory, the host may have struck it off its list all the same. To bring it
+            # back there would then unload the model that the next frame needs.
+            management = comfy.model_management
+            free = management.get_free_memory(self.load_device)
+            if free > management.minimum_inference_memory():
+                self._load()
 
     def _load(self) -> None:
         """Bring the state to its device, and into the host's list."""

@@ -113,6 +113,7 @@ class HostModel:
     def __call__(self, x: Tensor, plan: CallPlan) -> Tensor:
         """Predict x0 of every row (see `call_plan.DenoiseModel`); may be interrupted."""
         comfy.model_management.throw_exception_if_processing_interrupted()
+        self._hints.keep({row.frame for row in plan.rows})
         if not self._split_steps:
             return self._run(x, plan)
         # The host compares the timestep ranges of ControlNets with the first row only.
@@ -234,8 +235,8 @@ class HostModel:
         self._conds = {k: [texts_on(cond, device) for cond in v] for k, v in processed.items()}
         self._hints.open(device)
         self._named = name_conditionings(self._conds, self._latent_size)
-        self._sigmas = torch.tensor(self._schedule.sigmas, device=device)
-        self._sqrt_alpha = torch.tensor(self._schedule.sqrt_alpha, device=device)
+        levels = torch.tensor([self._schedule.sigmas, self._schedule.sqrt_alpha])
+        self._sigmas, self._sqrt_alpha = upload(levels, device).unbind()
         options["transformer_options"]["sample_sigmas"] = self._sigmas
         self._split_steps = self._hints.partial or any(map(has_steps, self._conds.values()))
 

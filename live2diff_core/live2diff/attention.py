@@ -48,15 +48,21 @@ class WindowView:
 
     @classmethod
     def from_integers(
-        cls, steps: range, rows: Sequence[WindowRow], integers: PackedIntegers
+        cls, steps: range, shape: tuple[int, int, int], full: bool, integers: PackedIntegers
     ) -> WindowView:
-        """Read what `integers` listed for R windows, one per step of `steps`."""
-        groups, queries = len(rows), len(rows[0].query_slots)
+        """Read what `integers` listed for R windows, one per step of `steps`.
+
+        Args:
+            steps: R denoising steps.
+            shape: (R, Q, L).
+            full: whether every frame sees every slot, as in the steady state: nothing to mask.
+            integers: begins with those of the windows.
+        """
+        groups, queries, window = shape
         slots = integers.take(groups, 1, 1, queries, 1)
         positions = integers.take(groups, queries)
-        keys = integers.take(groups, queries, len(rows[0].key_positions[0]))
-        # In the steady state every slot is seen, and nothing needs to be masked.
-        if all(position >= 0 for row in rows for seen in row.key_positions for position in seen):
+        keys = integers.take(groups, queries, window)
+        if full:
             return cls(steps, slots, positions, keys, None)
         return cls(steps, slots, positions, keys.clamp(min=0), keys < 0)
 

@@ -67,9 +67,11 @@ class MotionMemory:
 
         Args:
             shape: what runs.
-            tables: projects the position tables; called when they are not known yet.
+            tables: projects the position tables; called when they are not known yet, and always
+                where gradients are computed.
         """
-        if shape != self.caches.shape or self._tables is None:
+        # In training the weights change, and gradients reach them through the tables, too.
+        if shape != self.caches.shape or self._tables is None or torch.is_grad_enabled():
             self._tables = tables()
         self.caches.open(shape)
 
@@ -84,8 +86,9 @@ class MotionMemory:
     def plan(self, groups: Sequence[range], steps: range, integers: PackedIntegers) -> MotionCall:
         """Prepare a model call in which group r of `groups` is at step r of `steps`."""
         assert self._tables is not None, "the stream has not been opened for a model"
-        rows = [self.window.row(group) for group in groups]
-        view = WindowView.from_integers(steps, rows, integers)
+        size = self.window.window_size
+        full = all(len(self.window.visible(group)) == size for group in groups)
+        view = WindowView.from_integers(steps, (len(groups), len(groups[0]), size), full, integers)
         return MotionCall(self.caches, view, self._tables.place(view), self._tables)
 
     def commit(self) -> None:

@@ -105,24 +105,31 @@ class StreamCaches:
         self._passes, self._shape = [], None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return all keys and values [T, HW, heads, L, d], as `pass/attention/keys`; not copied."""
+        """Return all keys and values, as `pass/attention/keys_by_head`; not copied."""
         return {
-            f"{name}/{layer}/{part}": getattr(cache, part).transpose(1, 2)
+            f"{name}/{layer}/{part}_by_head": getattr(cache, part)
             for name, caches in self._named().items()
             for layer, cache in caches.items()
             for part in _PARTS
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state_dict` returned; `open` moves it to the model's device."""
+        """Restore what `state_dict` returned; `open` moves it to the model's device.
+
+        Version 0.1.0 saved `keys` and `values`, [T, HW, heads, L, d].
+        """
         self._passes, self._shape = [], None
         self._closed, self._borrowed = {}, True
         for key in state:
             name, layer, part = key.rsplit("/", 2)
-            if part == _PARTS[0]:
-                keys, values = (state[f"{name}/{layer}/{p}"].transpose(1, 2) for p in _PARTS)
-                cache = KVCache(keys, values, written=True)
-                self._closed.setdefault(name, {})[layer] = cache
+            at = f"{name}/{layer}"
+            if part == "keys":
+                keys, values = (state[f"{at}/{part}"].transpose(1, 2) for part in _PARTS)
+            elif part == "keys_by_head":
+                keys, values = (state[f"{at}/{part}_by_head"] for part in _PARTS)
+            else:
+                continue
+            self._closed.setdefault(name, {})[layer] = KVCache(keys, values, written=True)
 
     @property
     def nbytes(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..stream.similar_frames import SimilarFrameFilter
 from ..stream.transfer import HostCopy, upload
+from .finite import FiniteWatch
 
 if TYPE_CHECKING:
     from .opened import OpenStream
@@ -101,19 +102,31 @@ def translate_clip(
     yield from session.drain(model)
 
 
-def write_frames(finished: Iterable[Tensor], output: Tensor) -> None:
-    """Write finished frames into `output`, [F, ...], on the CPU or on the frames' device.
+def write_frames(
+    finished: Iterable[Tensor],
+    output: Tensor,
+    convert: Callable[[Tensor], Tensor],
+    shown: Callable[[int, Tensor], None],
+) -> None:
+    """Write finished frames into `output`; each is waited for only when the next one is queued.
 
-    Each frame is waited for only when the next one has been queued.
+    Args:
+        finished: x0 of the frames, [C, h, w] each.
+        output: [F, C, h, w].
+        convert: from the model's scale to that of `output`.
+        shown: called with (frames done, x0 of the last one on the CPU).
     """
-    waiting: tuple[int, HostCopy] | None = None
-    for index, frame in enumerate(finished):
-        if output.device.type != "cpu":
-            output[index] = frame
-            continue
-        copy = HostCopy(frame)
+    watch, waiting = FiniteWatch(), None
+
+    def arrive(index: int, copy: HostCopy) -> None:
+        watch.look(index, copy)
+        output[index] = convert(copy.get())
+        shown(index + 1, copy.get())
+
+    for index, x0 in enumerate(finished):
+        copy = HostCopy(x0, x0.isfinite().all())
         if waiting is not None:
-            output[waiting[0]] = waiting[1].get()
+            arrive(*waiting)
         waiting = (index, copy)
     if waiting is not None:
-        output[waiting[0]] = waiting[1].get()
+        arrive(*waiting)

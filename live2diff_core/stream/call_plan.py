@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -45,20 +45,20 @@ class CallPlan:
     depth: Tensor | None = None
     memory: Any = None
 
-    def by_step(self) -> list[tuple[slice, CallPlan]]:
+    def by_step(self) -> Iterator[tuple[slice, CallPlan]]:
         """Split the call into one call per denoising step, each with the slice of its rows."""
-        parts: list[tuple[slice, CallPlan]] = []
         for index, step in enumerate(dict.fromkeys(row.step for row in self.rows)):
             at_step = [i for i, row in enumerate(self.rows) if row.step == step]
             rows = slice(at_step[0], at_step[-1] + 1)
-            plan = CallPlan(
-                rows=self.rows[rows],
-                steps=self.steps[rows],
-                depth=None if self.depth is None else self.depth[rows],
-                memory=None if self.memory is None else self.memory.select(index),
+            yield (
+                rows,
+                CallPlan(
+                    rows=self.rows[rows],
+                    steps=self.steps[rows],
+                    depth=None if self.depth is None else self.depth[rows],
+                    memory=None if self.memory is None else self.memory.select(index),
+                ),
             )
-            parts.append((rows, plan))
-        return parts
 
 
 def plan_call(

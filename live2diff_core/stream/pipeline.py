@@ -168,9 +168,9 @@ class PipelinedDenoiser:
         self, model: DenoiseModel, rows: list[FrameInFlight], x: Tensor, plan: CallPlan
     ) -> list[FrameInFlight]:
         """Replace the residual noise of frames at their first step with the predicted one."""
-        (first, part), *_ = plan.by_step()
-        if part.rows[0].step != 0:
+        if plan.rows[0].step != 0:
             return rows
+        first, part = next(plan.by_step())
         negatives = model.negative(x[first], part)
         return [
             replace(row, residual=residual_of(row.latent, negative, self.schedule, 0))

@@ -169,20 +169,21 @@ def test_previews_are_of_one_latent_and_half_a_second_apart(shown, sd15, monkeyp
 
 
 def test_a_run_is_interrupted_between_frames_that_are_not_previewed(shown, sd15, monkeypatch):
-    progress, seen = import_module("comfyui_live2diff.nodes.progress"), []
+    progress = import_module("comfyui_live2diff.nodes.progress")
     model = SimpleNamespace(load_device=sd15.load_device, model=sd15.model)
 
     def interrupted():
-        if len(seen) == 2:
+        if len(shown) == 2:
             raise comfy.model_management.InterruptProcessingException
 
     monkeypatch.setattr(
         comfy.model_management, "throw_exception_if_processing_interrupted", interrupted
     )
+    told = progress.LatentProgress(model, COUNT)
     with pytest.raises(comfy.model_management.InterruptProcessingException):
-        for x0 in progress.LatentProgress(model, COUNT).watch(iter(frames(COUNT))):
-            seen.append(x0)
-    assert len(seen) == len(shown) == 2
+        for done, x0 in enumerate(frames(COUNT), 1):
+            told(done, x0)
+    assert len(shown) == 2
 
 
 # SIGMAS

@@ -21,7 +21,9 @@ NOISE_THREAD = "live2diff-noise"
 LIFT = "aten.lift_fresh.default"
 # Operations whose result the host waits for.
 WAITING = {"item", "is_nonzero", "_local_scalar_dense", "equal", "nonzero", "masked_select"}
-INDEXING = {"index", "index_put", "index_put_"}
+WAITING |= {"_unique2", "unique_dim", "unique_consecutive", "repeat_interleave", "bincount"}
+WAITING |= {"masked_scatter", "masked_scatter_", "nonzero_static"}
+INDEXING = {"index", "index_put", "index_put_", "_unsafe_index", "_unsafe_index_put"}
 MASKS = {torch.bool, torch.uint8}
 # What the host's own code does in every call, and a node pack cannot change: (file, function,
 # operation), with the reason.

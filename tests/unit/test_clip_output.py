@@ -33,18 +33,26 @@ def made(count, log):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_all_frames_are_written_in_order(log, count, dtype):
     output = torch.full((count, 3), -1.0, dtype=dtype)
-    write_frames(made(count, log), output)
+    write_frames(made(count, log), output, lambda x0: x0, lambda *_: None)
     assert output.dtype == dtype and output[:, 2].tolist() == [*range(count)]
 
 
 def test_a_frame_is_waited_for_when_the_next_one_is_queued(log):
-    write_frames(made(4, log), torch.empty(4, 3))
+    write_frames(made(4, log), torch.empty(4, 3), lambda x0: x0, lambda *_: None)
     queued, waited = ([log.index((what, n)) for n in range(4)] for what in ("queued", "waited"))
     assert all(waited[n] > queued[n + 1] for n in range(3)) and waited[3] > queued[3]
     # And no later than that, so that little is on its way.
     assert all(waited[n] < queued[n + 2] for n in range(2))
 
 
-def test_nothing_is_waited_for_where_the_output_is_on_the_device(log):
-    write_frames(made(3, log), torch.empty(3, 3, device="meta"))
-    assert [what for what, _ in log] == ["queued"] * 3
+def test_frames_are_converted_and_shown_as_they_arrive(log):
+    output, shown = torch.empty(3, 3), []
+    write_frames(made(3, log), output, lambda x0: x0 * 2, lambda *told: shown.append(told))
+    assert output[:, 0].tolist() == [0, 2, 4]
+    assert [(done, x0[0].item()) for done, x0 in shown] == [(1, 0), (2, 1), (3, 2)]
+
+
+def test_a_frame_of_nan_is_named_once(caplog):
+    frames = [torch.zeros(3), torch.full((3,), float("nan")), torch.full((3,), float("inf"))]
+    write_frames(frames, torch.empty(3, 3), lambda x0: x0, lambda *_: None)
+    assert caplog.text.count("came out as NaN") == 1 and "frame 1 " in caplog.text

@@ -81,7 +81,7 @@ def test_split_by_step_keeps_rows_with_their_depth():
         steps=torch.arange(3),
         depth=torch.arange(3.0).view(3, 1, 1, 1),
     )
-    parts = plan.by_step()
+    parts = list(plan.by_step())
     assert [part.rows for _, part in parts] == [(Row(9, 0),), (Row(8, 1),), (Row(7, 2),)]
     assert [part.depth.item() for _, part in parts] == [0, 1, 2]
     assert [part.steps.tolist() for _, part in parts] == [[0], [1], [2]]

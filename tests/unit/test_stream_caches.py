@@ -29,12 +29,12 @@ def tensors(caches):
 def test_allocated_when_the_stream_opens():
     """By the size of each conditioning's area; none for prompts that do not run."""
     sizes = {name: tuple(tensor.shape) for name, tensor in tensors(opened()).items()}
-    keys = {name: size for name, size in sizes.items() if name.endswith("keys")}
+    keys = {name: size for name, size in sizes.items() if name.endswith("keys_by_head")}
     assert keys == {
-        "positive.0.pass0/down.0.0.0/keys": (3, 24, 2, 5, 4),
-        "positive.0.pass0/mid.0.0/keys": (3, 6, 2, 5, 6),
-        "positive.1.pass0/down.0.0.0/keys": (3, 6, 2, 5, 4),
-        "positive.1.pass0/mid.0.0/keys": (3, 2, 2, 5, 6),
+        "positive.0.pass0/down.0.0.0/keys_by_head": (3, 2, 24, 5, 4),
+        "positive.0.pass0/mid.0.0/keys_by_head": (3, 2, 6, 5, 6),
+        "positive.1.pass0/down.0.0.0/keys_by_head": (3, 2, 6, 5, 4),
+        "positive.1.pass0/mid.0.0/keys_by_head": (3, 2, 2, 5, 6),
     }
     assert {name.replace("values", "keys") for name in sizes} == set(keys)
 
@@ -77,8 +77,19 @@ def test_a_state_is_restored_when_the_stream_opens(dtype):
     found = tensors(caches)
     assert found.keys() == saved.keys()
     assert all(torch.equal(found[name], saved[name].to(dtype)) for name in saved)
-    caches.at(Pass(0, 0), 0, found["positive.0.pass0/down.0.0.0/keys"].shape[1]).clear()
+    caches.at(Pass(0, 0), 0, 24).clear()
     assert all(torch.equal(saved[name], kept[name]) for name in saved), "the state is not written"
+
+
+def test_a_state_of_version_0_1_0_is_restored():
+    """Its tensors are [T, HW, heads, L, d], under other names."""
+    new = tensors(written(opened()))
+    old = {n.removesuffix("_by_head"): t.transpose(1, 2).contiguous() for n, t in new.items()}
+    caches = StreamCaches(SIZES, STEPS, slots=5)
+    caches.load_state_dict(old)
+    caches.open(shape())
+    found = tensors(caches)
+    assert all(torch.equal(found[name], new[name]) and found[name].is_contiguous() for name in new)
 
 
 def test_moved_away_and_back():

@@ -18,9 +18,11 @@ WIDTH = HEADS * DIM
 
 def view_of(steps, rows):
     """The tensors of some windows, as a model call gets them."""
-    return WindowView.from_integers(
-        steps, rows, PackedIntegers(torch.tensor(WindowView.integers(rows)))
-    )
+    row = rows[0]
+    shape = (len(rows), len(row.query_slots), len(row.key_positions[0]))
+    full = all(p >= 0 for row in rows for seen in row.key_positions for p in seen)
+    packed = PackedIntegers(torch.tensor(WindowView.integers(rows)))
+    return WindowView.from_integers(steps, shape, full, packed)
 
 
 class Streamed:
