@@ -22,6 +22,7 @@ from typing import Any
 LIMIT = 1e-4
 UNET_PREFIX = "model.diffusion_model."
 MODULES = {
+    "background": "run.background",
     "bank": "feature_bank.bank",
     "bank_memory": "feature_bank.memory",
     "feature_bank_patch": "feature_bank.patch",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +15,7 @@ from devtools.golden_measures import (
     noting_waits,
     rounding_error,
 )
+from devtools.golden_pictures import Pictures
 
 DTYPES = ("float32", "float16", "bfloat16")
 FRAMES, EARLY, WARM = 1000, 100, 24
@@ -82,19 +83,26 @@ def _check_steady_state(
     set_mode = torch.cuda.set_sync_debug_mode if cuda else lambda mode: None
     allocated = torch.cuda.memory_allocated if cuda else lambda: 0
     for name, (model, depth) in memories(engine, folder, device).items():
+        for guidance in ("full", "self", "initialize"):
+            with Feed(engine, model, depth=depth, guidance=guidance) as feed:
+                yield _waits_of(f"{name}, guidance {guidance},", feed, set_mode)
+        pictures = Pictures(engine, model, device, depth)
+        yield from pictures.check(name, WARM, set_mode)
         with Feed(engine, model, depth=depth) as feed:
-            for _ in range(WARM):
-                feed.push()
-            ready = [feed.frame() for _ in range(WARM)]
-            with noting_waits(set_mode) as waits:
-                for frame in ready:
-                    feed.push(frame)
-            for place, count in waits.others.items():
-                print(f"  the host waits {count} times at {place}")
-            listed = ", ".join(f"{count} at {place}" for place, count in waits.ours.items())
-            yield f"{name} waits of ours in {WARM} frames: {listed or 'none'}", not waits.ours
+            yield _waits_of(name, feed, set_mode)
             first, most = memory_over_time(feed.push, allocated, early, frames)
             yield (
                 f"{name} bytes at frame {early}: {first}, until frame {frames}: {most}",
                 most <= first,
             )
+
+
+def _waits_of(name: str, feed: Feed, set_mode: Callable[[str], object]) -> tuple[str, bool]:
+    """Push frames until the window is full, and look who waits in the next ones."""
+    for _ in range(WARM):
+        feed.push()
+    ready = [feed.frame() for _ in range(WARM)]
+    with noting_waits(set_mode) as waits:
+        for frame in ready:
+            feed.push(frame)
+    return waits.verdict(f"{name} waits of ours in {WARM} frames")

@@ -32,6 +32,7 @@ class Feed:
         steps: T, 1 to 4.
         context: channels of the prompt.
         depth: whether every frame comes with depth.
+        guidance: its mode; with all but `none` a prompt is guided away from itself.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Feed:
         steps: int = 2,
         context: int = 32,
         depth: bool = False,
+        guidance: str = "none",
     ) -> None:
         """Describe the stream; nothing is loaded yet."""
         import torch
@@ -49,8 +51,8 @@ class Feed:
         self._draw = torch.Generator().manual_seed(1)
         prompt = [[torch.randn(1, 77, context, generator=self._draw), {}]]
         schedule = engine.sd15_model.host_schedule(model, 4, steps / 4)
-        guidance = engine.guidance.Guidance()
-        self._spec = engine.spec.StreamSpec(model, prompt, prompt, schedule, guidance, seed=0)
+        guided = engine.guidance.Guidance(1.6, guidance)
+        self._spec = engine.spec.StreamSpec(model, prompt, prompt, schedule, guided, seed=0)
         self._latent, self._depth = latent, depth
         self.session = self._spec.start()
 
@@ -116,6 +118,13 @@ class Waits:
                 return
             frame = frame.f_back
         self.others["elsewhere"] += 1
+
+    def verdict(self, what: str) -> tuple[str, bool]:
+        """Print who else waited; say in words who of us did, and whether nobody."""
+        for place, count in self.others.items():
+            print(f"  the host waits {count} times at {place}")
+        listed = ", ".join(f"{count} at {place}" for place, count in self.ours.items())
+        return f"{what}: {listed or 'none'}", not self.ours
 
 
 @contextmanager

@@ -102,9 +102,11 @@ class PipelinedDenoiser:
         Returns:
             [Q, C, h, w] x0 of the frames.
         """
-        frames = list(group)
+        frames, steps = list(group), len(self.schedule)
+        at_steps = [[replace(frame, step=step) for frame in group] for step in range(steps)]
+        self._expect_noise([_added_after(rows, steps) for rows in at_steps], frames[-1])
         with self._committed():
-            for _ in range(len(self.schedule)):
+            for _ in range(steps):
                 frames = self._call(model, [frames])
         return torch.stack([frame.latent for frame in frames])
 
@@ -116,7 +118,9 @@ class PipelinedDenoiser:
         """
         rows = ([entering] if entering else []) + self.in_flight
         if entering is not None:
-            self._expect_noise(rows)
+            steps, following = len(self.schedule), [replace(r, frame=r.frame + 1) for r in rows]
+            added = [_added_after(each, steps) for each in (rows, following)]
+            self._expect_noise(added, entering)
         with self._committed():
             moved = self._call(model, [[row] for row in rows])
         done = moved.pop() if moved[-1].step == len(self.schedule) else None
@@ -192,15 +196,17 @@ class PipelinedDenoiser:
             latent = schedule.add_noise(latent, noise, step + 1)
         return replace(row, step=step + 1, latent=latent, residual=residual)
 
-    def _expect_noise(self, rows: Sequence[FrameInFlight]) -> None:
-        """Begin to draw the noise of this call and, as it will be in a steady stream, of the next.
+    def wait(self, entering: FrameInFlight) -> None:
+        """Prepare for the frame behind one that waits for its group."""
+        self._expect_noise([], entering)
 
-        It is drawn while the model runs.
+    def _expect_noise(self, added: Sequence[tuple[Row, ...]], newest: FrameInFlight) -> None:
+        """Begin to draw the noise that is `added` after calls, and that of the next frame.
+
+        It is drawn while the model runs, and taken if the stream goes on as it is steady.
         """
-        shape, device, steps = rows[0].latent.shape, rows[0].latent.device, len(self.schedule)
-        following = [replace(row, frame=row.frame + 1) for row in rows]
-        entering = (Row(following[0].frame, 0),)
-        keys = _added_after(rows, steps), entering, _added_after(following, steps)
+        shape, device = newest.latent.shape, newest.latent.device
+        keys = ((Row(newest.frame + 1, 0),), *added)
         self.noise.expect([(key, shape) for key in keys if key], device)
 
 

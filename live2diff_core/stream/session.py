@@ -168,6 +168,7 @@ class StreamSession:
             return [] if done is None else [done]
         if entering.memory_index < group[-1]:
             self._waiting = [*self._waiting, entering]
+            self.pipeline.wait(entering)
             return []
         finished = list(self.pipeline.denoise_group(model, [*self._waiting, entering]))
         self._waiting = []

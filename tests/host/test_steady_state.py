@@ -42,7 +42,8 @@ def logged(model, motion, memory="none", **settings):
             for pair in pairs[FILLING:]:
                 with log.segment():
                     stream.session.push(*pair)
-    assert len(log.segments) == FRAMES and min(log.calls) >= 1
+    # Frames may wait for their group.
+    assert len(log.segments) == FRAMES and sum(log.calls) >= FRAMES // 4
     return log
 
 

@@ -79,6 +79,9 @@ MEMORIES = {
     "causal_warmup-depth": (live2diff, True, 1),
     "causal": (lambda model, motion: live2diff(model, motion, "causal"), False, 1),
     "causal-depth": (lambda model, motion: live2diff(model, motion, "causal"), True, 1),
+    # Groups of several frames: half a window, and a whole one.
+    "sliding": (lambda model, motion: live2diff(model, motion, "sliding"), True, 2),
+    "bidirectional": (lambda model, motion: live2diff(model, motion, "bidirectional"), True, 4),
     "merge-1": (lambda model, motion: banked(model, interval=1), False, 1),
     "merge-4": (lambda model, motion: banked(model, interval=4), False, 4),
     "queue-1": (lambda model, motion: banked(model, kind="queue", interval=1), False, 1),
