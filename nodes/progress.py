@@ -9,7 +9,7 @@ import latent_preview
 from PIL import Image
 from torch import Tensor
 
-from ..live2diff_core.stream.transfer import HostCopy
+from ..live2diff_core.stream.transfer import HostCopy, upload
 from .node_text import show_text
 
 PREVIEW_SECONDS, PREVIEW_PIXELS = 0.5, 512
@@ -68,7 +68,8 @@ class LatentProgress:
         """Start a bar of `frames` that come from ComfyUI's MODEL `model`."""
         self._frames, self._shown = frames, float("-inf")
         self._bar = comfy.utils.ProgressBar(frames)
-        self._previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
+        self._device = model.load_device
+        self._previewer = latent_preview.get_previewer(self._device, model.model.latent_format)
 
     def __call__(self, done: int, x0: Tensor) -> None:
         """Show that `done` frames are finished, the last being `x0`: [4, h, w] on the CPU."""
@@ -82,6 +83,9 @@ class LatentProgress:
         if now - self._shown < PREVIEW_SECONDS and done < self._frames:
             return None
         self._shown = now
+        if hasattr(self._previewer, "taesd"):
+            # A network, whose weights are there; the host's other previewer follows the latent.
+            x0 = upload(x0, self._device)
         return self._previewer.decode_latent_to_preview_image("JPEG", x0.unsqueeze(0))
 
 

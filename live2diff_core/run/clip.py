@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..stream.similar_frames import SimilarFrameFilter
-from ..stream.transfer import HostCopy, upload
+from ..stream.transfer import HostCopy
 from .finite import FiniteWatch
 
 if TYPE_CHECKING:
@@ -88,15 +88,12 @@ def translate_clip(
     # A LATENT lies on the CPU unless the host keeps everything on a GPU (--gpu-only).
     compared = latents if similar.rule is None else latents.to("cpu")
 
-    def on_device(latent: Tensor) -> Tensor:
-        return model.from_latent(upload(latent, model.device))
-
     for index, latent in enumerate(latents):
         if session.can_repeat(model) and similar.skips(index, compared[index]):
             finished = session.repeat(model)
         else:
-            hint = None if depth is None else on_device(depth[index])
-            finished = session.push(model, on_device(latent), hint)
+            hint = None if depth is None else model.from_latent(depth[index])
+            finished = session.push(model, model.from_latent(latent), hint)
             similar.translated(compared[index])
         yield from finished
     yield from session.drain(model)

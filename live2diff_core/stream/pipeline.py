@@ -103,8 +103,8 @@ class PipelinedDenoiser:
             [Q, C, h, w] x0 of the frames.
         """
         frames, steps = list(group), len(self.schedule)
-        at_steps = [[replace(frame, step=step) for frame in group] for step in range(steps)]
-        self._expect_noise([_added_after(rows, steps) for rows in at_steps], frames[-1])
+        added = [tuple(Row(frame.frame, step) for frame in group) for step in range(1, steps)]
+        self._expect_noise(added, frames[-1])
         with self._committed():
             for _ in range(steps):
                 frames = self._call(model, [frames])
@@ -118,9 +118,10 @@ class PipelinedDenoiser:
         """
         rows = ([entering] if entering else []) + self.in_flight
         if entering is not None:
-            steps, following = len(self.schedule), [replace(r, frame=r.frame + 1) for r in rows]
-            added = [_added_after(each, steps) for each in (rows, following)]
-            self._expect_noise(added, entering)
+            # The next call has the same steps for frames that are one later.
+            added = _added_after(rows, len(self.schedule))
+            later = tuple(Row(row.frame + 1, row.step) for row in added)
+            self._expect_noise([added, later], entering)
         with self._committed():
             moved = self._call(model, [[row] for row in rows])
         done = moved.pop() if moved[-1].step == len(self.schedule) else None

@@ -168,6 +168,25 @@ def test_previews_are_of_one_latent_and_half_a_second_apart(shown, sd15, monkeyp
     assert [told[2] for told in shown] == [latent, None, latent, None, latent, latent]
 
 
+@pytest.mark.parametrize("network", [False, True])
+def test_a_previewing_network_gets_latents_on_its_device(shown, sd15, monkeypatch, network):
+    """TAESD's weights are on the model's device; the other previewer needs none to wait for."""
+    import latent_preview
+
+    class Previewer:
+        def decode_latent_to_preview_image(self, kind, x0):
+            return x0.device.type
+
+    previewer = Previewer()
+    if network:
+        previewer.taesd = object()
+    monkeypatch.setattr(latent_preview, "get_previewer", lambda device, kind: previewer)
+    progress = import_module("comfyui_live2diff.nodes.progress")
+    model = SimpleNamespace(load_device=torch.device("meta"), model=sd15.model)
+    progress.LatentProgress(model, 1)(1, frames(1)[0])
+    assert shown[0][2] == ("meta" if network else "cpu")
+
+
 def test_a_run_is_interrupted_between_frames_that_are_not_previewed(shown, sd15, monkeypatch):
     progress = import_module("comfyui_live2diff.nodes.progress")
     model = SimpleNamespace(load_device=sd15.load_device, model=sd15.model)
