@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from host_stream import SIZE, Stream, frames, prompt, random
+from host_stream import SIZE, Stream, core, frames, prompt, random, translate
 from op_log import OpLog
 from steady_streams import (
     FILLING,
@@ -85,3 +85,26 @@ CONDITIONINGS = {
 def test_conditionings(model, motion, conditioning):
     log = logged(model, motion, "causal_warmup", positive=CONDITIONINGS[conditioning]())
     assert_steady(log)
+
+
+UPLOADS = {
+    "plain": ({}, (0.0, 1.0)),
+    "initialize": ({"guidance": "initialize", "cfg": 1.6}, (0.0, 1.0)),
+    "step by step": ({}, (0.0, 0.9)),
+}
+
+
+@pytest.mark.parametrize("case", UPLOADS)
+@torch.inference_mode()
+def test_each_control_image_goes_to_the_device_once(model, monkeypatch, case):
+    """On the CPU that is no operation, so it is counted."""
+    (settings, time_range), uploaded = UPLOADS[case], []
+
+    def note(image, device):
+        uploaded.append(image)
+        return image
+
+    monkeypatch.setattr(core("host.control_hints"), "upload", note)
+    positive = controlled(numbered(0, 9), time_range=time_range)
+    translate(model, frames(9), positive=positive, steps=3, **settings)
+    assert len(uploaded) == 9

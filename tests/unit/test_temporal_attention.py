@@ -3,6 +3,7 @@
 import figure1
 import pytest
 import torch
+import toy_stream as toy
 from einops import rearrange
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -268,3 +269,17 @@ def test_attention_and_cache_are_differentiable():
     expected = gradients(lambda attention, x: attention.direct(x, config))
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_position_tables_follow_the_weights_only_in_training():
+    memory, made = toy.motion_memory(AttentionWindow(4, 2), {"positive": 1}), []
+    model = toy.ToyModel()
+    tables = model.tables
+    model.tables = lambda: made.append(1) or tables()
+    with torch.inference_mode():
+        model.open_memory(memory)
+        model.open_memory(memory)
+    assert len(made) == 1
+    model.open_memory(memory)
+    model.open_memory(memory)
+    assert len(made) == 3
