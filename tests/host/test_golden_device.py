@@ -1,5 +1,6 @@
 """`dev.py golden --device`: all that needs no GPU, with the CPU in its place."""
 
+import os
 import re
 
 import pytest
@@ -81,3 +82,10 @@ def test_speed_table(engine, capsys, monkeypatch):
         "StreamV2V",
     ]
     assert all(float(cell) > 0 for row in rows for cell in row.split("|")[3:6])
+
+
+def test_another_gpu_is_the_only_one_that_the_child_sees():
+    """ComfyUI takes the first that it sees."""
+    assert golden_device._env("cuda:1")["CUDA_VISIBLE_DEVICES"] == "1"
+    here = golden_device._env("cuda").get("CUDA_VISIBLE_DEVICES")
+    assert here == os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -150,6 +150,24 @@ def test_afterwards_it_can_be_taken_again(model, vae, streams, host, monkeypatch
     assert places(streams) == {CPU}
 
 
+@pytest.mark.parametrize("free", [None, 0], ids=["plenty", "none"])
+def test_struck_off_it_comes_back_only_where_there_is_room(
+    model, vae, streams, host, monkeypatch, free
+):
+    """To bring it back at once could unload the model that the next frame needs."""
+    step(pictures(1), model, vae)
+    handle, loaded = streams.get("live").handle, []
+    with handle.in_use():
+        comfy.model_management.current_loaded_models.clear()
+        monkeypatch.setattr(comfy.model_management, "load_models_gpu", loaded.extend)
+        host.free = free
+    assert loaded == ([handle] if free is None else [])
+    # The next run brings it back in any case.
+    host.free, loaded[:] = None, []
+    with handle.in_use():
+        assert loaded == [handle]
+
+
 def test_a_failed_run_leaves_it_to_the_host(model, vae, streams, monkeypatch):
     step(pictures(4), model, vae)
     monkeypatch.setattr(vae.first_stage_model, "encode", None)
