@@ -63,6 +63,11 @@ class Encoding:
         quality = f"crf{self.crf}" if self.codec == "h264" else "qp0"
         return f"{self.codec}-{quality}-{self.preset}"
 
+    @property
+    def bytes_per_pixel(self) -> float:
+        """A generous estimate for pictures of the kind that cameras make; half every six of crf."""
+        return 1.5 if self.codec == "lossless" else 0.2 * 2 ** ((18 - self.crf) / 6)
+
     def add_stream(
         self,
         container: OutputContainer,

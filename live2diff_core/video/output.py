@@ -139,7 +139,7 @@ class VideoOutput:
         os.fsync(self._file.fileno())
         self._file.close()
         os.replace(self._part, self._path)
-        _sync_folder(self._path.parent)
+        sync_folder(self._path.parent)
 
     def abandon(self) -> None:
         """Leave nothing of the file. May be called twice."""
@@ -153,7 +153,7 @@ class VideoOutput:
         self._part.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a new name survive a crash. Windows cannot open folders, and does not need it."""
     if os.name == "nt":
         return

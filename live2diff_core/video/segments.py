@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import count
 from pathlib import Path
 
 import av
@@ -16,11 +17,12 @@ from av.video.stream import VideoStream
 
 from .container import Source, TrimWindow
 from .frame import VideoError
-from .output import PART, SUFFIXES, VideoOutput
+from .output import PART, SUFFIXES, VideoOutput, sync_folder
 from .sound import TimedPacket, sound_packets
 
 TAG = "live2diff_segment"
 SUFFIX = ".mp4"
+ASIDE = ".aside"
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,11 @@ def segment_tag(first_frame: int, start: Fraction, key: str) -> dict[str, str]:
 
 
 def list_segments(folder: Path) -> list[Segment]:
-    """List a folder's complete segments from frame 0 to the first gap; change no file."""
+    """List a folder's complete segments from frame 0 to the first gap; change no file.
+
+    Raises:
+        OSError: one of the files cannot be read, which does not mean that it is damaged.
+    """
     segments: list[Segment] = []
     for path in sorted(folder.glob(f"segment_*{SUFFIX}")):
         segment = _read(path)
@@ -71,17 +77,35 @@ def list_segments(folder: Path) -> list[Segment]:
     return segments
 
 
-def drop_segments(folder: Path, keep: list[Segment]) -> None:
-    """Delete every segment of `folder` that is not kept, and what a crash left of one."""
+def clear_segments(folder: Path, keep: Sequence[Segment]) -> list[Path]:
+    """Put every segment of `folder` aside that is not kept, and delete what a crash left of one.
+
+    Returns:
+        The new paths of those put aside.
+    """
     kept = {segment.path for segment in keep}
+    for path in folder.glob(f"segment_*{SUFFIX}{PART}"):
+        path.unlink(missing_ok=True)
     # The last comes first: if this is interrupted, what is left still has no gap.
-    for path in sorted(folder.glob("segment_*"), reverse=True):
-        if path not in kept and path.name.endswith((SUFFIX, SUFFIX + PART)):
-            path.unlink(missing_ok=True)
+    found = sorted(folder.glob(f"segment_*{SUFFIX}"), reverse=True)
+    return [put_aside(path) for path in found if path not in kept]
+
+
+def put_aside(path: Path) -> Path:
+    """Give a file or folder a free name that ends in ".aside"; return it."""
+    names = (f"{path.name}.{number}{ASIDE}" if number else path.name + ASIDE for number in count())
+    free = next(path.with_name(name) for name in names if not path.with_name(name).exists())
+    path.rename(free)
+    sync_folder(path.parent)
+    return free
 
 
 def _read(path: Path) -> Segment | None:
     """Read the segment of a file, or None if it is damaged or not one of ours."""
+    if path.is_dir():
+        return None
+    with path.open("rb"):
+        pass  # What keeps it from being opened is no damage.
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
@@ -97,7 +121,9 @@ def _read(path: Path) -> Segment | None:
                 end=start + stream.duration * stream.time_base,
                 key=str(tag["key"]),
             )
-    except (av.error.FFmpegError, OSError, LookupError, ValueError, TypeError):
+    except OSError:
+        raise
+    except (av.error.FFmpegError, LookupError, ValueError, TypeError):
         return None
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 from av.container import OutputContainer
 from av.video.frame import VideoFrame
@@ -15,7 +17,11 @@ from .encoder import Encoding
 from .frame import Image, VideoError
 from .output import VideoOutput, VideoWriteError
 from .pixels import Yuv420FromRgb, frame_of
-from .segments import Segment, drop_segments, list_segments, segment_path, segment_tag
+from .segments import Segment, clear_segments, list_segments, segment_path, segment_tag
+from .unfinished import SUFFIX as PICTURES_SUFFIX
+from .unfinished import UnfinishedPictures, count_pictures
+
+UNFINISHED = "unfinished.mp4"
 
 
 class SegmentWriter:
@@ -24,9 +30,9 @@ class SegmentWriter:
     Every segment has a fresh encoder that begins with a keyframe. So if the caller commits at the
     same frames, a run that was interrupted and resumed gives the same pictures as one that was not.
 
-    Opening a folder again finds its complete segments; what came after the first gap is deleted, as
-    is a segment that a crash left unfinished. Used as a context manager, leaving it abandons the
-    segment in progress: only `commit` keeps frames.
+    Opening a folder again finds its complete segments; what came after the first gap is put aside,
+    and a segment that a crash left unfinished is deleted. Used as a context manager, leaving it
+    abandons the segment in progress: only `commit` and `pause` keep frames.
 
     Args:
         folder: for this video's segments only; created if missing.
@@ -35,12 +41,16 @@ class SegmentWriter:
         time_base: seconds per tick. Times are rounded to it; a reader's are whole ticks of its own.
         frame_rate: average, for the encoder's rate control.
         sample_aspect_ratio: width to height of a pixel.
+        keep_pictures: keep those of the segment in progress without loss, for `pause`.
 
     Attributes:
         segments: complete ones, in order.
+        unfinished: (time, duration) of each frame of the segment in progress, in seconds.
+        set_aside: segments that were found, but cannot be used.
 
     Raises:
         VideoError: the folder holds segments of another size, time base or encoding.
+        OSError: a segment cannot be read.
     """
 
     def __init__(
@@ -53,6 +63,7 @@ class SegmentWriter:
         *,
         frame_rate: Fraction = Fraction(24),
         sample_aspect_ratio: Fraction = Fraction(1),
+        keep_pictures: bool = False,
     ) -> None:
         """Find the complete segments."""
         self.folder, self._encoding, self._size = folder, encoding, (width, height)
@@ -63,6 +74,9 @@ class SegmentWriter:
         )
         self._to_frame = frame_of if encoding.codec == "lossless" else Yuv420FromRgb()
         self._output: VideoOutput | None = None
+        self._keep_pictures = keep_pictures
+        self._pictures: UnfinishedPictures | None = None
+        self.unfinished: list[tuple[Fraction, Fraction]] = []
         self._last_ticks = -1
         self.segments: list[Segment] = list_segments(folder)
         for segment in self.segments:
@@ -71,7 +85,7 @@ class SegmentWriter:
                     f"{segment.path} was written with other settings ({segment.key}, now "
                     f"{self._key}). Delete the folder to begin again."
                 )
-        drop_segments(folder, self.segments)
+        self.set_aside = clear_segments(folder, self.segments)
         self.abandon()
 
     @property
@@ -109,12 +123,15 @@ class SegmentWriter:
             )
         lasts = max(1, self._ticks(duration))
         with self._writing(self._output or self._begin(ticks)) as container:
+            if self._pictures is not None:
+                self._pictures.write(np.ascontiguousarray(image))
             frame = self._to_frame(self._padded(image))
             frame.pts, frame.time_base = ticks - self._first_ticks, self._time_base
             self._lengths[frame.pts] = lasts
             self._encode(frame, container)
         self._last_ticks, self._last_end = ticks, ticks + lasts
         self.next_frame += 1
+        self.unfinished.append((time, duration))
 
     def commit(self) -> Segment | None:
         """End the segment in progress: once this returns, its frames survive a crash.
@@ -127,12 +144,57 @@ class SegmentWriter:
         """
         if self._output is None:
             return None
+        segment = self._close(self._output)
+        self._forget_unfinished()
+        self.segments.append(segment)
+        return segment
+
+    def pause(self) -> Segment | None:
+        """End the segment in progress before its time, as a file that is no segment of the video.
+
+        The pictures of `unfinished` stay in `pictures_path`, for a later run to `write` them anew;
+        where they cannot be kept, there is no such file. Nothing can be written any more.
+
+        Returns:
+            What was in progress, playable; None if there was nothing.
+
+        Raises:
+            DiskFullError, VideoWriteError: as in `write`; pictures may have been kept nevertheless.
+        """
+        self._end_pictures()
+        if self._output is None:
+            return None
+        segment = self._close(self._output)
+        path = self.folder / UNFINISHED
+        segment.path.replace(path)
+        return replace(segment, path=path)
+
+    @property
+    def pictures_path(self) -> Path:
+        """The file with the pictures of a segment that `pause` ended."""
+        return self.folder / f"pictures{PICTURES_SUFFIX}"
+
+    def _end_pictures(self) -> None:
+        """Complete the file of pictures, or delete it if it does not hold all of them."""
+        pictures, self._pictures = self._pictures, None
+        if pictures is None:
+            return
+        try:
+            pictures.close()
+            complete = count_pictures(pictures.path) >= len(self.unfinished) > 0
+        except (av.error.FFmpegError, OSError):
+            complete = False
+        if not complete:
+            pictures.drop()
+
+    def _close(self, output: VideoOutput) -> Segment:
+        """Complete the file of the segment in progress."""
         first = self.frames_safe
-        with self._writing(self._output) as container:
+        with self._writing(output) as container:
             self._encode(None, container)
-            self._output.commit()
+            output.commit()
         self._output = None
-        segment = Segment(
+        return Segment(
             path=segment_path(self.folder, first),
             first_frame=first,
             frames=self.next_frame - first,
@@ -140,14 +202,19 @@ class SegmentWriter:
             end=self._last_end * self._time_base,
             key=self._key,
         )
-        self.segments.append(segment)
-        return segment
+
+    def _forget_unfinished(self) -> None:
+        if self._pictures is not None:
+            self._pictures.drop()
+            self._pictures = None
+        self.unfinished = []
 
     def abandon(self) -> None:
         """Drop the segment in progress; the next frame is the first behind the complete ones."""
         if self._output is not None:
             self._output.abandon()
             self._output = None
+        self._forget_unfinished()
         self.next_frame = self.frames_safe
         self._last_ticks = -1
         if self.segments:
@@ -156,14 +223,14 @@ class SegmentWriter:
             self._last_ticks = self._ticks(last.start) + last.frames - 1
 
     def keep_until(self, frame: int) -> int:
-        """Drop all segments that hold frames from `frame` on, for a caller whose state is older.
+        """Put all segments aside that hold frames from `frame` on: the caller's state is older.
 
         Returns:
             Frames that are left, at most `frame`.
         """
         self.abandon()
         self.segments = [segment for segment in self.segments if segment.stop_frame <= frame]
-        drop_segments(self.folder, self.segments)
+        self.set_aside += clear_segments(self.folder, self.segments)
         self.abandon()
         return self.frames_safe
 
@@ -172,18 +239,23 @@ class SegmentWriter:
 
     @contextmanager
     def _writing(self, output: VideoOutput) -> Iterator[OutputContainer]:
-        """Abandon the segment in progress if the block cannot write."""
+        """Abandon the segment in progress if the block cannot write; its pictures are kept."""
         try:
             with output.writing():
                 yield output.container
         except VideoWriteError:
-            self.abandon()
+            if not self._keep_pictures:
+                self.abandon()
+            output.abandon()
+            self._output = None
             raise
 
     def _begin(self, ticks: int) -> VideoOutput:
         """Open the next segment, whose first frame is at `ticks`."""
         first = self.frames_safe
         self._first_ticks = ticks
+        if self._keep_pictures:
+            self._pictures = self._open_pictures()
         output = VideoOutput(
             segment_path(self.folder, first),
             segment_tag(first, ticks * self._time_base, self._key),
@@ -197,6 +269,13 @@ class SegmentWriter:
         self._lengths: dict[int, int] = {}
         self._output = output
         return output
+
+    def _open_pictures(self) -> UnfinishedPictures:
+        try:
+            return UnfinishedPictures(self.pictures_path, *self._size)
+        except (av.error.FFmpegError, OSError) as error:
+            message = f"{self.pictures_path.name} cannot be written ({error})."
+            raise VideoWriteError(message, self.frames_safe, self.folder) from error
 
     def _padded(self, image: Image) -> Image:
         """Repeat the last row or column where the encoder's pictures are larger; contiguous."""

@@ -166,7 +166,9 @@ def test_nothing_is_kept_behind_a_gap(tmp_path):
     assert segments[3].path.exists(), "listing changes nothing"
     writer = writer_of(tmp_path)
     assert writer.segments == segments[:1] and writer.frames_safe == 10
-    assert {p.name for p in tmp_path.iterdir()} == {segments[0].path.name, "notes.txt"}
+    aside = {f"{segment.path.name}.aside" for segment in segments[1:]}
+    assert {p.name for p in tmp_path.iterdir()} == {segments[0].path.name, "notes.txt", *aside}
+    assert {path.name for path in writer.set_aside} == aside
 
 
 def test_a_segment_that_is_gone_is_a_gap(tmp_path):
@@ -180,7 +182,8 @@ def test_a_caller_whose_state_is_older_goes_back(tmp_path):
     whole = [segment.path.read_bytes() for segment in write(tmp_path, images)]
     writer = writer_of(tmp_path)
     assert writer.keep_until(25) == 20 and writer.next_frame == 20
-    assert writer.keep_until(10) == 10 and len(list(tmp_path.iterdir())) == 1
+    assert writer.keep_until(10) == 10 and len(list(tmp_path.glob("*.mp4"))) == 1
+    assert {path.read_bytes() for path in writer.set_aside} == set(whole[1:])
     again = write(tmp_path, images, first=10)
     assert [segment.path.read_bytes() for segment in again] == whole
 
