@@ -13,11 +13,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..video.output import sync_folder
+
 FORMAT = "comfyui-live2diff stream 2"
 
 
 class StateFileError(ValueError):
     """A state cannot be written or loaded; the message says why."""
+
+
+class UnusableStateError(StateFileError):
+    """The file itself is at fault: damaged, of another kind, or of another stream."""
 
 
 def save_state(path: Path, state: Mapping[str, Tensor], identity: Mapping[str, Any]) -> None:
@@ -40,6 +46,7 @@ def save_state(path: Path, state: Mapping[str, Tensor], identity: Mapping[str, A
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+        sync_folder(path.parent)
     except (SafetensorError, OSError) as error:
         raise StateFileError(
             f"The stream's state cannot be written to {path} ({error}). Is the disk full? Make "
@@ -64,7 +71,8 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a state and the identity of its stream.
 
     Raises:
-        StateFileError: the file is missing, damaged, or of another kind.
+        UnusableStateError: the file is damaged, or of another kind.
+        StateFileError: it is missing or cannot be read, which does not mean that it is damaged.
     """
     with _opened(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}, _identity(file)  # noqa: SIM118
@@ -88,12 +96,13 @@ def load_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Tensor]:
     """Read the state of a video's stream.
 
     Raises:
-        StateFileError: from `read_state`, or the identities differ; the message says how.
+        StateFileError: from `read_state`.
+        UnusableStateError: from `read_state`, or the identities differ; the message says how.
     """
     tensors, saved = read_state(path)
     changes = differences(upgraded(saved, identity), normalised(identity))
     if changes:
-        raise StateFileError(f"{path.name} belongs to a stream with other settings: {changes}.")
+        raise UnusableStateError(f"{path.name} belongs to a stream with other settings: {changes}.")
     return tensors
 
 
@@ -129,27 +138,38 @@ def upgraded(saved: dict[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
             "skipped frames": rule.removeprefix("FilterSettings(").removesuffix(")"),
         }
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise StateFileError(f"this is not the state of a video ({error!r}).") from error
+        raise UnusableStateError(f"this is not the state of a video ({error!r}).") from error
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    if not path.is_file():
-        raise StateFileError(f"There is no saved stream {path.name}.")
+    # First by itself, to tell a file that may not be read from one that is damaged.
+    try:
+        with path.open("rb"):
+            pass
+    except FileNotFoundError as error:
+        raise StateFileError(f"There is no saved stream {path.name}.") from error
+    except OSError as error:
+        raise StateFileError(
+            f"The saved stream {path} cannot be read ({error.strerror}). Nothing has been changed: "
+            "let ComfyUI read it, or move it away."
+        ) from error
     try:
         with safe_open(str(path), framework="pt") as file:
             yield file
-    except (SafetensorError, OSError) as error:
-        raise StateFileError(f"{path.name} is damaged and cannot be read ({error}).") from error
+    except SafetensorError as error:
+        raise UnusableStateError(f"{path.name} is damaged and cannot be read ({error}).") from error
 
 
 def _identity(file: Any) -> dict[str, Any]:
     metadata = file.metadata() or {}
     if metadata.get("format") != FORMAT:
-        raise StateFileError(
+        raise UnusableStateError(
             f"this is not a saved stream (expected {FORMAT!r}, found {metadata.get('format')!r})."
         )
     try:
         return dict(json.loads(metadata["settings"]))
     except (LookupError, TypeError, ValueError) as error:
-        raise StateFileError(f"the identity of the saved stream is damaged ({error!r}).") from error
+        raise UnusableStateError(
+            f"the identity of the saved stream is damaged ({error!r})."
+        ) from error
