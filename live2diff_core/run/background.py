@@ -29,9 +29,10 @@ class _Worker:
     def __enter__(self: Worker) -> Worker:
         return self
 
-    def _append(self, call: Callable[[], object]) -> None:
+    def _append(self, call: Callable[[], object]) -> Future[Any]:
         previous = self._pending[-1] if self._pending else None
         self._pending.append(self._executor.submit(self._run, call, previous))
+        return self._pending[-1]
 
     def _run(self, call: Callable[[], object], previous: Future[Any] | None) -> object:
         if previous is not None:
@@ -84,10 +85,10 @@ class BackgroundCalls(_Worker):
         if kind is None:
             self.wait()
 
-    def submit(self, call: Callable[[], object]) -> None:
-        """Run `call` after the earlier calls."""
+    def submit(self, call: Callable[[], object]) -> Future[Any]:
+        """Run `call` after the earlier calls; they fail together."""
         self.wait(self._ahead)
-        self._append(call)
+        return self._append(call)
 
     def wait(self, remaining: int = 0) -> None:
         """Return when at most `remaining` calls have not run."""

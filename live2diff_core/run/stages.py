@@ -1,8 +1,9 @@
 """Translates a video frame by frame while it is decoded and encoded, and saves states on the way.
 
 Decoding, translating and encoding run side by side in three threads with bounded queues between
-them. Every `checkpoint_every` frames the encoder closes a segment, and then the state of the stream
-is saved. A run that finds a saved state resumes from it and produces the same frames.
+them. Every `checkpoint_every` frames the encoder closes a segment; where it is time, the state of
+the stream is copied then, and written by a fourth thread. A run that finds a saved state resumes
+from it and produces the same frames.
 
 The encoder's thread waits for the pictures, so that the model's thread can queue the next frame's
 work on the device meanwhile; and a frame is reported only after that of the next one is queued.
@@ -13,22 +14,24 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy
 import torch
 from torch import Tensor
 
-from ..stream.state import State, join, part
+from ..stream.state import State, in_order, join, numbered, part
 from ..stream.transfer import HostCopy
 from ..video.frame import DecodedFrame, Image
 from ..video.writer import SegmentWriter
 from .background import BackgroundCalls, Prefetch
 from .finite import FiniteWatch
+from .saving import StateSaver
 from .translator import FrameTranslator
 
 if TYPE_CHECKING:
@@ -37,12 +40,25 @@ if TYPE_CHECKING:
 FRAMES_AHEAD = 4
 
 
-@dataclass(frozen=True)
-class Shown:
+class Shown(NamedTuple):
     """The time and the duration of a frame, in seconds."""
 
     time: Fraction
     duration: Fraction
+
+
+class FinishedFrame(NamedTuple):
+    """A finished frame on its way into the video.
+
+    Attributes:
+        number: its place in the video.
+        picture: uint8 [H, W, 3].
+        shown: when.
+    """
+
+    number: int
+    picture: HostCopy
+    shown: Shown
 
 
 @dataclass
@@ -86,8 +102,8 @@ class VideoTranslation:
         translator: the stream of pictures, which come out as uint8.
         opened: its models.
         writer: encodes finished frames; already holds those of earlier runs.
-        checkpoint_every: input frames between two saved states; 0 saves none.
-        save: called with the state, each time after its segment is safe on disk.
+        checkpoint_every: input frames of a segment; 0 makes one segment of all.
+        saver: saves the states at the ends of segments; None saves none.
         on_frame: called with (finished frames so far, the last picture, uint8 [H, W, 3]).
     """
 
@@ -97,10 +113,11 @@ class VideoTranslation:
     opened: OpenStream
     writer: SegmentWriter
     checkpoint_every: int = 0
-    save: Callable[[State], None] | None = None
+    saver: StateSaver | None = None
     on_frame: Callable[[int, HostCopy], None] | None = None
     times: StageTimes = field(default_factory=StageTimes)
     _inside: deque[Shown] = field(default_factory=deque)
+    _unwritten: deque[FinishedFrame] = field(default_factory=deque)
     _unreported: deque[tuple[int, HostCopy]] = field(default_factory=deque)
     _watch: FiniteWatch = field(default_factory=FiniteWatch)
     _waited: float = 0.0
@@ -108,19 +125,20 @@ class VideoTranslation:
     def run(self) -> int:
         """Translate to the end; return the number of frames written, including earlier runs'.
 
-        After any error, finished frames are still encoded and their segment is closed.
+        After any error, all finished frames have been given to the writer, unless it was its own:
+        those are in the state. The segment in progress is left open, for `pause`.
         """
         start = time.perf_counter()
         self.translator.open(self.opened)
         decoded = ((frame, self.prepare(frame.image)) for frame in self.frames)
-        try:
-            with (
-                BackgroundCalls(FRAMES_AHEAD) as encoder,
-                Prefetch(decoded, FRAMES_AHEAD) as ahead,
-            ):
-                self._translate(ahead, encoder)
-        finally:
-            self.writer.commit()
+        with (
+            self.saver or nullcontext(),
+            BackgroundCalls(FRAMES_AHEAD) as encoder,
+            Prefetch(decoded, FRAMES_AHEAD) as ahead,
+        ):
+            self._write_again(encoder)
+            self._translate(ahead, encoder)
+        self.writer.commit()
         self.times.stages = {
             "decode": ahead.busy_seconds,
             **self.translator.seconds,
@@ -132,54 +150,98 @@ class VideoTranslation:
         return self.translator.session.frames_out
 
     def state_dict(self) -> State:
-        """Return everything that a later run needs to resume from here."""
-        shown = [
-            [s.time.numerator, s.time.denominator, s.duration.numerator, s.duration.denominator]
-            for s in self._inside
-        ]
+        """Return everything that a later run needs to resume from here; tensors are not copied.
+
+        Behind a writer that failed, it has the pictures that could not be written. While one
+        works, use `_stream_state`.
+        """
+        pictures = [frame.picture.get() for frame in self._unwritten]
+        return {
+            **self._stream_state(),
+            **join(unwritten=numbered(pictures)),
+            "unwritten_shown": shown_numbers(frame.shown for frame in self._unwritten),
+        }
+
+    def _stream_state(self) -> State:
+        """Return the state for a time at which all finished frames have been written."""
         state = join(translator=self.translator.state_dict())
-        return {**state, "inside": torch.tensor(shown, dtype=torch.int64).view(-1, 4)}
+        return {**state, "inside": shown_numbers(self._inside)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned; version 0.1.0 wrote all pictures before it saved."""
         self.translator.load_state_dict(part(state, "translator"), self.opened.device)
-        self._inside = deque(
-            Shown(Fraction(a, b), Fraction(c, d)) for a, b, c, d in state["inside"].tolist()
+        self._inside = deque(shown_from(state["inside"]))
+        pictures = in_order(part(state, "unwritten"))
+        shown = shown_from(state["unwritten_shown"]) if pictures else []
+        first = self.translator.session.frames_in - len(self._inside) - len(pictures)
+        self._unwritten = deque(
+            FinishedFrame(number, HostCopy(picture), when)
+            for number, (picture, when) in enumerate(zip(pictures, shown, strict=True), first)
         )
 
     def restart(self) -> None:
         """Discard what `load_state_dict` loaded."""
         self.translator.reset()
         self._inside.clear()
+        self._unwritten.clear()
+
+    @property
+    def frames_unwritten(self) -> int:
+        """Finished frames that wait for the writer."""
+        return len(self._unwritten)
+
+    @property
+    def frames_finished(self) -> int:
+        """Frames that were given to the writer or wait for it, including earlier runs'."""
+        return self.translator.session.frames_in - len(self._inside)
 
     def _translate(self, ahead: Prefetch[Any], encoder: BackgroundCalls) -> None:
         for frame, image in ahead:
-            self._inside.append(Shown(frame.time, frame.duration))
-            self._pass_on(self.translator.push(self.opened, _tensor(image)), encoder)
+            self._pass_on(self._push(frame, image), encoder)
             if self.checkpoint_every and (frame.index + 1) % self.checkpoint_every == 0:
-                self._save_state(encoder)
+                self._end_segment(encoder)
         for picture in self.translator.drain(self.opened):
             self._pass_on([picture], encoder)
         self._report(len(self._unreported))
 
+    def _push(self, frame: DecodedFrame, image: Image) -> list[HostCopy]:
+        """Push a frame, whose time is kept if it has entered, whatever happens then."""
+        session = self.translator.session
+        before = session.frames_in
+        try:
+            return self.translator.push(self.opened, _tensor(image))
+        finally:
+            if session.frames_in > before:
+                self._inside.append(Shown(frame.time, frame.duration))
+
+    def _write_again(self, encoder: BackgroundCalls) -> None:
+        """Write the pictures that an earlier run could not write."""
+        for frame in list(self._unwritten):
+            encoder.submit(partial(self._write, frame))
+
     def _pass_on(self, pictures: list[HostCopy], encoder: BackgroundCalls) -> None:
         """Give finished pictures to the encoder, and report those that it was given before."""
         earlier = len(self._unreported)
+        finished = []
         for picture in pictures:
-            shown = self._inside.popleft()
+            frame = FinishedFrame(self.frames_finished, picture, self._inside.popleft())
+            finished.append(frame)
+            self._unreported.append((frame.number + 1, picture))
+        # All of them first, so that none is lost if the encoder has failed.
+        self._unwritten.extend(finished)
+        for frame in finished:
             self.times.frames += 1
-            done = self.translator.session.frames_in - len(self._inside)
-            encoder.submit(partial(self._write, done - 1, picture, shown))
-            self._unreported.append((done, picture))
+            encoder.submit(partial(self._write, frame))
         self._report(earlier)
 
-    def _write(self, frame: int, picture: HostCopy, shown: Shown) -> None:
-        """Wait for the picture of `frame` and encode it, in the encoder's thread."""
+    def _write(self, frame: FinishedFrame) -> None:
+        """Wait for the picture of a frame and encode it, in the encoder's thread."""
         start = time.perf_counter()
-        image = picture.get().numpy()
+        image = frame.picture.get().numpy()
         self._waited += time.perf_counter() - start
-        self._watch.look(frame, picture)
-        self.writer.write(image, shown.time, shown.duration)
+        self._watch.look(frame.number, frame.picture)
+        self.writer.write(image, *frame.shown)
+        self._unwritten.popleft()
 
     def _report(self, count: int) -> None:
         """Report the first `count` frames that are not yet reported."""
@@ -188,12 +250,28 @@ class VideoTranslation:
             if self.on_frame is not None:
                 self.on_frame(done, picture)
 
-    def _save_state(self, encoder: BackgroundCalls) -> None:
-        """Save frames first, then the state: a state ahead of its frames cannot be resumed."""
-        encoder.submit(self.writer.commit)
-        encoder.wait()
-        if self.save is not None:
-            self.save(self.state_dict())
+    def _end_segment(self, encoder: BackgroundCalls) -> None:
+        """End a segment, and save the state if it is time.
+
+        The frames are safe before the state is written: a state ahead of them cannot be resumed.
+        """
+        ended = encoder.submit(self.writer.commit)
+        if self.saver is not None and self.saver.due:
+            self.saver.later(self.translator.session.frames_in, self._stream_state(), ended)
+
+
+def shown_numbers(shown: Iterable[Shown]) -> Tensor:
+    """Convert times and durations to int64 [n, 4]: numerators and denominators."""
+    rows = [
+        [s.time.numerator, s.time.denominator, s.duration.numerator, s.duration.denominator]
+        for s in shown
+    ]
+    return torch.tensor(rows, dtype=torch.int64).view(-1, 4)
+
+
+def shown_from(numbers: Tensor) -> list[Shown]:
+    """Undo `shown_numbers`."""
+    return [Shown(Fraction(a, b), Fraction(c, d)) for a, b, c, d in numbers.tolist()]
 
 
 def _tensor(image: Image) -> Tensor:

@@ -12,6 +12,8 @@ import toy_stream as toy
 from live2diff_core.live2diff.window import AttentionWindow
 from live2diff_core.run import translator as translator_module
 from live2diff_core.run.live import LiveStream
+from live2diff_core.run.notices import Notices
+from live2diff_core.run.saving import StateSaver
 from live2diff_core.run.stages import VideoTranslation
 from live2diff_core.run.translator import FrameTranslator
 from live2diff_core.stream.similar_frames import SimilarFrameFilter
@@ -43,8 +45,8 @@ class Coder:
 class Sink:
     """Keeps segments in memory; fails when told to."""
 
-    def __init__(self, segments=(), fail_at=None):
-        self.segments, self.open, self.fail_at = list(segments), [], fail_at
+    def __init__(self, segments=(), fail_at=None, unfinished=()):
+        self.segments, self.open, self.fail_at = list(segments), list(unfinished), fail_at
 
     def write(self, image, time, duration):
         if self.fail_at == sum(map(len, self.segments)) + len(self.open):
@@ -58,7 +60,23 @@ class Sink:
 
     @property
     def frames(self):
-        return [frame for segment in self.segments for frame in segment]
+        return [frame for segment in [*self.segments, self.open] for frame in segment]
+
+
+class Kept(StateSaver):
+    """Keeps the states that a run saves by itself, with the segments that there were."""
+
+    def __init__(self, sink, seconds=0.0):
+        self.states = []
+        super().__init__(self._keep, seconds, Notices())
+        self._sink = sink
+
+    def _keep(self, frames, state):
+        self.states.append((frames, state, len(self._sink.segments)))
+
+    def later(self, frames, state, after):
+        super().later(frames, state, after)
+        self._saving.result()
 
 
 def clip(count, start=0):
@@ -97,28 +115,58 @@ def test_every_frame_comes_out_with_its_time(count):
     assert [(t, d) for _, t, d in found] == [(f.time, f.duration) for f in clip(count)]
 
 
-@pytest.mark.parametrize("stop_call", [3, 7, 12, 16])
-@pytest.mark.parametrize("every", [1, 4, 5])
-def test_resumed_is_uninterrupted(stop_call, every):
-    count, saved = 17, []
-    model, sink = toy.ToyModel(), Sink()
-    model.fail_at = stop_call
-
-    def save(state):
-        saved.append(({k: v.clone() for k, v in state.items()}, len(sink.segments)))
-
-    with pytest.raises(InterruptedError):
-        translation(clip(count), sink, model, checkpoint_every=every, save=save).run()
-    assert not sink.open  # what was done is closed and playable
-    if not saved:
-        return
-    state, segments = saved[-1]
-    again = Sink(sink.segments[:segments])
-    resumed = translation(iter(()), again)
+def go_on(state, sink, count):
+    resumed = translation(iter(()), sink)
     resumed.load_state_dict(state)
     resumed.frames = clip(count, start=resumed.translator.session.frames_in)
     assert resumed.run() == count
-    same(again.frames, whole(count))
+    same(sink.frames, whole(count))
+
+
+@pytest.mark.parametrize("stop_call", [3, 7, 12, 16])
+@pytest.mark.parametrize("every", [1, 4, 5])
+def test_resumed_is_uninterrupted(stop_call, every):
+    """From the state that was saved by itself, and from where the run was stopped."""
+    count = 17
+    model, sink = toy.ToyModel(), Sink()
+    model.fail_at = stop_call
+    saver = Kept(sink)
+    run = translation(clip(count), sink, model, checkpoint_every=every, saver=saver)
+    with pytest.raises(InterruptedError):
+        run.run()
+    finished = run.frames_finished
+    assert len(sink.frames) == finished  # what was done is written
+    if saver.states:
+        frames, state, segments = saver.states[-1]
+        assert frames % every == 0
+        go_on(state, Sink(sink.segments[:segments]), count)
+    stopped = {name: tensor.clone() for name, tensor in run.state_dict().items()}
+    go_on(stopped, Sink(sink.segments, unfinished=sink.open), count)
+
+
+@pytest.mark.parametrize("fail_at", [0, 3, 5, 8])
+def test_pictures_that_could_not_be_written_are_in_the_state(fail_at):
+    count, sink = 17, Sink(fail_at=fail_at)
+    run = translation(clip(count), sink, checkpoint_every=4)
+    with pytest.raises(OSError, match="No space left"):
+        run.run()
+    assert len(sink.frames) == fail_at and run.frames_unwritten
+    state = {name: tensor.clone() for name, tensor in run.state_dict().items()}
+    go_on(state, Sink(sink.segments, unfinished=sink.open), count)
+
+
+def test_a_failed_report_loses_no_frame():
+    """Interrupts come from there, too."""
+    count, sink = 17, Sink()
+
+    def interrupt(done, picture):
+        if done == 7:
+            raise InterruptedError
+
+    run = translation(clip(count), sink, on_frame=interrupt)
+    with pytest.raises(InterruptedError):
+        run.run()
+    go_on(run.state_dict(), Sink(sink.segments, unfinished=sink.open), count)
 
 
 def test_checkpoints_change_nothing():
