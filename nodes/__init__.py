@@ -4,12 +4,14 @@ from comfy_api.latest import ComfyExtension, io
 
 from .depth import Live2DiffEstimateDepth, Live2DiffLoadDepthModel
 from .feature_bank import Live2DiffApplyFeatureBank
+from .kept_results import RESULTS
 from .live import Live2DiffStreamStep
 from .live_files import Live2DiffLoadStream, Live2DiffSaveStream
 from .live_streams import Live2DiffResetStream
 from .model_folders import register_model_folders
 from .motion import Live2DiffApply, Live2DiffLoadMotionModule, Live2DiffSettings
 from .options import Live2DiffSimilarFrameFilter, Live2DiffStreamOptions
+from .partial_results import Live2DiffPartialResults
 from .prompts import Live2DiffPromptSchedule
 from .sampler import Live2DiffStreamSampler
 from .video import Live2DiffStreamVideo
@@ -20,8 +22,10 @@ class Live2DiffExtension(ComfyExtension):
     """The pack as an extension of ComfyUI's V3 API."""
 
     async def on_load(self) -> None:
-        """Register the model folders before any node lists its files."""
+        """Register the model folders before any node lists its files, and tidy up."""
         register_model_folders()
+        RESULTS.sweep()
+        RESULTS.limit()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """List the node classes."""
@@ -38,6 +42,7 @@ class Live2DiffExtension(ComfyExtension):
             Live2DiffStreamSampler,
             Live2DiffStreamVideo,
             Live2DiffVideoFromFolder,
+            Live2DiffPartialResults,
             Live2DiffStreamStep,
             Live2DiffResetStream,
             Live2DiffSaveStream,

@@ -1,10 +1,7 @@
 """Stream Video: a video of any length in, the translated video out, frame by frame."""
 
-import uuid
-from pathlib import Path
 from typing import Any
 
-import folder_paths
 from comfy_api.latest import InputImpl, io
 
 from ..live2diff_core.host.identity import graph_identity
@@ -13,6 +10,7 @@ from ..live2diff_core.run.spec import StreamSpec
 from ..live2diff_core.video.encoder import Encoding
 from ..live2diff_core.video.frame_size import plan_frame_size
 from ..live2diff_core.video.reader import open_video
+from .kept_results import RESULTS, output_folder
 from .picture_video import stream_source
 from .progress import RunProgress
 from .stream_inputs import (
@@ -23,6 +21,10 @@ from .stream_inputs import (
     sigmas_input,
 )
 from .types import CATEGORY, DepthModelType
+
+SAVE_MINUTES = 5.0
+# Inputs whose sources do not name the result: the video is named by itself.
+NOT_IN_RESULT = ("video", "save_minutes")
 
 
 class Live2DiffStreamVideo(io.ComfyNode):
@@ -57,6 +59,7 @@ class Live2DiffStreamVideo(io.ComfyNode):
         codec: str,
         crf: int,
         checkpoint_every: int,
+        save_minutes: float = SAVE_MINUTES,
         **stream: Any,
     ) -> io.NodeOutput:
         """Open the video and translate it."""
@@ -73,23 +76,16 @@ class Live2DiffStreamVideo(io.ComfyNode):
                 size=plan_frame_size(info.width, info.height, size, width, height),
                 encoding=Encoding(codec, crf),
                 checkpoint_every=checkpoint_every,
-                made_from=graph_identity(cls.hidden.prompt, cls.hidden.unique_id, ("video",)),
+                made_from=graph_identity(cls.hidden.prompt, cls.hidden.unique_id, NOT_IN_RESULT),
+                save_seconds=save_minutes * 60,
             )
             progress = RunProgress(cls.hidden.unique_id, info.frame_count)
-            result = run.run(output_folder(), result_path(), progress)
-        return io.NodeOutput(InputImpl.VideoFromFile(str(result)))
-
-
-def output_folder() -> Path:
-    """Return ComfyUI's output folder, which also holds partial results."""
-    return Path(folder_paths.get_output_directory())
-
-
-def result_path() -> Path:
-    """Return a new path in ComfyUI's temporary folder, without a suffix."""
-    folder = Path(folder_paths.get_temp_directory())
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"live2diff_{uuid.uuid4().hex[:12]}"
+            RESULTS.sweep()
+            result = run.run(output_folder(), progress)
+        translated = InputImpl.VideoFromFile(str(result))
+        RESULTS.keep(result, translated)
+        RESULTS.limit()
+        return io.NodeOutput(translated)
 
 
 def _stream_inputs() -> list:
@@ -142,8 +138,19 @@ def _output_inputs() -> list:
             default=240,
             min=0,
             max=100_000,
-            tooltip="Save the state every so many frames, so that a run that was stopped goes on "
-            "from there. 0 never does. Each save writes the KV-cache to disk.",
+            tooltip="The video is finished in parts of so many frames, behind which the state can "
+            "be saved; a run that was stopped goes on from a saved state. 0 saves none.",
+        ),
+        io.Float.Input(
+            "save_minutes",
+            default=SAVE_MINUTES,
+            min=0.0,
+            max=1440.0,
+            step=0.5,
+            optional=True,
+            tooltip="Minutes between two saved states, which a crash can cost at most; each one "
+            "writes the KV-cache to disk, in the background. A run that is stopped saves at once. "
+            "0 saves after every part.",
         ),
     ]
 

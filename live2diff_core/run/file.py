@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import logging
-import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..host.identity import file_identity, json_digest
+from ..host.identity import file_identity
 from ..stream.transfer import HostCopy
+from ..video.container import name_of
 from ..video.encoder import Encoding
-from ..video.frame import VideoError
 from ..video.frame_size import FrameSizePlan
 from ..video.reader import VideoReader
-from ..video.segments import assemble
+from ..video.segments import Segment, assemble
 from ..video.sound import container_for
 from ..video.writer import SegmentWriter
+from .disk import check_disk
+from .notices import Notices
+from .partial_folder import PartialFolder
+from .partial_folders import PARTIAL_FOLDER
+from .resuming import VideoResumption
+from .saving import StateSaver
 from .spec import StreamSpec
 from .stages import VideoTranslation
-from .state_file import StateFileError, load_state, normalised, read_identity, save_state
 
-PARTIAL_FOLDER = "live2diff_partial"
-STATE_FILE = "stream.safetensors"
 FRAMES_PER_SKIP = 100
 
 
@@ -49,8 +53,10 @@ class VideoRun:
         trim: (start, duration) in seconds; (0, 0) is the whole video.
         size: how frames are scaled to the stream's size.
         encoding: how frames are encoded.
-        checkpoint_every: frames between two saved states; 0 saves none.
+        checkpoint_every: frames of a segment, after which a state may be saved; 0 saves none.
         made_from: name of the graph above the node, see `graph_identity`.
+        save_seconds: least time between two saved states.
+        notices: what the run tells its user.
     """
 
     spec: StreamSpec
@@ -61,6 +67,8 @@ class VideoRun:
     encoding: Encoding
     checkpoint_every: int
     made_from: str
+    save_seconds: float = 300.0
+    notices: Notices = field(default_factory=Notices)
 
     def identity(self) -> dict[str, Any]:
         """Name everything that determines the result: JSON values by title."""
@@ -76,47 +84,36 @@ class VideoRun:
             "encoder": self.encoding.key,
         }
 
-    def run(self, output_folder: Path, result: Path, progress: Progress) -> Path:
-        """Translate, join the segments with the audio, and delete the partial folder.
+    def run(self, output_folder: Path, progress: Progress) -> Path:
+        """Translate, and join the segments with the audio.
 
         Args:
             output_folder: the folder that holds the folder of partial results.
-            result: path of the video to write, without a suffix.
             progress: called for every frame.
 
         Returns:
-            The path written.
-        """
-        logging.info("Live2Diff: video of %s", self.size)
-        identity = self.identity()
-        folder = partial_folder(output_folder / PARTIAL_FOLDER, identity)
-        folder.mkdir(parents=True, exist_ok=True)
-        info = self.reader.info
-        with SegmentWriter(
-            folder,
-            self.encoding,
-            *self.size.size,
-            info.time_base,
-            frame_rate=info.frame_rate,
-            sample_aspect_ratio=info.sample_aspect_ratio,
-        ) as writer:
-            try:
-                self._translate(writer, folder / STATE_FILE, identity, progress)
-            except BaseException:
-                self._keep_partial(writer, folder)
-                raise
-        result = result.with_suffix(container_for(self.source))
-        self._assemble(writer, result)
-        # Files that cannot be removed now (because a virus scanner reads them, say) do no harm.
-        shutil.rmtree(folder, ignore_errors=True)
-        return result
+            The path of the result, in its partial folder, whose other files are gone. It is for the
+            caller to delete it, when it has been used.
 
-    def _translate(
-        self, writer: SegmentWriter, state: Path, identity: dict[str, Any], progress: Progress
-    ) -> None:
+        Raises:
+            PartialFolderError: the partial folder cannot be used.
+        """
+        folder = PartialFolder.of(output_folder / PARTIAL_FOLDER, self.identity())
+        with folder.held():
+            found = folder.result()
+            if found is not None:
+                logging.info("Live2Diff: the result of the same inputs was kept: %s.", found)
+                return found
+            return self._run(folder, progress)
+
+    def _run(self, folder: PartialFolder, progress: Progress) -> Path:
+        logging.info("Live2Diff: video of %s", self.size)
         width, height = self.size.size
         translator = self.spec.start_translator(eight_bit=True)
-        with self.spec.open((height // 8, width // 8), frames=None) as opened:
+        opened = self.spec.open((height // 8, width // 8), frames=None)
+        folder.create(Path(name_of(self.source)).name)
+        self._check_disk(folder, opened.model.memory_bytes)
+        with self._writer(folder) as writer:
             translation = VideoTranslation(
                 self.reader,
                 self.size.apply,
@@ -124,59 +121,33 @@ class VideoRun:
                 opened,
                 writer,
                 self.checkpoint_every,
-                lambda tensors: save_state(state, tensors, identity),
-                progress,
+                on_frame=progress,
+                saver=self._saver(folder),
             )
-            self._resume(translation, state, identity, progress)
+            suffix = container_for(self.source)
+            resumption = VideoResumption(
+                folder, translation, self.notices, partial(self._assemble, complete=False), suffix
+            )
+            self._translate(translation, resumption, progress)
+            result = folder.result_path(suffix)
+            with _stopping(resumption):
+                self._assemble(result, writer.segments)
+        folder.finish()
+        return result
+
+    def _translate(
+        self, translation: VideoTranslation, resumption: VideoResumption, progress: Progress
+    ) -> None:
+        # The models are closed before the state is written, which may take a while.
+        with ExitStack() as stack, translation.opened:
+            self._skip(resumption.resume(), progress)
+            stack.enter_context(_stopping(resumption))
             translation.run()
 
-    def _resume(
-        self,
-        translation: VideoTranslation,
-        state: Path,
-        identity: dict[str, Any],
-        progress: Progress,
-    ) -> None:
-        """Resume from the last saved state, if there is one and its frames exist."""
-        session, writer = translation.translator.session, translation.writer
-        if state.is_file():
-            try:
-                translation.load_state_dict(load_state(state, identity))
-            except StateFileError as error:
-                logging.warning("Live2Diff: starting over, %s", error)
-        if writer.keep_until(session.frames_out) != session.frames_out:
-            logging.warning("Live2Diff: starting over, frames of the last run are missing.")
-            writer.keep_until(0)
-            translation.restart()
-        if session.frames_in:
-            logging.info("Live2Diff: going on at frame %d.", session.frames_in)
-            # Skipping may take minutes, so it reports progress and can be stopped.
-            for reached in range(0, session.frames_in, FRAMES_PER_SKIP):
-                progress.finding(session.frames_in, reached)
-                self.reader.skip(reached)
-            self.reader.skip(session.frames_in)
-
-    def _keep_partial(self, writer: SegmentWriter, folder: Path) -> None:
-        """Join the finished frames into one playable file, and log its path."""
-        if not writer.segments:
-            return
-        partial = folder / f"partial{container_for(self.source)}"
-        try:
-            self._assemble(writer, partial, complete=False)
-        except (VideoError, OSError) as error:
-            partial = folder
-            logging.warning("Live2Diff: the parts could not be joined: %s", error)
-        logging.warning(
-            "Live2Diff: stopped after %d frames, which are in %s. Queue the same inputs again to "
-            "go on.",
-            writer.frames_safe,
-            partial,
-        )
-
-    def _assemble(self, writer: SegmentWriter, path: Path, complete: bool = True) -> None:
+    def _assemble(self, path: Path, segments: Sequence[Segment], complete: bool = True) -> None:
         start, duration = self.trim
         assemble(
-            writer.segments,
+            segments,
             path,
             audio_from=self.source,
             start=start,
@@ -184,13 +155,47 @@ class VideoRun:
             complete=complete,
         )
 
+    def _check_disk(self, folder: PartialFolder, state_bytes: int) -> None:
+        check_disk(
+            folder.path,
+            state_bytes if self.checkpoint_every else 0,
+            self.size.size,
+            self.reader.info.frame_count,
+            self.encoding,
+            self.checkpoint_every,
+            self.notices,
+        )
 
-def partial_folder(root: Path, identity: Mapping[str, Any]) -> Path:
-    """Return the folder of a stopped run with this identity, or that of a new one."""
-    for state in sorted(root.glob(f"*/{STATE_FILE}")):
-        try:
-            if read_identity(state, identity) == normalised(identity):
-                return state.parent
-        except StateFileError:
-            continue  # Only its own run needs it, and reports the error.
-    return root / json_digest(identity)
+    def _saver(self, folder: PartialFolder) -> StateSaver | None:
+        if not self.checkpoint_every:
+            return None
+        return StateSaver(folder.save, self.save_seconds, self.notices)
+
+    def _writer(self, folder: PartialFolder) -> SegmentWriter:
+        info = self.reader.info
+        return SegmentWriter(
+            folder.path,
+            self.encoding,
+            *self.size.size,
+            info.time_base,
+            frame_rate=info.frame_rate,
+            sample_aspect_ratio=info.sample_aspect_ratio,
+            keep_pictures=bool(self.checkpoint_every),
+        )
+
+    def _skip(self, frame: int, progress: Progress) -> None:
+        """Read on to `frame`; that may take minutes, so it reports progress and can be stopped."""
+        for reached in range(0, frame, FRAMES_PER_SKIP):
+            progress.finding(frame, reached)
+            self.reader.skip(reached)
+        self.reader.skip(frame)
+
+
+@contextmanager
+def _stopping(resumption: VideoResumption) -> Iterator[None]:
+    """Save the run if the block raises anything."""
+    try:
+        yield
+    except BaseException:
+        resumption.stop()
+        raise

@@ -33,6 +33,7 @@ NODES = (
     "Live2DiffStreamSampler",
     "Live2DiffStreamVideo",
     "Live2DiffVideoFromFolder",
+    "Live2DiffPartialResults",
     "Live2DiffStreamStep",
     "Live2DiffResetStream",
     "Live2DiffSaveStream",

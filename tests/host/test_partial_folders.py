@@ -15,12 +15,16 @@ def save(root, name, metadata):
     folder = root / name
     folder.mkdir(parents=True)
     state = {"format": core("run.state_file").FORMAT, **metadata}
-    save_file({"x": torch.zeros(1)}, str(folder / core("run.file").STATE_FILE), state)
+    save_file({"x": torch.zeros(1)}, str(folder / core("run.partial_folder").OLD_STATE), state)
     return folder
 
 
 def settings(value):
     return {"settings": json.dumps(value)}
+
+
+def found(root, identity=IDENTITY):
+    return core("run.partial_folder").PartialFolder.of(root, identity).path
 
 
 @pytest.fixture
@@ -34,19 +38,19 @@ def strangers(tmp_path):
     save(tmp_path, "4 numbers for texts", settings({**old, "timesteps": 7, "sigmas": []}))
     save(tmp_path, "5 another format", {"format": "other"})
     save(tmp_path, "6 another stream", settings({"seed": 4, "size": "64x64"}))
-    (save(tmp_path, "7 damaged", {}) / core("run.file").STATE_FILE).write_bytes(b"nothing")
+    (save(tmp_path, "7 damaged", {}) / core("run.partial_folder").OLD_STATE).write_bytes(b"nothing")
     return tmp_path
 
 
 def test_the_own_folder_is_found_among_strangers(pack, strangers):
     own = save(strangers, "8 own", settings(IDENTITY))
-    assert core("run.file").partial_folder(strangers, IDENTITY) == own
+    assert found(strangers) == own
 
 
 def test_without_an_own_folder_there_is_a_new_one(pack, strangers):
-    found = core("run.file").partial_folder(strangers, IDENTITY)
-    assert found.parent == strangers and not found.exists()
-    assert found != core("run.file").partial_folder(strangers, {**IDENTITY, "seed": 5})
+    path = found(strangers)
+    assert path.parent == strangers and not path.exists()
+    assert path != found(strangers, {**IDENTITY, "seed": 5})
 
 
 def test_the_identity_of_0_1_0_is_read_under_todays_titles(pack):
@@ -71,6 +75,6 @@ def test_the_identity_of_0_1_0_is_read_under_todays_titles(pack):
 
 @pytest.mark.parametrize("identity", [{}, {"stream": {}}, {"prompt": ""}])
 def test_the_state_of_a_video_is_no_live_stream(pack, tmp_path, identity):
-    file = save(tmp_path, "video", settings(identity)) / core("run.file").STATE_FILE
+    file = save(tmp_path, "video", settings(identity)) / core("run.partial_folder").OLD_STATE
     with pytest.raises(core("run.live").OtherStreamError, match="is the state of a video"):
         core("run.live").SavedStream.read("name", file)

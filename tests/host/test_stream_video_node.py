@@ -1,6 +1,8 @@
 """Stream Video stopped anywhere and queued again: one video, as if nothing had happened."""
 
+import re
 from importlib import import_module
+from pathlib import Path
 
 import comfy.model_management
 import comfy_api.latest
@@ -20,6 +22,7 @@ from stream_video import (
     translated,
     two_stops,
 )
+from video_graphs import decode
 
 # Still pictures among changes, for the filter.
 SHOWN = [0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 4, 4, 5, 6, 7]
@@ -39,7 +42,7 @@ def calls(sd15):
 
 def partial(folders):
     """The one folder of a run that was stopped."""
-    (folder,) = (folders / "out" / "live2diff_partial").iterdir()
+    (folder,) = (p for p in (folders / "out" / "live2diff_partial").iterdir() if p.is_dir())
     return folder
 
 
@@ -92,7 +95,7 @@ def test_a_change_between_two_runs_starts_over(calls, sd15, folders, caplog):
 
     with calls.stopping_at(7), pytest.raises(StoppedError):
         translate_video(clip, sd15, positive=positive(1.0))
-    assert (partial(folders) / "stream.safetensors").is_file()
+    assert list(partial(folders).glob("state_*.safetensors"))
     with caplog.at_level("INFO"):
         found = translated(clip, sd15, positive=positive(9.0))
     assert "going on" not in caplog.text
@@ -134,31 +137,53 @@ def test_what_is_left_of_a_trimmed_video_has_its_own_sound(calls, sd15, folders)
 # What goes wrong
 
 
-def test_a_full_disk_at_a_checkpoint_says_so_and_is_gone_on_from(
-    sd15, motion, folders, monkeypatch, caplog
-):
-    clip, model = block_clip(folders, range(12)), patched(sd15, motion, 4, 2)
-    whole = translated(clip, model)
-    state_file, saves = core("run.state_file"), []
-    save_file = state_file.save_file
+def full_from(number, state_file):
+    """Make `save_file` fail like on a full disk, from its `number`-th call on; list its calls."""
+    saves, save_file = [], state_file.save_file
 
-    def full_at_third(tensors, path, metadata):
+    def save(tensors, path, metadata):
         saves.append(path)
-        if len(saves) == 3:
+        if len(saves) >= number:
             open(path, "wb").close()
             raise SafetensorError("I/O error: No space left on device (os error 28)")
         save_file(tensors, path, metadata)
 
+    return save
+
+
+def test_a_state_that_cannot_be_saved_is_told_of_and_the_run_goes_on(
+    sd15, motion, folders, monkeypatch, caplog
+):
+    clip, model = block_clip(folders, range(12)), patched(sd15, motion, 4, 2)
+    whole, state_file = translated(clip, model), core("run.state_file")
     with monkeypatch.context() as patch:
-        patch.setattr(state_file, "save_file", full_at_third)
-        with pytest.raises(state_file.StateFileError, match="cannot be written.*disk full.*room"):
+        patch.setattr(state_file, "save_file", full_from(2, state_file))
+        assert torch.equal(translated(clip, model), whole)
+    assert "was not saved: The stream's state cannot be written" in caplog.text
+
+
+def test_a_full_disk_at_the_stop_says_where_the_next_run_begins(
+    calls, sd15, motion, folders, monkeypatch, caplog
+):
+    clip, model = block_clip(folders, range(12)), patched(sd15, motion, 4, 2)
+    whole, state_file = translated(clip, model), core("run.state_file")
+    with monkeypatch.context() as patch, calls.stopping_at(12):
+        patch.setattr(state_file, "save_file", full_from(2, state_file))
+        with pytest.raises(StoppedError):
             translate_video(clip, model)
-    assert "stopped after 8 frames" in caplog.text
-    assert sorted(path.name for path in partial(folders).iterdir())[-1] == "stream.safetensors"
     assert not list(partial(folders).glob("*.part"))
+    (state,) = partial(folders).glob("state_*")
+    told = re.search(
+        r"stopped after (\d+) frames, which are in (.*partial.mp4). The state behind them could "
+        r"not be saved: .* goes on from frame (\d+); the file is kept",
+        caplog.text,
+    )
+    assert state.stem == f"state_{int(told[3]):09d}"
+    done = decode(Path(told[2]))[1]
+    assert len(done) == int(told[1]) > 0 and torch.equal(torch.from_numpy(done), whole[: len(done)])
     with caplog.at_level("INFO"):
         assert torch.equal(translated(clip, model), whole)
-    assert "going on at frame 6" in caplog.text
+    assert f"going on at frame {told[3]}" in caplog.text
 
 
 def test_going_on_is_shown_and_can_be_stopped(calls, sd15, folders, monkeypatch):
@@ -179,5 +204,6 @@ def test_going_on_is_shown_and_can_be_stopped(calls, sd15, folders, monkeypatch)
         patch.setattr(progress, "show_text", stop_at_second)
         with pytest.raises(comfy.model_management.InterruptProcessingException):
             translate_video(clip, sd15)
-    assert shown == [f"Going on at frame 9: finding it, {read} read" for read in (0, 2)]
+    # The tenth frame had entered when the call for the eleventh was stopped.
+    assert shown == [f"Going on at frame 10: finding it, {read} read" for read in (0, 2)]
     assert torch.equal(translated(clip, sd15), whole)

@@ -127,7 +127,7 @@ def test_every_thread_is_in_inference_mode(sd15, folders, stages):
 
 
 def test_an_error_in_any_stage_ends_the_run_with_it(sd15, folders, stages):
-    for name in ("decode", "model", "encode"):
+    for seed, name in enumerate(("decode", "model", "encode")):
 
         def fail(number):
             if number % 100 == 4:
@@ -136,7 +136,9 @@ def test_an_error_in_any_stage_ends_the_run_with_it(sd15, folders, stages):
         stages.clear()
         stages[name] = fail
         with pytest.raises(ArithmeticError, match=name):
-            translate_video(block_clip(folders, range(10), name=name), sd15, denoise=0.25)
+            clip = block_clip(folders, range(10), name=name)
+            # Other inputs than before, which would go on where they stopped.
+            translate_video(clip, sd15, denoise=0.25, seed=seed)
     # The noise maker ends with its stream, which the error kept alive; nobody waits for it.
     gc.collect()
     left = [t for t in threading.enumerate() if t.name.startswith("live2diff")]

@@ -1,9 +1,12 @@
 """Stream Video inside ComfyUI's process: usual inputs, small clips, a stop at any call."""
 
 import random
+import shutil
 from contextlib import contextmanager
+from pathlib import Path
 
 import comfy_api.latest
+import folder_paths
 import numpy
 import torch
 from clips import make_clip
@@ -23,6 +26,7 @@ INPUTS = {
     "codec": "lossless",
     "crf": 18,
     "checkpoint_every": 3,
+    "save_minutes": 0.0,
 }
 
 
@@ -73,14 +77,24 @@ def block_clip(folder, shown, kind="prores", **more):
     return make_clip(folder, kind, ticks=range(len(images)), images=images, **more)
 
 
+def forget_results():
+    """Delete the results that are kept, as happens when they have been saved."""
+    root = Path(folder_paths.get_output_directory(), "live2diff_partial")
+    for result in root.glob("*/result.*"):
+        shutil.rmtree(result.parent)
+
+
 @torch.inference_mode()
-def translate_video(clip, model, vae=None, graph=None, **changes):
+def translate_video(clip, model, vae=None, graph=None, forget=True, **changes):
     """Run the node: a VIDEO.
 
     Args:
         clip: a path, or a VIDEO.
         graph: (prompt, node id) as the host tells them.
+        forget: delete kept results first, so that the same inputs run again.
     """
+    if forget:
+        forget_results()
     inputs = {"positive": prompt(), "negative": prompt(1), **INPUTS, **changes}
     video = clip
     if not hasattr(clip, "get_components"):

@@ -21,7 +21,10 @@ FOLDERS = {
     "feature_bank": ({"feature_bank", "stream", "host"}, {"torch"}),
     "depth": ({"depth", "host"}, {"torch"}),
     "video": ({"video"}, {"av", "PIL", "numpy"}),
-    "run": ({"run", "stream", "host", "depth", "video"}, {"torch", "numpy", "safetensors"}),
+    "run": (
+        {"run", "stream", "host", "depth", "video"},
+        {"torch", "numpy", "safetensors", "filelock"},
+    ),
 }
 # Files that know the host, in folders that do not.
 FILES = {

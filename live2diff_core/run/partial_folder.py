@@ -1,0 +1,289 @@
+"""The folder of one video that is translated: segments, states and, at the end, the result.
+
+| file | what it is |
+|---|---|
+| `about.json` | the video's name and the identity of the run |
+| `segment_*.mp4` | finished pieces of the result |
+| `state_N.safetensors` | the state after N frames; the last ones are kept |
+| `state_N.mkv` | without loss, the finished pictures behind the last segment of that state |
+| `partial.mp4` | what was finished when the run stopped, with sound |
+| `result.mp4` | the complete video; all others are gone then |
+| `saved` | the prompt that made the result has ended well |
+| `*.aside` | what could not be used |
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from ..host.identity import json_digest
+from ..video.output import SUFFIXES, sync_folder
+from ..video.segments import put_aside
+from .state_file import (
+    StateFileError,
+    load_state,
+    normalised,
+    read_identity,
+    save_state,
+)
+
+FORMAT = "comfyui-live2diff partial video 1"
+ABOUT, SAVED, RESULT = "about.json", "saved", "result"
+# Its only state in version 0.1.0.
+OLD_STATE = "stream.safetensors"
+STATES_KEPT = 2
+_PICTURES = ".mkv"
+_OURS = (
+    "segment_*",
+    "state_*",
+    f"{OLD_STATE}*",
+    "pictures.mkv",
+    "unfinished.mp4",
+    "partial*",
+    f"{RESULT}.*",
+    f"{ABOUT}*",
+    SAVED,
+)
+
+
+class PartialFolderError(ValueError):
+    """A folder of partial results cannot be used; the message says which one and what to do."""
+
+
+class PartialFolder:
+    """One such folder. Only what this pack wrote is ever changed or deleted in it.
+
+    Args:
+        path: the folder; it need not exist yet.
+        identity: of the run, see `VideoRun.identity`.
+
+    Attributes:
+        path: as above.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+        """Touch nothing yet."""
+        self.path, self._identity = path, identity
+
+    @classmethod
+    def of(cls, root: Path, identity: Mapping[str, Any]) -> PartialFolder:
+        """Return the folder of a stopped run with this identity, or that of a new one.
+
+        Folders are named by the identity. One of an earlier version, which named things otherwise,
+        is found by what its state says.
+        """
+        own = root / json_digest(identity)
+        if own.exists():
+            return cls(own, identity)
+        for state in sorted(root.glob(f"*/{OLD_STATE}")):
+            try:
+                if read_identity(state, identity) == normalised(identity):
+                    return cls(state.parent, identity)
+            except StateFileError:
+                continue  # Only its own run needs it, and reports the error.
+        return cls(own, identity)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder for one run; one that this leaves empty is removed.
+
+        Raises:
+            PartialFolderError: another run holds it, or it cannot be used.
+        """
+        with holding(self.path):
+            try:
+                yield
+            finally:
+                if self.path.is_dir() and not any(self._files(but=ABOUT)):
+                    self.remove()
+
+    def create(self, video: str) -> None:
+        """Create the folder for the video called `video`, if it is not there.
+
+        Raises:
+            PartialFolderError: it cannot be created or used.
+        """
+        about = self.path / ABOUT
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if about.exists():
+                self._check_format(about)
+                return
+            text = json.dumps(
+                {"format": FORMAT, "video": video, "identity": dict(self._identity)},
+                indent=1,
+                default=str,
+            )
+            part = about.with_name(ABOUT + ".part")
+            part.write_text(text, encoding="utf-8")
+            part.replace(about)
+            sync_folder(self.path)
+            sync_folder(self.path.parent)
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def states(self) -> list[Path]:
+        """List the state files, the newest first."""
+        found = sorted(self.path.glob("state_*.safetensors"), reverse=True)
+        old = self.path / OLD_STATE
+        return [*found, old] if old.exists() else found
+
+    @property
+    def frames_saved(self) -> int:
+        """Frames that had entered at the newest state; 0 without one, or in version 0.1.0."""
+        states = self.states()
+        number = states[0].stem.removeprefix("state_") if states else ""
+        return int(number) if number.isdigit() else 0
+
+    def load(self, state: Path) -> dict[str, Tensor]:
+        """Read one of `states`; see `load_state`."""
+        return load_state(state, self._identity)
+
+    @staticmethod
+    def pictures(state: Path) -> Path:
+        """Return the path of the pictures that belong to a state."""
+        return state.with_suffix(_PICTURES)
+
+    def save(
+        self, frames: int, tensors: Mapping[str, Tensor], pictures: Path | None = None
+    ) -> None:
+        """Write the state after `frames` frames, and delete all but the last.
+
+        Args:
+            frames: frames that have entered.
+            tensors: the state.
+            pictures: the file of pictures that belongs to it, which is moved.
+
+        Raises:
+            StateFileError: it cannot be written; the states before it still exist.
+        """
+        state = self.path / f"state_{frames:09d}.safetensors"
+        if pictures is not None:
+            pictures.replace(self.pictures(state))
+        try:
+            save_state(state, tensors, self._identity)
+            self._drop_old_states()
+        finally:
+            self._drop_lone_pictures()
+
+    def _drop_old_states(self) -> None:
+        """Keep the newest state, and the last two behind whole segments.
+
+        One of a stopped run needs its pictures and the same segments as the one before it. If these
+        are damaged, the second of the others is the one to go on from.
+        """
+        newest, *others = self.states()
+        whole = [state for state in (newest, *others) if not self.pictures(state).exists()]
+        for old in others:
+            if old not in whole[:STATES_KEPT]:
+                old.unlink(missing_ok=True)
+
+    def _drop_lone_pictures(self) -> None:
+        """Delete pictures whose state is gone, or was never written."""
+        for pictures in self.path.glob(f"state_*{_PICTURES}"):
+            if not pictures.with_suffix(".safetensors").exists():
+                pictures.unlink(missing_ok=True)
+
+    def put_aside(self, state: Path) -> Path:
+        """Rename a state that cannot be used, with its pictures; return its new path."""
+        if self.pictures(state).exists():
+            put_aside(self.pictures(state))
+        return put_aside(state)
+
+    def result_path(self, suffix: str) -> Path:
+        """Return the path of the complete video, which ends in `suffix`."""
+        return self.path / f"{RESULT}{suffix}"
+
+    def result(self) -> Path | None:
+        """Return the complete video, if there is one."""
+        paths = (self.result_path(suffix) for suffix in SUFFIXES)
+        return next((path for path in paths if path.is_file()), None)
+
+    def finish(self) -> None:
+        """Delete all but the result."""
+        for path in self._files(but=f"{RESULT}.*"):
+            if path.name != ABOUT:
+                _delete(path)
+
+    def remove(self) -> None:
+        """Delete the folder; files that are not of this pack stay, and the folder with them."""
+        for path in self._files():
+            _delete(path)
+        try:
+            self.path.rmdir()
+        except OSError as error:
+            logging.info("Live2Diff: %s stays: %s.", self.path, error.strerror)
+
+    def _files(self, but: str = "") -> list[Path]:
+        """List what this pack wrote; names like `but` are left out."""
+        found = {path for pattern in _OURS for path in self.path.glob(pattern)}
+        return sorted(path for path in found if not (but and path.match(but)))
+
+    def _check_format(self, about: Path) -> None:
+        try:
+            found = json.loads(about.read_text(encoding="utf-8"))["format"]
+        except (ValueError, LookupError, TypeError):
+            put_aside(about)
+            return
+        if found != FORMAT:
+            raise PartialFolderError(
+                f"{self.path} was written by another version of this pack ({found!r}, expected "
+                f"{FORMAT!r}). Finish the video with that version, or delete the folder."
+            )
+
+    def _unusable(self, error: OSError) -> PartialFolderError:
+        if self.path.exists() and not self.path.is_dir():
+            return PartialFolderError(
+                f"{self.path} is a file; partial results need a folder of that name. Move the file "
+                "away, then run it again."
+            )
+        return PartialFolderError(
+            f"The folder of partial results {self.path} cannot be used ({error.strerror}). Let "
+            "ComfyUI read and write it, or move it away, then run it again."
+        )
+
+
+@contextmanager
+def holding(path: Path) -> Iterator[None]:
+    """Hold the folder `path` against other runs, by a lock that a dead process does not keep.
+
+    Raises:
+        PartialFolderError: another run holds it, or the lock cannot be made.
+    """
+    place = path.with_name(f".{path.name}.lock")
+    lock = FileLock(place, timeout=0)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise PartialFolderError(
+            f"Another run is translating the same video with the same inputs, in {path}. Wait for "
+            "it to end; queued again then, the result is found at once."
+        ) from error
+    except OSError as error:
+        raise PartialFolderError(
+            f"The folder of partial results {path.parent} cannot be written ({error.strerror}). "
+            "Let ComfyUI write it, then run it again."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+        if not path.exists():
+            place.unlink(missing_ok=True)
+
+
+def _delete(path: Path) -> None:
+    # Files that cannot be removed now (because a virus scanner reads them, say) do no harm.
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        logging.info("Live2Diff: %s stays: %s.", path, error.strerror)

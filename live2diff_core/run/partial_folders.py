@@ -1,0 +1,137 @@
+"""All folders of partial results: listed, removed, and kept within limits."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..stream.byte_size import format_bytes
+from .partial_folder import ABOUT, SAVED, PartialFolder, PartialFolderError, holding
+
+PARTIAL_FOLDER = "live2diff_partial"
+
+
+@dataclass(frozen=True)
+class PartialInfo:
+    """A folder's line in the list.
+
+    Attributes:
+        folder: the folder.
+        video: name of the video; "unknown" in folders of version 0.1.0.
+        frames: frames behind the newest saved state; None for a complete result.
+        nbytes: bytes of all its files.
+        idle_seconds: time since the last change.
+    """
+
+    folder: PartialFolder
+    video: str
+    frames: int | None
+    nbytes: int
+    idle_seconds: float
+
+    def __str__(self) -> str:
+        """Format the line."""
+        done = "complete" if self.frames is None else f"{self.frames} frames saved"
+        days = self.idle_seconds / 86400
+        idle = f"{days:.0f} days" if days >= 2 else f"{self.idle_seconds / 3600:.0f} h"
+        size = format_bytes(self.nbytes)
+        return f"{self.folder.path.name}: {self.video}, {done}, {size}, unused for {idle}"
+
+
+@dataclass(frozen=True)
+class PartialLimits:
+    """How long and how much is kept; 0 is without limit.
+
+    Attributes:
+        days: of a folder that no run has used.
+        gigabytes: of all folders together.
+    """
+
+    days: float = 30.0
+    gigabytes: float = 200.0
+
+
+def list_partial(root: Path, clock: Callable[[], float] = time.time) -> list[PartialInfo]:
+    """List the folders of partial results in `root`, those used last first."""
+    found = [_info(path, clock()) for path in root.glob("*") if _is_ours(path)]
+    return sorted(found, key=lambda info: info.idle_seconds)
+
+
+def remove_partial(found: Collection[PartialInfo], reason: str) -> list[PartialInfo]:
+    """Delete folders that no run holds; return those that were deleted."""
+    removed = []
+    for info in found:
+        try:
+            with holding(info.folder.path):
+                info.folder.remove()
+        except PartialFolderError:
+            continue  # A run is at work in it.
+        logging.info("Live2Diff: removed the partial result %s: %s.", info, reason)
+        removed.append(info)
+    return removed
+
+
+def remove_saved(root: Path, used: Collection[Path]) -> list[PartialInfo]:
+    """Delete the results whose prompt has ended well, but for the files in `used`."""
+    saved = [
+        info
+        for info in list_partial(root)
+        if (info.folder.path / SAVED).exists() and info.folder.result() not in used
+    ]
+    return remove_partial(saved, "it has been saved")
+
+
+def apply_limits(
+    root: Path,
+    limits: PartialLimits,
+    used: Collection[Path] = (),
+    clock: Callable[[], float] = time.time,
+) -> list[PartialInfo]:
+    """Delete folders that are beyond the limits, those unused for longest first.
+
+    Args:
+        root: holds them.
+        limits: see there.
+        used: results that must stay.
+        clock: returns seconds, as files' times do.
+    """
+    oldest_first = list_partial(root, clock)[::-1]
+    loose = [info for info in oldest_first if info.folder.result() not in used]
+    late = [info for info in loose if 0 < limits.days * 86400 < info.idle_seconds]
+    removed = remove_partial(late, f"it was not used for {limits.days:g} days")
+    total = sum(info.nbytes for info in oldest_first if info not in removed)
+    for info in (info for info in loose if info not in removed):
+        if not limits.gigabytes or total <= limits.gigabytes * 1e9:
+            break
+        beyond = remove_partial([info], f"all together may take {limits.gigabytes:g} GB")
+        removed += beyond
+        total -= sum(each.nbytes for each in beyond)
+    return removed
+
+
+def _is_ours(path: Path) -> bool:
+    """Return whether this pack wrote a folder: nothing else is listed or deleted."""
+    if not path.is_dir() or path.is_symlink():
+        return False
+    folder = PartialFolder(path, {})
+    return (path / ABOUT).is_file() or bool(folder.states())
+
+
+def _info(path: Path, now: float) -> PartialInfo:
+    folder = PartialFolder(path, {})
+    stats = [file.stat() for file in path.glob("*") if file.is_file()]
+    try:
+        video = str(json.loads((path / ABOUT).read_text(encoding="utf-8"))["video"])
+    except (OSError, ValueError, LookupError, TypeError):
+        video = "unknown"
+    return PartialInfo(
+        folder,
+        video,
+        frames=None if folder.result() else folder.frames_saved,
+        nbytes=sum(stat.st_size for stat in stats),
+        idle_seconds=now - max((stat.st_mtime for stat in stats), default=now),
+    )

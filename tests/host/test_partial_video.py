@@ -1,0 +1,439 @@
+"""Nothing of a long run is lost: damaged and missing files, full folders, two runs at once."""
+
+import errno
+import multiprocessing
+import os
+import re
+from pathlib import Path
+
+import folder_paths
+import numpy
+import pytest
+import torch
+from host_stream import core, patched
+from stream_video import (
+    Calls,
+    StoppedError,
+    block_clip,
+    forget_results,
+    translate_video,
+    translated,
+)
+from video_graphs import decode
+
+FRAMES = 14
+
+
+@pytest.fixture(autouse=True)
+def folders(pack, tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "out"))
+    monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path / "temp"))
+    return tmp_path
+
+
+def partial(folders):
+    (folder,) = (p for p in (folders / "out" / "live2diff_partial").iterdir() if p.is_dir())
+    return folder
+
+
+class Stopped:
+    """A run with two saved states that was stopped, and what it would have become."""
+
+    def __init__(self, folders, sd15, motion, codec):
+        calls = Calls(sd15)
+        self.model, self.codec = patched(sd15, motion, 4, 2), codec
+        self.clip = block_clip(folders, range(FRAMES))
+        self.whole = self.go_on()
+        with calls.stopping_at(12), pytest.raises(StoppedError):
+            translate_video(self.clip, self.model, codec=codec)
+        self.folder, self._calls = partial(folders), calls
+
+    def go_on(self):
+        return translated(self.clip, self.model, codec=self.codec)
+
+    def goes_on_at(self, caplog):
+        """Go on, compare with the uninterrupted video, and return the frame it went on at."""
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            assert torch.equal(self.go_on(), self.whole)
+        found = re.search(r"going on at frame (\d+)", caplog.text)
+        return int(found[1]) if found else 0
+
+    @property
+    def states(self):
+        return sorted(self.folder.glob("state_*.safetensors"))
+
+
+@pytest.fixture(params=["lossless", "h264"])
+def stopped(folders, sd15, motion, request):
+    return Stopped(folders, sd15, motion, request.param)
+
+
+def aside(folder):
+    return sorted(path.name for path in folder.glob("*.aside"))
+
+
+def test_a_stopped_run_goes_on_where_it_was_stopped(stopped, caplog):
+    """Not only where a segment ended; two states of segments' ends are kept, too."""
+    *_, last = stopped.states
+    assert len(stopped.states) == 3 and last.with_suffix(".mkv").is_file()
+    number = int(last.stem.removeprefix("state_"))
+    assert number % 3 and stopped.goes_on_at(caplog) == number
+
+
+def test_it_can_be_stopped_at_every_frame(folders, sd15, motion):
+    """Each time it goes on where it was, within one segment, too."""
+    calls, model = Calls(sd15), patched(sd15, motion, 4, 2)
+    clip, entered = block_clip(folders, range(FRAMES)), []
+    whole = translated(clip, model, codec="h264", checkpoint_every=5)
+    for _ in range(40):
+        try:
+            with calls.stopping_at(3):
+                found = translated(clip, model, codec="h264", checkpoint_every=5)
+            break
+        except StoppedError:
+            entered += [path.stem for path in partial(folders).glob("state_*.safetensors")]
+    assert torch.equal(found, whole) and len(set(entered)) >= 5
+
+
+def test_a_truncated_state_costs_only_what_came_after_the_one_before(stopped, caplog):
+    *_, first, last = stopped.states
+    last.write_bytes(last.read_bytes()[:-100])
+    assert stopped.goes_on_at(caplog) == int(first.stem.removeprefix("state_"))
+    assert "damaged" in caplog.text and f"{last.name}.aside" in caplog.text
+
+
+def test_a_missing_state_costs_only_what_came_after_the_one_before(stopped, caplog):
+    *_, first, last = stopped.states
+    last.unlink()
+    assert stopped.goes_on_at(caplog) == int(first.stem.removeprefix("state_"))
+
+
+@pytest.mark.parametrize("harm", ["truncated", "gone"])
+def test_damaged_pictures_cost_only_what_came_after_the_state_before(stopped, caplog, harm):
+    *_, first, last = stopped.states
+    pictures = last.with_suffix(".mkv")
+    if harm == "gone":
+        pictures.unlink()
+    else:
+        pictures.write_bytes(pictures.read_bytes()[:600])
+    assert stopped.goes_on_at(caplog) == int(first.stem.removeprefix("state_"))
+    assert "pictures" in caplog.text
+
+
+def test_a_truncated_last_segment_costs_only_what_came_after_the_state_before(stopped, caplog):
+    segments = sorted(stopped.folder.glob("segment_*.mp4"))
+    segments[-1].write_bytes(segments[-1].read_bytes()[:-50])
+    stopped_at = stopped.states
+    frames = stopped.goes_on_at(caplog)
+    assert frames == int(stopped_at[0].stem.removeprefix("state_")) > 0
+    assert "cannot be used" in caplog.text
+
+
+def test_without_any_state_it_begins_anew_with_a_warning_and_keeps_the_parts(
+    stopped, caplog, monkeypatch
+):
+    for state in stopped.states:
+        state.unlink()
+    kept = []
+    folder = core("run.partial_folder").PartialFolder
+    finish = folder.finish
+
+    def note(self):
+        kept.extend(aside(self.path))
+        finish(self)
+
+    monkeypatch.setattr(folder, "finish", note)
+    segments = sorted(path.name for path in stopped.folder.glob("segment_*.mp4"))
+    assert stopped.goes_on_at(caplog) == 0
+    assert "begins anew" in caplog.text and "was not saved, or is missing" in caplog.text
+    assert kept == [f"{name}.aside" for name in segments]
+
+
+def snapshot(folder):
+    return {
+        path.name: path.read_bytes() if path.is_file() and not path.is_symlink() else None
+        for path in folder.iterdir()
+    }
+
+
+@pytest.mark.parametrize("which", ["state", "segment"])
+def test_what_cannot_be_read_stops_the_run_with_nothing_touched(stopped, caplog, which):
+    """A loop of links cannot be opened, whoever asks; permissions do not hold for root."""
+    path = {
+        "state": stopped.states[-1],
+        "segment": sorted(stopped.folder.glob("segment_*.mp4"))[0],
+    }[which]
+    away = path.rename(path.with_name("elsewhere"))
+    path.symlink_to(path)
+    before = snapshot(stopped.folder)
+    with pytest.raises((OSError, ValueError), match="(?i)symbolic links"):
+        stopped.go_on()
+    assert snapshot(stopped.folder) == before
+    path.unlink()
+    away.rename(path)
+    assert stopped.goes_on_at(caplog) > 9
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such permissions there")
+@pytest.mark.parametrize("which", ["state", "segment"])
+def test_what_may_not_be_read_is_not_called_damaged(stopped, tmp_path_factory, which):
+    """In a process of another user, because root may read everything."""
+    context = multiprocessing.get_context("fork")
+    path = stopped.states[-1] if which == "state" else next(stopped.folder.glob("segment_*.mp4"))
+    handle = os.open(path, os.O_RDONLY)
+    place = Path(f"/dev/shm/live2diff-{os.getpid()}") / path.name
+    place.parent.mkdir(mode=0o755)
+    try:
+        place.write_bytes(os.read(handle, path.stat().st_size))
+        place.chmod(0)
+        results = context.Queue()
+        process = context.Process(target=_read_as_nobody, args=(which, place, results))
+        process.start()
+        kind, text = results.get(timeout=60)
+        process.join()
+    finally:
+        os.close(handle)
+        place.unlink()
+        place.parent.rmdir()
+    assert kind in ("StateFileError", "PermissionError") and "Permission denied" in text
+    assert "damaged" not in text
+
+
+def _read_as_nobody(which, path, results):
+    if os.geteuid() == 0:
+        os.setuid(65534)
+    try:
+        if which == "state":
+            core("run.state_file").read_state(path)
+        else:
+            core("video.segments").list_segments(path.parent)
+        results.put(("", ""))
+    except Exception as error:
+        results.put((type(error).__name__, str(error)))
+
+
+def test_a_folder_named_like_a_segment_is_put_aside(stopped, caplog):
+    number = 3 * (len(list(stopped.folder.glob("segment_*.mp4"))) + 5)
+    (stopped.folder / f"segment_{number:09d}.mp4").mkdir()
+    assert stopped.goes_on_at(caplog) > 9
+    assert "cannot be used" in caplog.text
+
+
+def test_a_file_in_place_of_the_folder_is_named_with_the_remedy(stopped, caplog):
+    moved = stopped.folder.rename(stopped.folder.with_name("elsewhere"))
+    stopped.folder.write_text("mine")
+    with pytest.raises(ValueError, match="is a file; .*Move the file away"):
+        stopped.go_on()
+    assert stopped.folder.read_text() == "mine"
+    stopped.folder.unlink()
+    moved.rename(stopped.folder)
+    assert stopped.goes_on_at(caplog) > 9
+
+
+def test_a_folder_of_a_later_version_is_refused_by_name(stopped):
+    about = stopped.folder / "about.json"
+    about.write_text(about.read_text().replace("partial video 1", "partial video 7"))
+    before = snapshot(stopped.folder)
+    with pytest.raises(ValueError, match="another version.*video 7"):
+        stopped.go_on()
+    assert snapshot(stopped.folder) == before
+
+
+# Two runs at once
+
+
+def test_a_second_run_of_the_same_inputs_is_refused(stopped, caplog):
+    with core("run.partial_folder").holding(stopped.folder):
+        before = snapshot(stopped.folder)
+        with pytest.raises(ValueError, match="Another run is translating the same video"):
+            stopped.go_on()
+        assert snapshot(stopped.folder) == before
+    assert stopped.goes_on_at(caplog) > 9
+
+
+def _hold_and_die(path, held):
+    with core("run.partial_folder").holding(path):
+        held.set()
+        os.kill(os.getpid(), 9)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no fork there")
+def test_a_dead_process_holds_nothing(stopped, caplog):
+    context = multiprocessing.get_context("fork")
+    held = context.Event()
+    process = context.Process(target=_hold_and_die, args=(stopped.folder, held))
+    process.start()
+    process.join(60)
+    assert held.is_set() and process.exitcode == -9
+    assert stopped.goes_on_at(caplog) > 9
+
+
+# What is left
+
+
+def test_a_refused_run_leaves_no_folder(folders, sd15, monkeypatch):
+    spec = core("run.spec").StreamSpec
+
+    def refuse(*_, **__):
+        raise ValueError("refused")
+
+    monkeypatch.setattr(spec, "open", refuse)
+    with pytest.raises(ValueError, match="refused"):
+        translate_video(block_clip(folders, range(4)), sd15)
+    assert not list((folders / "out" / "live2diff_partial").iterdir())
+
+
+def test_a_run_that_fails_before_its_first_frame_leaves_no_folder(folders, sd15):
+    calls = Calls(sd15)
+    with calls.stopping_at(1), pytest.raises(StoppedError):
+        translate_video(block_clip(folders, range(4)), sd15)
+    assert not list((folders / "out" / "live2diff_partial").iterdir())
+
+
+def test_what_is_not_ours_stays(stopped, caplog):
+    (stopped.folder / "notes.txt").write_text("mine")
+    assert stopped.goes_on_at(caplog) > 9
+    forget = core("run.partial_folders")
+    (info,) = forget.list_partial(stopped.folder.parent)
+    forget.remove_partial([info], "test")
+    assert [path.name for path in stopped.folder.iterdir()] == ["notes.txt"]
+
+
+def test_without_states_the_finished_frames_are_kept_and_it_says_so(folders, sd15, caplog):
+    calls, clip = Calls(sd15), block_clip(folders, range(FRAMES))
+    whole = translated(clip, sd15, checkpoint_every=0)
+    with calls.stopping_at(9), pytest.raises(StoppedError):
+        translate_video(clip, sd15, checkpoint_every=0)
+    assert "checkpoint_every is 0. Queued again, the video begins anew; the file is kept" in (
+        caplog.text
+    )
+    first = decode(partial(folders) / "partial.mp4")[1]
+    assert len(first) == 7 and numpy.array_equal(first, whole[:7].numpy())
+    # The next run is stopped earlier: the longer file is still there.
+    with calls.stopping_at(5), pytest.raises(StoppedError):
+        translate_video(clip, sd15, checkpoint_every=0)
+    assert len(decode(partial(folders) / "partial.mp4")[1]) == 3
+    assert len(decode(partial(folders) / "partial_7.mp4")[1]) == 7
+
+
+# The result
+
+
+def test_the_result_is_kept_and_found_by_the_same_inputs(folders, sd15, caplog):
+    calls, clip = Calls(sd15), block_clip(folders, range(6))
+    first = translate_video(clip, sd15)
+    path = Path(first.get_stream_source())
+    assert path.parent == partial(folders) and path.name == "result.mp4"
+    assert sorted(p.name for p in path.parent.iterdir()) == ["about.json", "result.mp4"]
+    calls.count = 0
+    with caplog.at_level("INFO"):
+        again = translate_video(clip, sd15, forget=False)
+    assert again.get_stream_source() == first.get_stream_source() and calls.count == 0
+    assert str(path) in caplog.text
+
+
+def test_an_assembly_that_fails_costs_no_frame(folders, sd15, monkeypatch, caplog):
+    calls, clip = Calls(sd15), block_clip(folders, range(FRAMES))
+    whole, file = translated(clip, sd15), core("run.file")
+    assemble = file.assemble
+
+    def full(segments, path, **options):
+        if options["complete"]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return assemble(segments, path, **options)
+
+    forget_results()
+    with monkeypatch.context() as patch:
+        patch.setattr(file, "assemble", full)
+        with pytest.raises(OSError, match="No space"):
+            translate_video(clip, sd15)
+    calls.count = 0
+    with caplog.at_level("INFO"):
+        assert torch.equal(translated(clip, sd15), whole)
+    assert f"going on at frame {FRAMES}" in caplog.text and calls.count == 0
+
+
+# Limits and the disk
+
+
+def test_old_and_large_folders_are_removed(stopped):
+    folders, root = core("run.partial_folders"), stopped.folder.parent
+    (info,) = folders.list_partial(root)
+    assert info.video == "clip.mov" and info.frames == 11 and info.nbytes > 1000
+    day = 86400
+    now = stopped.states[-1].stat().st_mtime
+
+    def limited(days, gigabytes, after):
+        limits = folders.PartialLimits(days, gigabytes)
+        return folders.apply_limits(root, limits, clock=lambda: now + after * day)
+
+    assert not limited(30, 1, 29) and not limited(0, 0, 10_000)
+    with core("run.partial_folder").holding(stopped.folder):
+        assert not limited(1, 1e-9, 31)
+    assert limited(30, 1, 31) and not stopped.folder.exists()
+
+
+def test_the_oldest_goes_first_when_they_are_too_large(folders, sd15):
+    calls, root = Calls(sd15), folders / "out" / "live2diff_partial"
+    module = core("run.partial_folders")
+    for seed in (1, 2, 3):
+        with calls.stopping_at(9), pytest.raises(StoppedError):
+            translate_video(block_clip(folders, range(8)), sd15, seed=seed)
+        (new,) = [i for i in module.list_partial(root) if i.idle_seconds < 1e6]
+        for path in new.folder.path.iterdir():
+            os.utime(path, (0, 1e6 * seed))
+    sizes = [info.nbytes for info in module.list_partial(root)]
+    limits = module.PartialLimits(0, (sum(sizes) - 1) / 1e9)
+    (gone,) = module.apply_limits(root, limits)
+    left = module.list_partial(root)
+    assert len(left) == 2 and gone.idle_seconds > max(info.idle_seconds for info in left)
+
+
+def test_a_disk_too_small_for_the_states_is_refused_before_the_run(
+    folders, sd15, motion, monkeypatch
+):
+    disk, calls = core("run.disk"), Calls(sd15)
+    usage = disk.shutil.disk_usage(".")._replace(free=10_000)
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: usage)
+    clip, model = block_clip(folders, range(4)), patched(sd15, motion, 4, 2)
+    with pytest.raises(OSError, match="0.0 GB free|10.* kB|free; saved states .*checkpoint_every"):
+        translate_video(clip, model)
+    assert calls.count == 0 and not list((folders / "out" / "live2diff_partial").iterdir())
+    assert len(translated(clip, model, checkpoint_every=0)) == 4
+
+
+def test_a_disk_that_may_be_too_small_is_told_of(folders, sd15, monkeypatch, caplog):
+    disk = core("run.disk")
+    usage = disk.shutil.disk_usage(".")._replace(free=10_000)
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: usage)
+    assert len(translated(block_clip(folders, range(4)), sd15)) == 4
+    assert "this video may take about" in caplog.text
+
+
+# Saving by time
+
+
+def test_states_are_saved_by_time(folders, sd15, motion, monkeypatch):
+    """Three frames a segment and a minute a frame: every 5 minutes is every second segment."""
+    saving, saved, now = core("run.saving"), [], [0.0]
+    save = core("run.partial_folder").PartialFolder.save
+    calls = Calls(sd15)
+
+    def tick(number):
+        now[0] += 60
+
+    def note(self, frames, *args):
+        saved.append(frames)
+        save(self, frames, *args)
+
+    calls.then = tick
+    monkeypatch.setattr(core("run.partial_folder").PartialFolder, "save", note)
+    init = saving.StateSaver.__init__
+
+    def with_clock(self, write, seconds, notices):
+        init(self, write, seconds, notices, clock=lambda: now[0])
+
+    monkeypatch.setattr(saving.StateSaver, "__init__", with_clock)
+    translated(block_clip(folders, range(24)), sd15, denoise=0.25, save_minutes=5.0)
+    assert saved == [6, 12, 18, 24]
