@@ -50,8 +50,12 @@ def test_equals_the_stream_sampler(comfy_server, tmp_path):
     assert np.abs(streamed.astype(int) - sampled).mean() < 2
 
 
+def partial_folder(server):
+    return server.base / "output" / "live2diff_partial"
+
+
 def partial_states(server):
-    return list((server.base / "output" / "live2diff_partial").glob("*/stream.safetensors"))
+    return sorted(partial_folder(server).glob("*/state_*.safetensors"))
 
 
 @pytest.mark.thorough
@@ -65,7 +69,7 @@ def test_killed_and_resumed_is_uninterrupted(tmp_path):
     base = prepare_workspace(tmp_path / "server", [ensure_standins()])
     server = ComfyServer(current_host(), base, cpu=True)
     with server:
-        graph = video_graph(server, clip)
+        graph = video_graph(server, clip, save_minutes=0.0)
         server.client.queue_prompt(graph)
         deadline = time.monotonic() + 120
         while not partial_states(server) and time.monotonic() < deadline:
@@ -98,11 +102,52 @@ def test_interrupt_leaves_a_playable_file(comfy_server, tmp_path):
 
     with pytest.raises(PromptError, match="interrupted"):
         comfy_server.client.run(graph, stop)
-    (state,) = partial_states(comfy_server)
-    _, done = decode(state.parent / "partial.mp4")
+    (folder,) = {state.parent for state in partial_states(comfy_server)}
+    _, done = decode(folder / "partial.mp4")
     assert 13 <= len(done) < 60
     _, images = decode(saved(comfy_server, graph))
     assert len(images) == 60 and (images[: len(done)] == done).all()
+
+
+@pytest.mark.thorough
+def test_a_video_that_cannot_be_saved_is_kept_over_restarts(tmp_path):
+    """Save Video fails; another prompt and a restart later, the same graph saves it at once."""
+    from devtools.hosts import current_host
+    from devtools.server import ComfyServer
+    from devtools.standins import ensure_standins
+    from devtools.workspace import prepare_workspace
+
+    clip = clips.make_clip(tmp_path, frames=20, sounds=("aac",), name="kept")
+    other = clips.make_clip(tmp_path, frames=3, name="other")
+    base = prepare_workspace(tmp_path / "server", [ensure_standins()])
+    in_the_way = base / "output" / "folder"
+    with ComfyServer(current_host(), base, cpu=True) as server:
+        graph = video_graph(server, clip)
+        graph["save"]["inputs"]["filename_prefix"] = "folder/v"
+        in_the_way.write_text("a file where the video is to be saved")
+        with pytest.raises(PromptError):
+            server.client.run(graph)
+        (kept,) = partial_folder(server).glob("*/result.mp4")
+        wait_for(lambda: f"is kept: {kept}" in server.log())
+        saved(server, video_graph(server, other))
+    in_the_way.unlink()
+    with ComfyServer(current_host(), base, cpu=True) as again:
+        assert kept.exists()
+        path = saved(again, graph)
+        assert f"was kept: {kept}" in again.log() and "each stage at work" not in again.log()
+        assert len(decode(path)[1]) == 20 and clips.sound_of(path) == clips.sound_of(clip)
+        # Its prompt has ended well: it goes when the host lets go of it.
+        wait_for(lambda: (kept.parent / "saved").exists())
+        saved(again, video_graph(again, other, seed=6))
+        saved(again, video_graph(again, other, seed=7))
+        assert not kept.parent.exists()
+
+
+def wait_for(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_no_video_says_what_was_found(comfy_server, tmp_path):
