@@ -1,6 +1,7 @@
 """What the server offers of the pack beside its nodes: templates and help pages."""
 
 import json
+import time
 import urllib.request
 from pathlib import Path
 
@@ -43,3 +44,20 @@ def test_every_node_has_a_help_page(page_server, object_info):
         page = fetch(page_server, f"/extensions/{APP_NAME}/docs/{name}.md").decode()
         assert page.startswith("# "), name
         assert object_info[name]["display_name"] in page.splitlines()[0], name
+
+
+def test_limits_are_in_the_settings_and_reach_the_server(comfy_page, page_server):
+    page, names = comfy_page.page, ("Live2Diff.PartialDays", "Live2Diff.PartialGigabytes")
+    read = "name => window.app.extensionManager.setting.get(name)"
+    assert [page.evaluate(read, name) for name in names] == [30, 200]
+    write = "([name, value]) => window.app.extensionManager.setting.set(name, value)"
+    path = page_server.base / "user" / "default" / "comfy.settings.json"
+    try:
+        page.evaluate(write, [names[0], 12])
+        deadline = time.monotonic() + 20
+        while not path.is_file() or names[0] not in json.loads(path.read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert json.loads(path.read_text())[names[0]] == 12
+    finally:
+        page.evaluate(write, [names[0], 30])
