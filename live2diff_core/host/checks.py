@@ -1,8 +1,7 @@
-"""Checks that refuse a run before anything is loaded: bytes, sampling, wrappers, hooks."""
+"""Checks that refuse a run before anything is loaded: sampling, wrappers, hooks."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -10,9 +9,7 @@ import comfy.hooks
 import comfy.model_management
 import comfy.model_sampling
 import comfy.patcher_extension
-import torch
 
-from ..stream.byte_size import format_bytes
 from ..stream.guidance import Guidance, GuidanceMode
 from ..stream.memory import AppliedMemory, applied_memories
 from .sd15 import UnsupportedModelError, sd15_unet
@@ -26,36 +23,6 @@ _NODES = {
     "lazycache": "LazyCache",
     "ContextWindows_sampler_sample": "Context Windows",
 }
-
-
-class StreamMemoryError(MemoryError):
-    """The stream's caches do not fit; the message says how much they need and what to do."""
-
-
-def check_memory(needed: int, device: torch.device) -> None:
-    """Log the bytes of a stream's memories and refuse what cannot fit.
-
-    Raises:
-        StreamMemoryError: `needed` bytes are more than `device` has (or, on the CPU, has free).
-    """
-    management = comfy.model_management
-    if management.is_device_cpu(device):
-        limit = management.get_free_memory(device)
-    else:
-        # Models can be unloaded; the bytes that the host and other programs need cannot.
-        limit = management.get_total_memory(device) - management.minimum_inference_memory()
-    logging.info(
-        "Live2Diff: the stream's memory takes %s of %s.",
-        format_bytes(needed),
-        format_bytes(int(limit)),
-    )
-    if needed > limit:
-        raise StreamMemoryError(
-            f"The stream's memory needs {format_bytes(needed)}, but {device} has only "
-            f"{format_bytes(int(limit))} for it. Use smaller frames, fewer denoising steps (lower "
-            "denoise), a smaller window in 'Configure Warm-up & KV-Cache' or a shorter queue in "
-            "'Apply Feature Bank', or cfg 1 (or guidance 'self', which needs no more)."
-        )
 
 
 def check_model(model: Any) -> None:

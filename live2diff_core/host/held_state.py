@@ -16,7 +16,7 @@ import comfy.model_patcher
 import torch
 from torch import nn
 
-from .checks import check_memory
+from .memory_need import MemoryNeed, check_memory
 
 
 class Movable(Protocol):
@@ -73,7 +73,7 @@ class HeldState(comfy.model_patcher.ModelPatcher):
     def _load(self) -> None:
         """Bring the state to its device, and into the host's list."""
         if not self._loaded:
-            check_memory(self.model_size(), self.load_device)
+            check_memory(MemoryNeed(self.model_size()), self.load_device)
         if not self._loaded or self not in comfy.model_management.loaded_models():
             comfy.model_management.load_models_gpu([self])
 

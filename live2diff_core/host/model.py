@@ -32,14 +32,15 @@ from .checks import (
     check_depth,
     check_guidance,
     check_hooks,
-    check_memory,
     check_model,
     check_texts,
     check_wrappers,
 )
 from .control_hints import ControlHints, FrameImages, HintFrames
 from .frame_conditions import FrameConditions, has_steps, texts_on, within_steps
+from .memory_need import MemoryNeed, check_memory
 from .whole_batches import run_together
+from .whole_patcher import WholePatcher
 
 
 class HostModel:
@@ -89,7 +90,7 @@ class HostModel:
         # The host loads a conditioning's models together with the UNet.
         first = self._conds["positive"][0]
         first["additional_models"] = [*first.get("additional_models", []), *companions]
-        self._companion_bytes = companion_bytes
+        self._companions, self._companion_bytes = tuple(companions), companion_bytes
         self._held_bytes = held_bytes
         self._hints = ControlHints(read, hints or HintFrames(count=frames))
         self._frame_conditions = FrameConditions(read, frames)
@@ -250,17 +251,30 @@ class HostModel:
         """Return a shape for which the host reserves room for the largest batch and the caches.
 
         Raises:
-            StreamMemoryError: the caches do not fit even if all models are unloaded.
+            StreamMemoryError: the stream does not fit even if all else is unloaded.
         """
         base, applied = self._model.model, applied_memories(self._model).values()
         rows = max(len(self._schedule), *(memory.largest_group for memory in applied), 1)
+        rows *= self._conditionings_together
         missing = max(0, self.memory_bytes - self._held_bytes)
-        if missing:
-            check_memory(missing, self.device)
+        check_memory(self._memory_need(missing, rows), self.device)
         needed = missing + self._companion_bytes
         row = base.memory_required([1, 4, *self._latent_size])
-        rows *= self._conditionings_together
         return [rows + math.ceil(needed / max(row, 1)), 4, *self._latent_size]
+
+    def _memory_need(self, stream: int, rows: int) -> MemoryNeed:
+        """Add up what the stream's `stream` bytes and calls of `rows` rows need on the device."""
+        model = self._model
+        whole = [each for each in self._companions if isinstance(each, WholePatcher)]
+        others = [each for each in self._companions if each not in whole]
+        partly = [model, *model.get_nested_additional_models(), *others]
+        return MemoryNeed(
+            stream=stream,
+            unet=int(model.model.memory_required([rows, 4, *self._latent_size])),
+            pictures=self._companion_bytes,
+            whole_weights=sum(each.model_size() for each in whole),
+            weights=sum(each.model_size() for each in partly),
+        )
 
     @property
     def _conditionings_together(self) -> int:

@@ -183,8 +183,8 @@ def test_memory_does_not_grow(sd15, motion):
 @torch.inference_mode()
 def test_a_cache_that_cannot_fit_is_refused_before_anything_is_loaded(sd15, motion):
     model = patched(sd15, motion)
-    error = core("host.checks").StreamMemoryError
-    remedy = r"memory needs [\d.]+ GB, but cpu has only .* smaller frames, fewer denoising steps"
+    error = core("host.memory_need").StreamMemoryError
+    remedy = r"needs at least [\d.]+ GB, but cpu has only .* smaller frames, fewer denoising steps"
     with pytest.raises(error, match=remedy), Stream(model, (200_000, 200_000), 3):
         pass
     assert len(translate(model, frames(2))) == 2

@@ -184,7 +184,7 @@ def test_what_no_longer_fits_is_refused_and_stays(model, vae, streams, host, mon
     make_room()
     with monkeypatch.context() as patch:
         patch.setattr(comfy.model_management, "get_total_memory", lambda *_, **__: 0)
-        with pytest.raises(core("host.checks").StreamMemoryError, match="The stream's memory"):
+        with pytest.raises(core("host.memory_need").StreamMemoryError, match="the stream's memory"):
             step(images[4:], model, vae)
     assert places(streams) == {CPU}
     result, _, _ = step(images[4:], model, vae, finish=True)
