@@ -12,7 +12,7 @@ sys.path.append(str(Path(__file__).resolve().parent))
 try:
     from folder_queue.command import main
 except ModuleNotFoundError as error:
-    if error.name not in ("aiohttp", "av", "tqdm"):
+    if error.name not in ("aiohttp", "av", "filelock", "tqdm"):
         raise
     sys.exit(f"error: {error.name} is missing; run this with the Python that runs ComfyUI")
 

@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+import reprlib
+from typing import Any
+
+# Quotes any JSON value in at most about a line.
+_QUOTE = reprlib.Repr()
+_QUOTE.maxlevel, _QUOTE.maxdict, _QUOTE.maxlist, _QUOTE.maxstring = 2, 3, 3, 80
+
+
+def words(value: Any) -> str:
+    """Return a text as it is, and any other JSON value as a quotation of it."""
+    return value if isinstance(value, str) else _QUOTE.repr(value)
+
 
 class PromptError(RuntimeError):
     """A prompt was refused or failed; the text names the nodes and quotes their errors.
@@ -25,8 +37,27 @@ class AnswerError(PromptError):
         self.body = body
 
 
+class NonsenseError(PromptError):
+    """The server answered with something that ComfyUI never says; the text quotes it."""
+
+    def __init__(self, where: str, expected: str, got: Any) -> None:
+        """Store what was expected of the answer at `where`, and the beginning of what came."""
+        super().__init__(
+            f"the server answered {where} with {_QUOTE.repr(got)} instead of {expected}; "
+            "is it a ComfyUI?"
+        )
+
+
 class PromptRefusedError(PromptError):
-    """The server refused the graph; it would refuse it for the next video, too."""
+    """The server refused the graph; it would refuse it for the next video, too.
+
+    `nodes` holds the ids of the nodes that it found wrong, if it named any.
+    """
+
+    def __init__(self, text: str, nodes: frozenset[str] = frozenset()) -> None:
+        """Store the server's reasons and the nodes."""
+        super().__init__(text)
+        self.nodes = nodes
 
 
 class UploadRefusedError(PromptError):
@@ -43,3 +74,7 @@ class ServerGoneError(PromptError):
 
 class UsageError(ValueError):
     """The command cannot be run as given; the text is one line that says what to change."""
+
+
+class LedgerError(UsageError):
+    """The ledger cannot be read or written."""

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import UsageError
+from filelock import FileLock, Timeout
 
-LEDGER_NAME = "queue_folder.ledger.json"
+from .errors import LedgerError
+from .parts import part_beside
+
+LEDGER_NAME, LOCK_NAME = "queue_folder.ledger.json", "queue_folder.ledger.lock"
+# A ledger is written in an instant.
+LOCK_SECONDS = 30.0
 _VERSION = 1
 _CHUNK = 1 << 20
 
@@ -30,41 +39,90 @@ class Entry:
 class Ledger:
     """The finished videos of one folder of results, by their path in the folder of sources.
 
-    Every change is written at once, so that a crash loses nothing.
+    Every change is written at once, so that a crash loses nothing. Several processes may have the
+    same folder of results: each adds its entries to what the others have written.
     """
 
     def __init__(self, out: Path) -> None:
-        """Read the ledger of the folder `out`, if any. Raises UsageError when it is damaged."""
+        """Read the ledger of the folder `out`, if any. Raises LedgerError when it is damaged."""
         self._out = out
         self._path = out / LEDGER_NAME
-        self._entries = self._read()
+        # Kept by the operating system, which takes it from a process that ends in any way.
+        self._lock = FileLock(out / LOCK_NAME, timeout=LOCK_SECONDS)
+        self._own: dict[str, Entry] = {}
+        self._known = self._read()
 
     def done(self, video: str, fingerprint: str) -> Entry | None:
-        """Return a video's entry if its fingerprint and the size of its result still match."""
-        entry = self._entries.get(video)
+        """Return a video's entry if its fingerprint and the size of its result still match.
+
+        Another run into the same folder may have added it a moment ago.
+        """
+        with suppress(LedgerError):
+            self._known = self._read()
+        entry = {**self._known, **self._own}.get(video)
         if entry is None or entry.fingerprint != fingerprint:
             return None
-        result = self._out / entry.result
-        return entry if result.is_file() and result.stat().st_size == entry.size else None
+        with suppress(OSError, ValueError):
+            found = os.stat(self._out / entry.result)
+            if stat.S_ISREG(found.st_mode) and found.st_size == entry.size:
+                return entry
+        return None
 
     def add(self, video: str, entry: Entry) -> None:
-        """Record a finished video."""
-        self._entries[video] = entry
-        videos = {name: asdict(each) for name, each in self._entries.items()}
-        write_json(self._path, {"version": _VERSION, "videos": videos})
+        """Record a finished video, beside those that other runs have recorded.
+
+        Raises LedgerError when that cannot be; the entry is then written with the next one.
+        """
+        self._own[video] = entry
+        try:
+            with self._locked():
+                self._known = {**self._read(), **self._own}
+                videos = {name: asdict(each) for name, each in self._known.items()}
+                write_json(self._path, {"version": _VERSION, "videos": videos})
+        except OSError as error:
+            raise LedgerError(f"cannot write {self._path}: {error.strerror or error}") from error
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Let no other process read and write the ledger at the same time."""
+        try:
+            self._lock.acquire()
+        except Timeout as error:
+            path = self._lock.lock_file
+            raise LedgerError(f"another process has held {path} for long") from error
+        except NotImplementedError:
+            # A file system without locks. One run at a time is safe on it.
+            pass
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _read(self) -> dict[str, Entry]:
-        if not self._path.exists():
-            return {}
         try:
             data = json.loads(self._path.read_text(encoding="utf-8"))
             if data["version"] != _VERSION:
                 raise ValueError(f"version {data['version']}")
-            return {name: Entry(**entry) for name, entry in data["videos"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UsageError(
+            return {name: _entry(each) for name, each in data["videos"].items()}
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise LedgerError(f"cannot read {self._path}: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise LedgerError(
                 f"cannot read {self._path} ({error}); delete it to translate all videos anew"
             ) from error
+
+
+def _entry(values: Any) -> Entry:
+    """Return an entry as it was written. Raises TypeError when it is none."""
+    entry = Entry(**values)
+    numbers = (entry.size, entry.frames, entry.seconds)
+    if not (isinstance(entry.fingerprint, str) and isinstance(entry.result, str)):
+        raise TypeError("an entry has no texts where they belong")
+    if not all(isinstance(number, (int, float)) for number in numbers):
+        raise TypeError("an entry has no numbers where they belong")
+    return entry
 
 
 def job_fingerprint(content: str, workflow: str) -> str:
@@ -73,7 +131,10 @@ def job_fingerprint(content: str, workflow: str) -> str:
 
 
 def content_hash(path: Path) -> str:
-    """Return the SHA-256 of a file, which is read in pieces."""
+    """Return the SHA-256 of a file, which is read in pieces. Raises OSError for what is no file."""
+    # To open a pipe would wait for another process for ever.
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while piece := file.read(_CHUNK):
@@ -82,7 +143,12 @@ def content_hash(path: Path) -> str:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write a JSON file atomically: it exists as a whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    """Write a JSON file atomically: it exists as a whole or not at all.
+
+    Bytes of a name that are no UTF-8, which Python holds as lone surrogates, are written as JSON's
+    own escapes for those, so that the file is valid and the name is read as it was.
+    """
+    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    with part_beside(path) as part:
+        part.write_bytes(text.encode("utf-8", "backslashreplace"))
+        os.replace(part, path)

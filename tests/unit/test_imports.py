@@ -36,7 +36,7 @@ FILES = {
 NODES_ONLY = {"comfy_api", "folder_paths", "server", "latent_preview", "nodes"}
 # The command runs beside the server, and takes one file of the engine.
 QUEUE = ROOT / "folder_queue"
-QUEUE_LIBRARIES, QUEUE_SHARES = {"aiohttp", "tqdm", "av"}, "live2diff_core.video.folder"
+QUEUE_LIBRARIES, QUEUE_SHARES = {"aiohttp", "filelock", "tqdm", "av"}, "live2diff_core.video.folder"
 
 
 def own_imports(path):
