@@ -6,9 +6,11 @@
     ledger.py      the record of the finished videos
     client.py      queue prompts, follow them, read their results
     connection.py  HTTP and websockets, on one aiohttp session
-    answers.py     the server's answers as dataclasses; errors.py: the exceptions
-    transfer.py    send videos to the server, fetch the results
+    answers.py     the server's answers, checked and parsed; refusal.py: that of a graph
+    errors.py      the exceptions; backoff.py: the waits between tries
+    transfer.py    send videos to the server, fetch the results; parts.py: unfinished files
     command.py     the command line, with bars.py and report.py
 
-Imports neither torch nor ComfyUI's modules, only aiohttp, tqdm and PyAV, which ComfyUI installs.
+Imports neither torch nor ComfyUI's modules, only aiohttp, filelock, tqdm and PyAV, which ComfyUI
+installs.
 """

@@ -7,25 +7,37 @@ event loop, and may have another one running, as Playwright's synchronous API do
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 import time
 import weakref
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from concurrent import futures
-from typing import Any, BinaryIO, TypeVar, cast
+from contextlib import suppress
+from typing import Any, BinaryIO, TypeVar
 
 import aiohttp
 
-from .answers import Answer, Message
-from .errors import AnswerError, ConnectionLostError, PromptError, ServerGoneError
+from .answers import Answer, Message, as_object, parse_json, parse_message
+from .backoff import Backoff
+from .errors import (
+    AnswerError,
+    ConnectionLostError,
+    NonsenseError,
+    PromptError,
+    ServerGoneError,
+)
 
 T = TypeVar("T")
 C = TypeVar("C", bound="Connection")
 ANSWER_SECONDS = 600.0
+# A document is there within this time, as a whole.
+DOCUMENT = aiohttp.ClientTimeout(60.0)
 PING = aiohttp.ClientTimeout(5.0)
-PAUSE_SECONDS = 1.0
 CLOSE_SECONDS = 10.0
+# A websocket is closed within this time, or without the server.
+HANG_UP_SECONDS = 2.0
+# Longer documents and messages are no ComfyUI's.
+MOST_BYTES = 1 << 28
 # Waits are split into polls, because on Windows Ctrl-C does not interrupt a waiting thread.
 POLL_SECONDS = 0.5
 CHUNK_BYTES = 1 << 20
@@ -41,9 +53,10 @@ class Connection:
     collection of an unclosed connection. The interpreter does not wait for the thread at exit.
     """
 
-    def __init__(self, url: str) -> None:
-        """Start the thread; nothing is connected yet."""
+    def __init__(self, url: str, sleep: Callable[[float], None] = time.sleep) -> None:
+        """Start the thread; nothing is connected yet. Pauses between tries are left to `sleep`."""
         self.url = url.rstrip("/")
+        self.sleep = sleep
         ready: futures.Future[Any] = futures.Future()
         self._thread = threading.Thread(target=asyncio.run, args=[_serve(ready)], daemon=True)
         self._thread.start()
@@ -74,9 +87,10 @@ class Connection:
                 if reply.status in AWAY:
                     raise ConnectionLostError(f"{self.url} is away ({reply.status})")
                 if reply.status >= 400:
-                    raise AnswerError(path, reply.status, await reply.text(errors="replace"))
+                    body = await _document(path, reply)
+                    raise AnswerError(path, reply.status, body.decode(errors="replace"))
                 if into is None:
-                    return Answer(reply.content_length, await reply.read())
+                    return Answer(reply.content_length, await _document(path, reply))
                 async for piece in reply.content.iter_chunked(CHUNK_BYTES):
                     into.write(piece)
                 return Answer(reply.content_length, b"")
@@ -85,44 +99,66 @@ class Connection:
 
     def get(self, path: str, **options: Any) -> Any:
         """GET a JSON document, for example "/object_info/KSampler"; raises as `ask` does."""
-        return json.loads(self.ask("GET", path, **options).body)
+        return parse_json(path, self.ask("GET", path, **{"timeout": DOCUMENT, **options}).body)
 
     def post(self, path: str, document: dict[str, Any]) -> bytes:
         """POST a JSON document and return the body of the answer; raises as `ask` does."""
-        return self.ask("POST", path, json=document).body
+        return self.ask("POST", path, json=document, timeout=DOCUMENT).body
 
-    def listen(self, path: str, seconds: float) -> Generator[Message | None, None, None]:
+    def listen(
+        self, path: str, seconds: float, greeting: float | None = None
+    ) -> Generator[Message | None, None, None]:
         """Open a websocket and yield its messages, and None after every `seconds` of silence.
 
-        Closing the generator closes the websocket. Raises ConnectionLostError if the server closes.
+        For the opening and the first message it waits `greeting` seconds, if given. Closing the
+        generator closes the websocket. Raises ConnectionLostError if the server closes, AnswerError
+        if it opens none, NonsenseError for what is no message.
         """
+        first = seconds if greeting is None else greeting
 
         async def connect() -> aiohttp.ClientWebSocketResponse:
-            return await self._session.ws_connect(self.url + path, max_msg_size=0)
+            opening = self._session.ws_connect(self.url + path, max_msg_size=MOST_BYTES)
+            return await asyncio.wait_for(opening, first)
 
         socket = self._wait_for(connect())
         try:
+            yield self._wait_for(_next_message(socket, first))
             while True:
                 yield self._wait_for(_next_message(socket, seconds))
         finally:
             if self._end.alive:
-                self._wait_for(socket.close())
+                # A server that is lost now must not hide why the socket is closed; and one that
+                # goes on to talk must not keep it open.
+                with suppress(ConnectionLostError):
+                    self._wait_for(asyncio.wait_for(socket.close(), HANG_UP_SECONDS))
 
     def is_up(self) -> bool:
         """Return whether a ComfyUI answers."""
+        return not self.why_down()
+
+    def why_down(self) -> str:
+        """Return why no ComfyUI answers, or "" if one does."""
+        path = "/system_stats"
         try:
-            return "system" in self.get("/system_stats", timeout=PING)
-        except (PromptError, ValueError, TypeError):
-            return False
+            answer = as_object(path, self.get(path, timeout=PING))
+            if "system" not in answer:
+                raise NonsenseError(path, "the state of a system", answer)
+        # A ValueError is an address that is none.
+        except (PromptError, ValueError) as error:
+            return str(error)
+        return ""
 
     def wait_until_up(self, seconds: float) -> None:
         """Wait until the server answers. Raises ServerGoneError after `seconds`."""
         deadline = time.monotonic() + seconds
-        while not self.is_up():
+        backoff = Backoff(self.sleep)
+        while reason := self.why_down():
             left = deadline - time.monotonic()
             if left <= 0:
-                raise ServerGoneError(f"{self.url} did not come back within {seconds:.0f} s")
-            time.sleep(min(PAUSE_SECONDS, left))
+                raise ServerGoneError(
+                    f"{self.url} did not come back within {seconds:.0f} s: {reason}"
+                )
+            backoff.wait(left)
 
     def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` on the session's thread and return its result; Ctrl-C here cancels it."""
@@ -136,11 +172,32 @@ class Connection:
                 if not self._end.alive:
                     future.cancel()
             return future.result()
+        except aiohttp.ClientResponseError as error:
+            raise self._refused(error) from error
         except LOST as error:
             reason = str(error) or type(error).__name__
             raise ConnectionLostError(f"no answer from {self.url}: {reason}") from error
         finally:
             future.cancel()
+
+    def _refused(self, error: aiohttp.ClientResponseError) -> PromptError:
+        """Describe an answer that is no HTTP, leads in circles, or opens no websocket."""
+        if error.status in AWAY:
+            return ConnectionLostError(f"{self.url} is away ({error.status})")
+        path = error.request_info.url.path
+        if isinstance(error, aiohttp.TooManyRedirects):
+            return AnswerError(path, error.history[-1].status, "redirections in a circle")
+        return AnswerError(path, error.status, error.message)
+
+
+async def _document(path: str, reply: aiohttp.ClientResponse) -> bytes:
+    """Read the whole body of an answer."""
+    body = bytearray()
+    async for piece in reply.content.iter_chunked(CHUNK_BYTES):
+        body += piece
+        if len(body) > MOST_BYTES:
+            raise NonsenseError(path, f"at most {MOST_BYTES} bytes", bytes(body[:CHUNK_BYTES]))
+    return bytes(body)
 
 
 async def _serve(ready: futures.Future[Any]) -> None:
@@ -166,7 +223,7 @@ async def _next_message(socket: aiohttp.ClientWebSocketResponse, seconds: float)
         except asyncio.TimeoutError:
             return None
         if message.type is aiohttp.WSMsgType.TEXT:
-            return cast(Message, json.loads(message.data))
+            return parse_message("/ws", message.data)
         # Binary messages are preview images.
         if message.type is not aiohttp.WSMsgType.BINARY:
             raise ConnectionLostError("the server closed the connection; it may have stopped")

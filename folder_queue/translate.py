@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import uuid
 from collections.abc import Callable, Iterator
@@ -9,16 +10,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from typing import TypeVar
 
 import av
 
-from .answers import Progress
+from .answers import Progress, SavedFile
+from .backoff import Backoff
 from .client import ComfyClient
-from .errors import ConnectionLostError, PromptError
+from .errors import ConnectionLostError, PromptError, PromptRefusedError
 from .ledger import content_hash
-from .transfer import SUBFOLDER, download, on_server
+from .transfer import SUBFOLDER, downloaded, on_server
 from .workflow import Workflow
 
+T = TypeVar("T")
 PATIENCE_SECONDS = 300.0
 # A video that loses the server this many times is taken for the cause.
 MOST_LOSSES = 5
@@ -69,20 +73,43 @@ def translate_video(
     prompt_id = str(uuid.uuid4())
     prefix = f"{SUBFOLDER}/{safe_name(video.stem)}-{prompt_id[:8]}"
 
-    def attempt(name: str) -> Path:
+    def attempt(name: str) -> tuple[Path, int]:
         graph = workflow.for_video(name, prefix)
-        result = client.run(graph, on_progress, prompt_id=prompt_id)
+        with refusal_of_video(workflow.video_node):
+            result = client.run(graph, on_progress, prompt_id=prompt_id)
         saved = result.entries(workflow.save_node)
         if not saved:
-            raise PromptError(f"node {workflow.save_node} saved nothing")
-        return download(client, saved[-1], out)
+            raise PromptError(f"node {workflow.save_node} saved no file")
+        return fetch_video(client, saved[-1], out)
 
     with (
         on_server(client, video, content or content_hash(video), input_dir) as there,
         cancel_on_error(client, prompt_id),
     ):
-        path = outlast(client, lambda: attempt(there()), patience)
-    return VideoResult(path, count_frames(path), monotonic() - started)
+        path, frames = outlast(client, lambda: attempt(there()), patience)
+    return VideoResult(path, frames, monotonic() - started)
+
+
+def fetch_video(client: ComfyClient, saved: SavedFile, out: Path) -> tuple[Path, int]:
+    """Fetch a result: (path, frames). Raises PromptError if it is no video, and keeps none."""
+    with downloaded(client, saved, out) as (part, path):
+        try:
+            frames = count_frames(part)
+        except PromptError as error:
+            raise PromptError(f"{error} (in the server's output folder: {saved.path})") from error
+        os.replace(part, path)
+    return path, frames
+
+
+@contextmanager
+def refusal_of_video(video_node: str) -> Iterator[None]:
+    """Turn the refusal of a graph for nothing but its video into the failure of that video."""
+    try:
+        yield
+    except PromptRefusedError as error:
+        if error.nodes != {video_node}:
+            raise
+        raise PromptError(str(error)) from error
 
 
 @contextmanager
@@ -97,24 +124,44 @@ def cancel_on_error(client: ComfyClient, prompt_id: str) -> Iterator[None]:
         raise
 
 
-def outlast(client: ComfyClient, attempt: Callable[[], Path], patience: float) -> Path:
-    """Retry after each lost connection. Raises PromptError after MOST_LOSSES of them."""
-    for _ in range(MOST_LOSSES):
+def outlast(client: ComfyClient, attempt: Callable[[], T], patience: float) -> T:
+    """Try again after each lost connection, later and later.
+
+    Raises PromptError after MOST_LOSSES of them, with the last reason.
+    """
+    backoff, losses = Backoff(client.sleep), 0
+    while True:
         try:
             return attempt()
-        except ConnectionLostError:
-            client.wait_until_up(patience)
-    raise PromptError(f"the server went away {MOST_LOSSES} times while this video ran")
+        except ConnectionLostError as error:
+            losses += 1
+            if losses == MOST_LOSSES:
+                raise PromptError(f"given up after {losses} lost connections: {error}") from error
+        backoff.wait()
+        client.wait_until_up(patience)
 
 
 def count_frames(path: Path) -> int:
-    """Count a video's frames without decoding them. Raises PromptError if it is no video."""
+    """Count a video's frames. Raises PromptError if it is no video, or its first is damaged."""
     try:
-        with av.open(str(path)) as container:
+        with opened(path) as container:
             stream = container.streams.video[0]
-            return stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
-    except (av.error.FFmpegError, IndexError) as error:
+            if next(container.decode(stream), None) is None:
+                raise PromptError("what came back is no video: it holds no frame")
+            if stream.frames:
+                return stream.frames
+        with opened(path) as container:
+            return sum(packet.size > 0 for packet in container.demux(video=0))
+    except (av.error.FFmpegError, IndexError, ValueError) as error:
         raise PromptError(f"what came back is no video: {error}") from error
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[av.container.InputContainer]:
+    """Open a video, and no other file or address that it may name: it came from elsewhere."""
+    options = {"protocol_whitelist": "none"}
+    with open(path, "rb") as file, av.open(file, "r", options=options) as container:
+        yield container
 
 
 def safe_name(stem: str) -> str:

@@ -31,7 +31,7 @@ class Comfy:
 
     def __init__(self):
         self.script = [say("executing", node="7"), say("execution_success")]
-        self.greets, self.hangs_up, self.refusal = True, False, None
+        self.greets, self.hangs_up, self.forgets, self.refusal = True, False, False, None
         self.sockets, self.history, self.queued, self.posted = {}, {}, [], []
 
     async def listen(self, request):
@@ -51,12 +51,14 @@ class Comfy:
             status, answer = self.refusal
             return web.json_response({"prompt_id": body["prompt_id"], **answer}, status=status)
         socket, prompt_id = self.sockets[body["client_id"]], body["prompt_id"]
+        self.queued.append(prompt_id)
         for message in self.script:
             await socket.send_bytes(b"a preview")
             await socket.send_json(say("progress", node="7", value=9, max=9, prompt_id="other"))
             await socket.send_json(say(message["type"], prompt_id=prompt_id, **message["data"]))
             if message["type"].startswith("execution_"):
                 self.history[prompt_id] = record(prompt_id, message["type"], **message["data"])
+                self.queued.remove(prompt_id)
                 await socket.send_json(say("executing", node=None, prompt_id="other"))
                 await socket.send_json(say("executing", node=None, prompt_id=prompt_id))
         if self.hangs_up:
@@ -66,6 +68,8 @@ class Comfy:
     async def state(self, request):
         if request.path == "/queue":
             running = [[0, each, {}] for each in self.queued]
+            if self.forgets:
+                self.queued = []
             return web.json_response({"queue_running": running, "queue_pending": []})
         wanted = request.match_info["prompt_id"]
         return web.json_response({wanted: self.history[wanted]} if wanted in self.history else {})
@@ -159,6 +163,7 @@ def test_a_prompt_that_failed_unseen(comfy, client):
 def test_a_prompt_that_is_lost(comfy, client, hangs_up):
     # The server has gone, or is back and knows nothing.
     comfy.script, comfy.hangs_up = [say("executing", node="7")], hangs_up
+    comfy.forgets = True
     with pytest.raises(ConnectionLostError, match="closed" if hangs_up else "started anew"):
         client.run(GRAPH)
 

@@ -1,5 +1,6 @@
 """HTTP as queue_folder does it, against a small server of its own."""
 
+import json
 import threading
 import tracemalloc
 from email.parser import BytesParser
@@ -16,6 +17,10 @@ from folder_queue.errors import (
     UploadRefusedError,
 )
 from folder_queue.transfer import download, on_server
+
+UPLOADED = json.dumps(
+    {"name": f"{'c' * 32}.mp4", "subfolder": "queue_folder", "type": "input"}
+).encode()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -73,7 +78,7 @@ def fields(data, content_type):
 
 
 def test_a_video_is_uploaded_whole_under_the_name_of_its_content(server, connection, video):
-    server.answers[("POST", "/upload/image")] = [(200,)]
+    server.answers[("POST", "/upload/image")] = [(200, UPLOADED)]
     with on_server(connection, video, "c" * 64, None) as there:
         assert there() == f"queue_folder/{'c' * 32}.mp4"
     _, _, data, content_type = server.seen[-1]
@@ -163,7 +168,7 @@ class LargeHandler(Handler):
         while left:
             left -= len(self.rfile.read(min(left, 2**16)))
         self.server.seen.append(int(self.headers["Content-Length"]))
-        self.answer(200)
+        self.answer(200, UPLOADED)
 
     def do_GET(self):  # noqa: N802
         self.answer(200, b"", LARGE)
