@@ -6,7 +6,7 @@ from tqdm import tqdm
 
 from .answers import Progress
 from .folder_run import VideoReport
-from .report import outcome
+from .report import outcome, shown
 from .workflow import Workflow
 
 
@@ -34,7 +34,7 @@ class Bars:
 
     def begin(self, video: str) -> None:
         """Show the name of the video that begins."""
-        self._video, self._node = video, ""
+        self._video, self._node = shown(video), ""
         self._start(video, 1)
 
     def progress(self, progress: Progress) -> None:
@@ -42,13 +42,13 @@ class Bars:
         if progress.node_id != self._node:
             self._node = progress.node_id
             title = self._workflow.title(progress.node_id)
-            self._start(f"{self._video}: {title}", progress.total)
+            self._start(f"{self._video}: {shown(title)}", progress.total)
         self._one.n = progress.value
         self._one.refresh()
 
     def end(self, report: VideoReport) -> None:
         """Print one line for the video and count it."""
-        tqdm.write(f"{report.video}: {outcome(report)}")
+        tqdm.write(f"{shown(report.video)}: {outcome(report)}")
         self._all.update()
 
     def _start(self, text: str, total: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -15,18 +17,20 @@ from live2diff_core.video.folder import VIDEO_PATTERN, list_videos
 from .bars import Bars
 from .client import ComfyClient
 from .errors import UsageError
-from .folder_run import FolderRun
-from .report import REPORT_NAME, summary, table, write_report
+from .folder_run import FolderRun, check_apart, default_out
+from .ledger import LEDGER_NAME, LOCK_NAME
+from .parts import check_writable, real_path
+from .report import REPORT_NAME, shown, summary, table, write_report
 from .translate import PATIENCE_SECONDS
 from .workflow import load_workflow
 
 SERVER = "http://127.0.0.1:8188"
 OK, NOT_ALL, USAGE, INTERRUPTED = 0, 1, 2, 130
 EPILOG = """\
-The exit code is 0 if every video has its result, 1 if not, 2 if the command cannot be run as
-given, 130 after Ctrl-C. What is done is kept in a ledger among the results: the same command again
-translates only what is missing, has changed, or failed. Results of other settings replace them;
-give those another --out."""
+The exit code is 0 if every video has its result, 1 if not or if the report could not be written, 2
+if the command cannot be run as given, 130 after Ctrl-C. What is done is kept in a ledger among the
+results: the same command again translates only what is missing, has changed, or failed. Results of
+other settings replace them; give those another --out."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -113,10 +117,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     # SIGTERM ends the run like Ctrl-C: the prompt is cancelled on the server.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A terminal that has no sign for a letter of a name must not end the run.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return _run(options)
     except UsageError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {shown(str(error))}\n")
         return USAGE
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped\n")
@@ -125,44 +132,41 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     run = prepare(options)
-    started = monotonic()
+    report = options.report or run.out / REPORT_NAME
+    started, failure = monotonic(), ""
     try:
         with run.client, Bars(len(run.videos), run.workflow) as bars:
             run.run(bars)
     finally:
-        report = options.report or run.out / REPORT_NAME
-        write_report(report, run, options.workflow, monotonic() - started)
-    sys.stdout.write(f"\n{table(run.reports)}\n\n{summary(run)}\nReport: {report}\n")
+        try:
+            write_report(report, run, options.workflow, monotonic() - started)
+        except OSError as error:
+            failure = f"cannot write the report {report}: {error.strerror}"
+    sys.stdout.write(f"\n{table(run.reports)}\n\n{summary(run)}\n")
+    sys.stdout.write(f"{shown(failure or f'Report: {report}')}\n")
     if run.interrupted:
         return INTERRUPTED
-    return OK if run.succeeded else NOT_ALL
+    return OK if run.succeeded and not failure else NOT_ALL
 
 
 def prepare(options: argparse.Namespace) -> FolderRun:
     """Check the options before the first video. Raises UsageError with a one-line message."""
     folder, out = options.folder, options.out or default_out(options.folder)
-    if not folder.is_dir():
-        raise UsageError(f"there is no folder {folder}")
-    if options.input_dir is not None and not options.input_dir.is_dir():
-        raise UsageError(f"--input-dir: there is no folder {options.input_dir}")
-    if options.retry < 0 or options.wait < 0:
+    check_folder("", folder)
+    if options.input_dir is not None:
+        check_folder("--input-dir: ", options.input_dir)
+    if options.retry < 0 or not options.wait >= 0:
         raise UsageError("--retry and --wait take 0 or more")
+    check_apart(folder, out)
     workflow = load_workflow(options.workflow, options.set, options.video_node, options.save_node)
-    # Results inside the folder, of this run or an earlier one, are not sources.
-    videos = [
-        video
-        for video in list_videos(folder, options.pattern, options.recursive)
-        if not (folder / video).resolve().is_relative_to(out.resolve())
-    ]
-    if not videos:
-        depth = "or its subfolders" if options.recursive else "(--recursive looks into subfolders)"
-        raise UsageError(f"no file in {folder} {depth} matches {options.pattern!r}")
+    videos, unreadable = find_videos(options, out)
     client = ComfyClient(options.server)
-    if not client.is_up():
+    if reason := client.why_down():
         raise UsageError(
-            f"no ComfyUI answers at {client.url}; start it, or give its address with --server"
+            f"no ComfyUI answers at {client.url}; start it, or give its address with --server "
+            f"({reason})"
         )
-    return FolderRun(
+    run = FolderRun(
         client,
         workflow,
         folder,
@@ -171,10 +175,55 @@ def prepare(options: argparse.Namespace) -> FolderRun:
         retries=options.retry,
         input_dir=options.input_dir,
         patience=options.wait,
+        unreadable=unreadable,
     )
+    check_report(options, run)
+    return run
 
 
-def default_out(folder: Path) -> Path:
-    """Return the default folder of results, which lies beside the sources."""
-    real = folder.resolve()
-    return real.with_name(f"{real.name}-translated")
+def check_folder(option: str, folder: Path) -> None:
+    """Raise UsageError when a folder cannot be read, with the reason."""
+    try:
+        with os.scandir(folder):
+            return
+    except FileNotFoundError as error:
+        raise UsageError(f"{option}there is no folder {folder}") from error
+    except OSError as error:
+        raise UsageError(f"{option}cannot read the folder {folder}: {error.strerror}") from error
+
+
+def find_videos(
+    options: argparse.Namespace, out: Path
+) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """Find the videos, and the subfolders that cannot be read with the reason of each.
+
+    Raises UsageError when there is no video.
+    """
+    folder, unreadable = options.folder, []
+
+    def note(error: OSError) -> None:
+        unreadable.append((Path(error.filename).relative_to(folder), str(error.strerror)))
+
+    # Results inside the folder, of this run or an earlier one, are not sources.
+    videos = [
+        video
+        for video in list_videos(folder, options.pattern, options.recursive, note)
+        if not real_path(folder / video).is_relative_to(real_path(out))
+    ]
+    if not (videos or unreadable):
+        depth = "or its subfolders" if options.recursive else "(--recursive looks into subfolders)"
+        raise UsageError(f"no file in {folder} {depth} matches {options.pattern!r}")
+    return videos, unreadable
+
+
+def check_report(options: argparse.Namespace, run: FolderRun) -> None:
+    """Raise UsageError when the report cannot be written, or would replace another file."""
+    report = options.report or run.out / REPORT_NAME
+    others = [options.workflow, run.out / LEDGER_NAME, run.out / LOCK_NAME]
+    others += [run.folder / video for video in run.videos]
+    if real_path(report) in map(real_path, others):
+        raise UsageError(f"--report {report} would replace that file; choose another")
+    try:
+        check_writable(report)
+    except OSError as error:
+        raise UsageError(f"cannot write the report {report}: {error.strerror}") from error

@@ -19,7 +19,8 @@ def table(reports: Sequence[VideoReport]) -> str:
     """Format one line per video: name, frames, seconds, result."""
     rows = [("video", "frames", "seconds", "result")]
     rows += [
-        (each.video, _number(each.frames), _number(each.seconds), outcome(each)) for each in reports
+        (shown(each.video), _number(each.frames), _number(each.seconds), outcome(each))
+        for each in reports
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [
@@ -33,22 +34,30 @@ def table(reports: Sequence[VideoReport]) -> str:
 def outcome(report: VideoReport) -> str:
     """Describe the outcome of a video in a few words."""
     tries = f" after {report.attempts} attempts" if report.attempts > 1 else ""
-    if report.status == DONE:
-        return f"{report.result}{tries}"
-    if report.status == SKIPPED:
-        return f"{report.result} (done before)"
-    why = " ".join(report.error.split())
+    why = shown(" ".join(report.error.split()))
     why = why if len(why) <= _LONGEST_ERROR else f"{why[:_LONGEST_ERROR]} ..."
-    return f"{report.status.upper() if report.status == FAILED else report.status}{tries}" + (
-        f": {why}" if why else ""
-    )
+    if report.status == SKIPPED:
+        return f"{shown(report.result)} (done before)"
+    if report.status == DONE:
+        return f"{shown(report.result)}{tries}" + (f" ({why})" if why else "")
+    status = report.status.upper() if report.status == FAILED else report.status
+    return f"{status}{tries}" + (f": {why}" if why else "")
+
+
+def shown(text: str) -> str:
+    """Return a text as one line for a terminal: what is not printable is escaped.
+
+    A name may hold line ends, the terminal's own commands, or bytes that are no text at all.
+    """
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def summary(run: FolderRun) -> str:
     """Describe in one line how many videos had which outcome."""
     counts = Counter(report.status for report in run.reports)
     text = ", ".join(f"{count} {status}" for status, count in counts.items())
-    return f"{len(run.reports)} videos: {text}" + (f". {run.stopped}" if run.stopped else "")
+    why = f". {shown(' '.join(run.stopped.split()))}" if run.stopped else ""
+    return f"{len(run.reports)} videos: {text}{why}"
 
 
 def write_report(path: Path, run: FolderRun, workflow: Path, seconds: float) -> None:

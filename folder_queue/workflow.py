@@ -47,7 +47,7 @@ class Workflow:
     def title(self, node_id: str) -> str:
         """Return a node's title or class; expanded nodes have ids like 12.0.3."""
         node = self.graph.get(node_id) or self.graph.get(node_id.split(".")[0]) or {}
-        return str(node.get("_meta", {}).get("title") or node.get("class_type") or node_id)
+        return str(_title(node) or node.get("class_type") or node_id)
 
 
 def load_workflow(
@@ -132,7 +132,7 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read the workflow {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is no JSON file: {error}") from error
 
 
@@ -184,5 +184,10 @@ def _file_input(graph: Graph, node_id: str) -> str:
 
 def _name(graph: Graph, node_id: str) -> str:
     node = graph[node_id]
-    title = node.get("_meta", {}).get("title")
+    title = _title(node)
     return f"{node_id} ({node['class_type']}{f', {title!r}' if title else ''})"
+
+
+def _title(node: dict[str, Any]) -> Any:
+    meta = node.get("_meta")
+    return meta.get("title") if isinstance(meta, dict) else None

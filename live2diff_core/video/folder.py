@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 # Patterns are separated by semicolons, which, unlike commas and spaces, hardly occur in names.
@@ -21,7 +21,12 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 _NUMBER = re.compile(r"(\d+)")
 
 
-def list_videos(folder: Path, pattern: str = VIDEO_PATTERN, recursive: bool = False) -> list[Path]:
+def list_videos(
+    folder: Path,
+    pattern: str = VIDEO_PATTERN,
+    recursive: bool = False,
+    on_error: Callable[[OSError], object] | None = None,
+) -> list[Path]:
     """List files of `folder` whose name matches, relative to it, in natural order.
 
     Args:
@@ -29,13 +34,14 @@ def list_videos(folder: Path, pattern: str = VIDEO_PATTERN, recursive: bool = Fa
         pattern: globs for the file's name, separated by semicolons; upper and lower case are one.
         recursive: look into subfolders too. Links to folders are not followed, so that a loop of
             them has an end.
+        on_error: called with the error of each folder that cannot be read; None: they are left out.
 
     Hidden files and folders are left out: among them are the shadow files macOS writes beside
     videos, which have the same endings.
     """
     globs = [glob.strip().lower() for glob in pattern.split(SEPARATOR) if glob.strip()]
     found = []
-    for place, folders, files in os.walk(folder):
+    for place, folders, files in os.walk(folder, onerror=on_error):
         folders[:] = [name for name in folders if recursive and not name.startswith(".")]
         found += [
             Path(place, name).relative_to(folder)

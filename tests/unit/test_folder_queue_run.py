@@ -46,12 +46,12 @@ def stage(tmp_path, monkeypatch):
 
     class Stage:
         folder, out = tmp_path / "in", tmp_path / "out"
-        play, calls = {}, []
+        play, calls, pauses = {}, [], []
 
         def run(self, *settings, **options):
             videos = sorted(path.relative_to(self.folder) for path in self.folder.iterdir())
             workflow = load_workflow(PLAIN, settings)
-            client = ComfyClient("http://nowhere.invalid")
+            client = ComfyClient("http://nowhere.invalid", sleep=self.pauses.append)
             run = FolderRun(client, workflow, self.folder, videos, self.out, **options)
             self.calls.clear()
             run.run(Silent())
@@ -116,6 +116,8 @@ def test_what_another_try_cannot_help(stage):
     assert stage.run().reports[0].attempts == 1
     stage.play = {"a.mp4": [OSError("disk full")] * 4}
     assert stage.run("13.seed=1", retries=3).reports[0].attempts == 4
+    # Each try comes later than the one before.
+    assert stage.pauses == [1.0, 2.0, 4.0]
 
 
 @pytest.mark.parametrize("error", [ServerGoneError("gone"), PromptRefusedError("no such model")])
@@ -237,7 +239,7 @@ def test_usage_errors_are_exit_code_2(stage, capsys):
 
 
 def test_results_inside_the_folder_are_no_sources(stage, monkeypatch):
-    monkeypatch.setattr(ComfyClient, "is_up", lambda self: True)
+    monkeypatch.setattr(ComfyClient, "why_down", lambda self: "")
     out = stage.folder / "done"
     out.mkdir()
     (out / "a.mp4").touch()
