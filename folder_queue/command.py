@@ -21,6 +21,7 @@ from .folder_run import FolderRun, check_apart, default_out
 from .ledger import LEDGER_NAME, LOCK_NAME
 from .parts import check_writable, real_path
 from .report import REPORT_NAME, shown, summary, table, write_report
+from .transfer import SUBFOLDER
 from .translate import PATIENCE_SECONDS
 from .workflow import load_workflow
 
@@ -154,7 +155,7 @@ def prepare(options: argparse.Namespace) -> FolderRun:
     folder, out = options.folder, options.out or default_out(options.folder)
     check_folder("", folder)
     if options.input_dir is not None:
-        check_folder("--input-dir: ", options.input_dir)
+        check_input_dir(options.input_dir, folder)
     if options.retry < 0 or not options.wait >= 0:
         raise UsageError("--retry and --wait take 0 or more")
     check_apart(folder, out)
@@ -190,6 +191,18 @@ def check_folder(option: str, folder: Path) -> None:
         raise UsageError(f"{option}there is no folder {folder}") from error
     except OSError as error:
         raise UsageError(f"{option}cannot read the folder {folder}: {error.strerror}") from error
+
+
+def check_input_dir(input_dir: Path, folder: Path) -> None:
+    """Raise UsageError when videos cannot be linked into the server's input folder."""
+    check_folder("--input-dir: ", input_dir)
+    # Videos that lie there already are used where they are.
+    if real_path(folder).is_relative_to(real_path(input_dir)):
+        return
+    try:
+        check_writable(input_dir / SUBFOLDER / "video")
+    except OSError as error:
+        raise UsageError(f"--input-dir: cannot write to {input_dir}: {error.strerror}") from error
 
 
 def find_videos(

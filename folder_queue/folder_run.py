@@ -177,6 +177,7 @@ class FolderRun:
                     input_dir=self.input_dir,
                     patience=self.patience,
                 )
+                entry = self._entry(key, result)
             except (ServerGoneError, PromptRefusedError):
                 raise
             except (PromptError, OSError) as error:
@@ -185,7 +186,7 @@ class FolderRun:
                     break
             else:
                 report.error = ""
-                return self._entry(key, result)
+                return entry
         return None
 
     def _entry(self, key: str, result: VideoResult) -> Entry:

@@ -94,6 +94,16 @@ def test_a_read_only_result_folder(place):
         assert f"results {place.out}: Permission denied" in refused(place)
 
 
+def test_an_input_folder_that_cannot_be_written(place, tmp_path):
+    inputs = tmp_path / "input"
+    inputs.mkdir()
+    inputs.chmod(0o555)
+    with permissions_hold():
+        assert f"cannot write to {inputs}: Permission denied" in refused(
+            place, "--input-dir", str(inputs)
+        )
+
+
 def test_a_report_that_cannot_be_written(place, tmp_path):
     (tmp_path / "folder").mkdir()
     assert "it is a folder" in refused(place, "--report", str(tmp_path / "folder"))

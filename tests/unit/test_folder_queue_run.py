@@ -144,6 +144,18 @@ def test_a_video_that_cannot_be_read(stage):
     assert "cannot read it" in run.reports[1].error
 
 
+def test_a_result_that_is_removed_at_once(stage, monkeypatch):
+    """By another program, between its download and its entry in the ledger."""
+
+    def vanish(client, workflow, video, out, *_, **__):
+        return VideoResult(out.with_name("gone.mp4"), 9, 1.0)
+
+    monkeypatch.setattr(folder_run, "translate_video", vanish)
+    run = stage.run()
+    assert [each.status for each in run.reports] == ["failed"] * 3
+    assert "No such file" in run.reports[0].error
+
+
 # Ledger, names, table
 
 
