@@ -29,6 +29,7 @@ from nonsense_server import NonsenseServer, running_nonsense
 from folder_queue import client as client_module
 from folder_queue import command
 from folder_queue import connection as connection_module
+from folder_queue import transfer as transfer_module
 from folder_queue.client import ComfyClient
 
 WORKFLOW = Path(__file__).resolve().parents[2] / "workflows" / "video_to_video.json"
@@ -180,6 +181,26 @@ def test_a_websocket_that_closes(translate, endpoint):
 def test_a_server_that_never_answers(translate, endpoint):
     (video,) = check(translate, [silent(endpoint)])
     assert "given up after 5 lost connections: no answer" in video["error"]
+
+
+@pytest.mark.parametrize("endpoint", ["queue", "history", "upload", "prompt"])
+@pytest.mark.parametrize("pause, words", [(0, "at most 100000 bytes"), (0.1, "given up after 5")])
+def test_an_answer_without_end(translate, monkeypatch, endpoint, pause, words):
+    """At once more than any document, or a few bytes now and then for ever."""
+    monkeypatch.setattr(connection_module, "MOST_BYTES", 100_000)
+    monkeypatch.setattr(transfer_module, "ANSWER_SECONDS", 0.5)
+
+    async def answer(request, _):
+        endless = web.StreamResponse()
+        await endless.prepare(request)
+        while True:
+            await endless.write(b" " * (10 if pause else 10_000))
+            await asyncio.sleep(pause)
+
+    # A prompt that is slow to be answered was queued nevertheless, and is taken up.
+    slow_prompt = endpoint == "prompt" and pause > 0
+    (video,) = check(translate, [Nonsense(endpoint, "endless", answer)], slow_prompt)
+    assert slow_prompt or words in video["error"]
 
 
 @pytest.mark.parametrize("text", [*VALUES, *NOT_JSON], ids=lambda text: ascii(text[:20]))
