@@ -47,8 +47,7 @@ def server(tmp_path_factory):
 @pytest.fixture
 def translate(server, tmp_path, monkeypatch, capsys):
     """Run the command over one video for each nonsense and one more: (exit code, reports)."""
-    monkeypatch.setattr(client_module, "SILENCE_SECONDS", 0.3)
-    monkeypatch.setattr(connection_module, "DOCUMENT", aiohttp.ClientTimeout(0.5))
+    monkeypatch.setattr(client_module, "SILENCE_SECONDS", 2.0)
     pauses = []
     quick = partial(ComfyClient, sleep=pauses.append)
     monkeypatch.setattr(command, "ComfyClient", quick)
@@ -69,6 +68,14 @@ def translate(server, tmp_path, monkeypatch, capsys):
 
     run.out = tmp_path / "in-translated"
     return run
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Wait for no answer longer than a moment."""
+    monkeypatch.setattr(client_module, "SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr(transfer_module, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(connection_module, "DOCUMENT", aiohttp.ClientTimeout(0.5))
 
 
 def check(translate, nonsense, may_succeed=False):
@@ -178,17 +185,16 @@ def test_a_websocket_that_closes(translate, endpoint):
 
 
 @pytest.mark.parametrize("endpoint", ["queue", "ws"])
-def test_a_server_that_never_answers(translate, endpoint):
+def test_a_server_that_never_answers(translate, impatient, endpoint):
     (video,) = check(translate, [silent(endpoint)])
     assert "given up after 5 lost connections: no answer" in video["error"]
 
 
 @pytest.mark.parametrize("endpoint", ["queue", "history", "upload", "prompt"])
 @pytest.mark.parametrize("pause, words", [(0, "at most 100000 bytes"), (0.1, "given up after 5")])
-def test_an_answer_without_end(translate, monkeypatch, endpoint, pause, words):
+def test_an_answer_without_end(translate, impatient, monkeypatch, endpoint, pause, words):
     """At once more than any document, or a few bytes now and then for ever."""
     monkeypatch.setattr(connection_module, "MOST_BYTES", 100_000)
-    monkeypatch.setattr(transfer_module, "ANSWER_SECONDS", 0.5)
 
     async def answer(request, _):
         endless = web.StreamResponse()
@@ -238,7 +244,7 @@ def flood(endpoint):
     return Nonsense(endpoint, "flood", answer)
 
 
-def test_a_websocket_that_is_never_silent(translate):
+def test_a_websocket_that_is_never_silent(translate, impatient):
     # The prompt has ended, its last message was lost; or the prompt was never queued.
     greeting, message = check(translate, [flood("greeting"), flood("message")], may_succeed=True)
     assert greeting["status"] == "failed" or greeting["frames"] == 3
