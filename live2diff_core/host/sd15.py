@@ -86,7 +86,7 @@ def host_schedule(
         rule: the rule that the model was distilled for.
 
     Raises:
-        ValueError: from `ConsistencySchedule`.
+        ValueError: from `ConsistencySchedule`, or `sigmas` holds nothing but zeros.
     """
     sampling = model.get_model_object("model_sampling")
     if sigmas is None:
@@ -94,7 +94,14 @@ def host_schedule(
         alphas = 1.0 / (sampling.sigmas.cpu().double() ** 2 + 1.0)
         return ConsistencySchedule.few_step(alphas, steps, denoise, rule)
     levels = sigmas.detach().float().cpu()
-    if levels.numel() and levels[-1] == 0:
+    if not levels.any():
+        came = ", ".join(f"{level:g}" for level in levels.flatten().tolist()) or "nothing"
+        raise ValueError(
+            f"SIGMAS holds no noise level above 0: it is {came}. A scheduler with denoise 0 makes "
+            "such, and so does Manual Sigmas, which leaves out all of its text that is no number "
+            "(of 'nan, 0' it keeps the 0)."
+        )
+    if levels.ndim == 1 and levels[-1] == 0:
         levels = levels[:-1]
-    timesteps = [] if not levels.numel() else sampling.timestep(levels).tolist()
+    timesteps = sampling.timestep(levels.flatten()).tolist()
     return ConsistencySchedule.from_sigmas(levels, timesteps, rule)

@@ -142,12 +142,11 @@ class ConsistencySchedule:
                 descending.
         """
         levels = sigmas.detach().double().cpu()
-        if not levels.numel():
-            raise ValueError("SIGMAS holds no noise level above 0: the scheduler's denoise is 0.")
-        if not (torch.isfinite(levels).all() and (levels > 0).all()):
-            raise ValueError(f"SIGMAS must be finite and above 0, got {levels.tolist()}.")
-        if (levels.diff() >= 0).any():
-            raise ValueError(f"SIGMAS must fall from step to step, got {levels.tolist()}.")
+        if reason := _no_levels(levels):
+            raise ValueError(
+                f"SIGMAS must be noise levels that are finite, above 0 (but for a 0 at the end) "
+                f"and must fall from step to step; {reason}."
+            )
         return cls.from_alphas(1.0 / (levels**2 + 1.0), timesteps, rule)
 
     @classmethod
@@ -200,6 +199,26 @@ class ConsistencySchedule:
             step: 0 to T-1.
         """
         return self.c_out[step] * denoised + self.c_skip[step] * x
+
+
+def _no_levels(levels: Tensor) -> str:
+    """Say why these are no noise levels, in words; empty if they are."""
+    came = ", ".join(f"{level:g}" for level in levels.flatten().tolist())
+    if not levels.numel():
+        return "there is no noise level"
+    if levels.ndim != 1:
+        return f"these have the shape {list(levels.shape)}"
+    kinds = {
+        "NaN": levels.isnan(),
+        "infinite": levels.isinf(),
+        "negative": levels < 0,
+        "0": levels == 0,
+        "not below the one before": levels.diff(prepend=levels[:1] + 1) >= 0,
+    }
+    for kind, found in kinds.items():
+        if found.any():
+            return f"number {int(found.nonzero()[0]) + 1} of {came} is {kind}"
+    return ""
 
 
 def _floats(values: Tensor) -> tuple[float, ...]:

@@ -231,15 +231,31 @@ def test_core_schedulers(sd15, motion, scheduler):
     "sigmas, message",
     [
         ([], "no noise level above 0"),
-        ([0.0], "no noise level above 0"),
-        ([1.0, 2.0], "must fall from step to step"),
-        ([2.0, float("nan"), 0.0], "must be finite"),
+        ([0.0], "no noise level above 0: it is 0"),
+        ([1.0, 2.0], "must fall from step to step; number 2 of 1, 2 is not below the one before"),
+        ([2.0, 2.0, 0.0], "number 2 of 2, 2 is not below the one before"),
+        ([2.0, float("nan"), 0.0], "must be .*finite.*number 2 of 2, nan is NaN"),
+        ([float("nan"), 0.0], "number 1 of nan is NaN"),
+        ([float("inf"), 1.0], "number 1 of inf, 1 is infinite"),
+        ([2.0, -1.0], "number 2 of 2, -1 is negative"),
+        ([2.0, 0.0, 1.0], "number 2 of 2, 0, 1 is 0"),
+        ([[2.0], [1.0]], r"have the shape \[2, 1\]"),
         ([*range(10, -1, -1)], "10 denoising steps; 1 to 8 are supported"),
     ],
 )
 def test_sigmas_that_are_no_schedule(sd15, sigmas, message):
     with pytest.raises(ValueError, match=message):
         sample(sd15, sigmas=torch.tensor(sigmas, dtype=torch.float32))
+
+
+def test_text_of_manual_sigmas_that_is_no_number(sd15):
+    """The host's node drops it: of 'nan, 0' the stream only sees the 0."""
+    custom = pytest.importorskip("comfy_extras.nodes_custom_sampler")
+    if not hasattr(custom, "ManualSigmas"):
+        pytest.skip("this host has no Manual Sigmas")
+    sigmas = custom.ManualSigmas.execute("nan,0").args[0]
+    with pytest.raises(ValueError, match="it is 0. .*Manual Sigmas, which leaves out .*no number"):
+        sample(sd15, sigmas=sigmas)
 
 
 # Bad input
