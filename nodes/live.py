@@ -182,6 +182,6 @@ class Live2DiffStreamStep(io.ComfyNode):
             max_bytes=int(max_total_gb * 1e9),
         )
         output = run.run(STREAMS)
-        show_text(cls.hidden.unique_id, stream_text(name))
+        show_text(cls.hidden.unique_id, output.notices.below(stream_text(name)))
         pictures = output.pictures.to(comfy.model_management.intermediate_device())
         return io.NodeOutput(pictures, output.frame_index, output.warming_up)

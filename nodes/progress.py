@@ -1,5 +1,7 @@
 """The progress of Stream Video and Stream Sampler, shown on the node and in the page's bar."""
 
+from __future__ import annotations
+
 import time
 from typing import Any
 
@@ -9,6 +11,7 @@ import latent_preview
 from PIL import Image
 from torch import Tensor
 
+from ..live2diff_core.run.notices import Notices
 from ..live2diff_core.stream.transfer import HostCopy, upload
 from .node_text import show_text
 
@@ -16,19 +19,33 @@ PREVIEW_SECONDS, PREVIEW_PIXELS = 0.5, 512
 
 
 class RunProgress:
-    """Shows a progress bar, the time left and a picture of the current frame."""
+    """Shows a progress bar, the time left, a picture of the current frame, and warnings."""
 
-    def __init__(self, node_id: str | None, frames: int | None) -> None:
-        """Start a bar of `frames`, an estimate; None if their number is unknown."""
-        self._node_id, self._frames = node_id, frames
+    def __init__(self, node_id: str | None, frames: int | None, notices: Notices) -> None:
+        """Start a bar of `frames`, an estimate; None if their number is unknown.
+
+        `notices` are shown below the progress, and once more when the `with` block ends, which may
+        be with an error.
+        """
+        self._node_id, self._frames, self._notices = node_id, frames, notices
+        self._finding = ""
+        self._done = 0
         self._bar = comfy.utils.ProgressBar(frames or 1)
         self._first: int | None = None
         self._start = self._shown = 0.0
 
+    def __enter__(self) -> RunProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._notices.text:
+            self._show(self._text())
+
     def finding(self, frame: int, reached: int) -> None:
         """Show that a resumed run skips to `frame` and has read `reached`; may be interrupted."""
         comfy.model_management.throw_exception_if_processing_interrupted()
-        show_text(self._node_id, f"Going on at frame {frame}: finding it, {reached} read")
+        self._finding = f"Going on at frame {frame}: finding it, {reached} read"
+        self._show(self._finding)
 
     def __call__(self, done: int, picture: HostCopy) -> None:
         """Show that `done` frames are finished, the last one being `picture`: uint8 [H, W, 3].
@@ -39,20 +56,27 @@ class RunProgress:
         if self._first is None:
             # The warm-up's frames come all at once; the frame rate is measured after them.
             self._first, self._start, self._shown = done, now, now
-        total = max(self._frames or 0, done)
+        self._done, total = done, max(self._frames or 0, done)
         preview = None
         if now - self._shown >= PREVIEW_SECONDS or done == self._frames:
             self._shown = now
             image = Image.fromarray(picture.get().numpy())
             preview = ("JPEG", image, min(PREVIEW_PIXELS, max(image.size)))
-            show_text(self._node_id, self._text(done, total, now - self._start))
+            self._show(self._text())
         self._bar.update_absolute(done, total, preview)
 
-    def _text(self, done: int, total: int, seconds: float) -> str:
+    def _show(self, text: str) -> None:
+        show_text(self._node_id, self._notices.below(text))
+
+    def _text(self) -> str:
+        done, first = self._done, self._first
+        if first is None:
+            return self._finding
         text = f"Frame {done} of {self._frames or 'an unknown number'}"
-        if done == self._first:
+        if done == first:
             return text
-        rate = (done - (self._first or 0)) / max(seconds, 1e-6)
+        rate = (done - first) / max(time.monotonic() - self._start, 1e-6)
+        total = max(self._frames or 0, done)
         left = "" if self._frames is None else f", {_clock((total - done) / rate)} left"
         return f"{text}, {rate:.2f} fps{left}"
 

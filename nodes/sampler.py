@@ -12,6 +12,7 @@ from ..live2diff_core.run.clip import (
     translate_clip,
     write_frames,
 )
+from ..live2diff_core.run.notices import Notices
 from ..live2diff_core.run.spec import StreamSpec
 from ..live2diff_core.stream.byte_size import format_bytes
 from .node_text import show_text
@@ -71,10 +72,16 @@ class Live2DiffStreamSampler(io.ComfyNode):
         spec = StreamSpec.from_inputs(**stream, depth_latents=depth is not None)
         count = len(latents)
         opened = spec.open(tuple(latents.shape[2:]), count)
-        show_text(cls.hidden.unique_id, f"Memory: {format_bytes(opened.model.memory_bytes)}")
+        memory = f"Memory: {format_bytes(opened.model.memory_bytes)}"
+        show_text(cls.hidden.unique_id, memory)
         output = torch.empty_like(latents, device=comfy.model_management.intermediate_device())
         progress = LatentProgress(spec.model, count)
-        with opened:
-            finished = translate_clip(spec, opened, latents, depth_latents)
-            write_frames(finished, output, opened.model.to_latent, progress)
+        notices = Notices()
+        try:
+            with opened:
+                finished = translate_clip(spec, opened, latents, depth_latents, notices)
+                write_frames(finished, output, opened.model.to_latent, progress, notices)
+        finally:
+            if notices.text:
+                show_text(cls.hidden.unique_id, notices.below(memory))
         return io.NodeOutput({**frames, "samples": output})

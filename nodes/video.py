@@ -79,9 +79,9 @@ class Live2DiffStreamVideo(io.ComfyNode):
                 made_from=graph_identity(cls.hidden.prompt, cls.hidden.unique_id, NOT_IN_RESULT),
                 save_seconds=save_minutes * 60,
             )
-            progress = RunProgress(cls.hidden.unique_id, info.frame_count)
             RESULTS.sweep()
-            result = run.run(output_folder(), progress)
+            with RunProgress(cls.hidden.unique_id, info.frame_count, run.notices) as progress:
+                result = run.run(output_folder(), progress)
         translated = InputImpl.VideoFromFile(str(result))
         RESULTS.keep(result, translated)
         RESULTS.limit()

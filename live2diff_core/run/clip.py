@@ -11,6 +11,8 @@ from torch import Tensor
 from ..stream.similar_frames import SimilarFrameFilter
 from ..stream.transfer import HostCopy
 from .finite import FiniteWatch
+from .notices import Notices
+from .unreached import tell_of_unreached_prompts
 
 if TYPE_CHECKING:
     from .opened import OpenStream
@@ -72,7 +74,11 @@ def _pixels(samples: Tensor) -> str:
 
 
 def translate_clip(
-    spec: StreamSpec, opened: OpenStream, latents: Tensor, depth: Tensor | None
+    spec: StreamSpec,
+    opened: OpenStream,
+    latents: Tensor,
+    depth: Tensor | None,
+    notices: Notices | None = None,
 ) -> Iterator[Tensor]:
     """Stream a clip and yield x0 of each finished frame, [4, h, w], in order.
 
@@ -80,6 +86,7 @@ def translate_clip(
         spec: the stream's specification.
         opened: its models.
         latents, depth: [F, 4, h, w] as the VAE returns them; depth may be None.
+        notices: takes the warnings.
     """
     session, model = spec.start(), opened.model
     session.open(model)
@@ -96,6 +103,7 @@ def translate_clip(
             finished = session.push(model, model.from_latent(latent), hint)
             similar.translated(compared[index])
         yield from finished
+    tell_of_unreached_prompts(session, model, notices or Notices())
     yield from session.drain(model)
 
 
@@ -104,6 +112,7 @@ def write_frames(
     output: Tensor,
     convert: Callable[[Tensor], Tensor],
     shown: Callable[[int, Tensor], None],
+    notices: Notices | None = None,
 ) -> None:
     """Write finished frames into `output`; each is waited for only when the next one is queued.
 
@@ -112,8 +121,9 @@ def write_frames(
         output: [F, C, h, w].
         convert: from the model's scale to that of `output`.
         shown: called with (frames done, x0 of the last one on the CPU).
+        notices: takes the warnings.
     """
-    watch, waiting = FiniteWatch(), None
+    watch, waiting = FiniteWatch(notices or Notices()), None
 
     def arrive(index: int, copy: HostCopy) -> None:
         watch.look(index, copy)

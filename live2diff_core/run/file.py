@@ -21,6 +21,7 @@ from ..video.segments import Segment, assemble
 from ..video.sound import container_for
 from ..video.writer import SegmentWriter
 from .disk import check_disk
+from .input_warnings import with_warnings
 from .notices import Notices
 from .partial_folder import PartialFolder
 from .partial_folders import PARTIAL_FOLDER
@@ -56,7 +57,7 @@ class VideoRun:
         checkpoint_every: frames of a segment, after which a state may be saved; 0 saves none.
         made_from: name of the graph above the node, see `graph_identity`.
         save_seconds: least time between two saved states.
-        notices: what the run tells its user.
+        notices: takes the warnings of the run, those of the reader among them.
     """
 
     spec: StreamSpec
@@ -115,7 +116,7 @@ class VideoRun:
         self._check_disk(folder, opened.model.memory_bytes)
         with self._writer(folder) as writer:
             translation = VideoTranslation(
-                self.reader,
+                with_warnings(self.reader, self.notices),
                 self.size.apply,
                 translator,
                 opened,
@@ -123,6 +124,7 @@ class VideoRun:
                 self.checkpoint_every,
                 on_frame=progress,
                 saver=self._saver(folder),
+                notices=self.notices,
             )
             suffix = container_for(self.source)
             resumption = VideoResumption(

@@ -16,8 +16,11 @@ from ..host.held_state import HeldState
 from ..stream.state import State, in_order, join, numbered, part
 from ..stream.transfer import HostCopy
 from .finite import FiniteWatch
+from .notices import Notices
+from .starts_over import StartsOver
 from .state_file import differences, read_state, save_state
 from .translator import FrameTranslator
+from .unreached import tell_of_unreached_prompts
 
 if TYPE_CHECKING:
     from .opened import OpenStream
@@ -41,11 +44,13 @@ class LiveOutput:
         pictures: [F, H, W, 3] finished frames, or a placeholder while there are none.
         frame_index: index in the stream of the first finished frame; -1 if there is none.
         warming_up: whether no frame of the stream has come out yet.
+        notices: the warnings of the stream.
     """
 
     pictures: Tensor
     frame_index: int
     warming_up: bool
+    notices: Notices
 
 
 @dataclass
@@ -65,6 +70,8 @@ class LiveStream:
         source: the file it was loaded from, see `file_version`.
         note: the reason why it started over, shown while it is warming up.
         handle: what the host knows it by, once it has run; see `held_on`.
+        starts: how it was started over.
+        notices: its warnings, for all of its runs.
     """
 
     name: str
@@ -78,6 +85,8 @@ class LiveStream:
     source: str = ""
     note: str = ""
     handle: HeldState | None = None
+    starts: StartsOver = StartsOver()
+    notices: Notices = field(default_factory=Notices)
 
     @property
     def warming_up(self) -> bool:
@@ -132,12 +141,14 @@ class LiveStream:
             for image in images:
                 self._finished(self.translator.push(opened, image))
         if finish:
+            tell_of_unreached_prompts(session, opened.model, self.notices)
             for picture in self.translator.drain(opened):
                 self._finished([picture])
         if not self.undelivered:
-            return LiveOutput(self._placeholder(images, hold), -1, self.warming_up)
+            shown = self._placeholder(images, hold)
+            return LiveOutput(shown, -1, self.warming_up, self.notices)
         first = session.frames_out - len(self.undelivered)
-        return LiveOutput(self._deliver(first), first, False)
+        return LiveOutput(self._deliver(first), first, False, self.notices)
 
     def state_dict(self) -> State:
         """Return everything that determines how the stream continues; tensors are not copied."""
@@ -175,7 +186,7 @@ class LiveStream:
 
     def _deliver(self, first: int) -> Tensor:
         """Wait for the undelivered frames, of which the first is frame `first`: [F, H, W, 3]."""
-        watch = FiniteWatch()
+        watch = FiniteWatch(self.notices)
         for frame, picture in enumerate(self.undelivered, first):
             watch.look(frame, picture)
         pictures = torch.stack([picture.get() for picture in self.undelivered])

@@ -11,11 +11,14 @@ from torch import Tensor
 from ..host.control_hints import ControlHintError, HintFrames
 from ..host.frame_conditions import FrameConditionError
 from ..host.identity import prompt_identity
+from ..stream.byte_size import format_bytes
 from .live import LiveOutput, LiveStream, SavedStream
 from .opened import OpenStream
 from .registry import StreamRegistry
 from .spec import StreamSpec
 from .state_file import differences, normalised
+
+_PROMPT_CHANGED = "the prompt changed"
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,12 @@ class LiveRun:
         live, saved = self._find(streams, prompt)
         opened = self._open(live, saved)
         needed = max(live.nbytes, opened.model.memory_bytes)
-        streams.make_room(self.name, needed, self.max_bytes)
+        if dropped := streams.make_room(self.name, needed, self.max_bytes):
+            live.notices.warn(
+                f"the live streams {', '.join(dropped)} were let go, because all streams together "
+                f"may take {format_bytes(self.max_bytes)}. To keep them, raise max_total_gb.",
+                key="room",
+            )
         with streams.working_on(self.name), live.held_on(opened.device).in_use(), opened:
             live.follow_prompt(prompt)
             live.translator.similar.follow(self.spec.skip_rule)
@@ -89,7 +97,7 @@ class LiveRun:
         if isinstance(found, SavedStream):
             found.check(identity)
             kept = self.keep_cache or found.prompt == prompt
-            note = f"goes on from {found.file_name}" if kept else "the prompt changed"
+            note = f"goes on from {found.file_name}" if kept else _PROMPT_CHANGED
             live = self._start(identity, found.prompt if kept else prompt, note)
             live.source = found.source
             return live, found if kept else None
@@ -100,10 +108,17 @@ class LiveRun:
         if not reason:
             return found, None
         logging.info("Live2Diff: the stream '%s' starts over: %s.", self.name, reason)
+        by_prompt = reason == _PROMPT_CHANGED
+        starts = found.starts.then(
+            (found.identity, found.prompt if by_prompt else ""),
+            (identity, prompt if by_prompt else ""),
+        )
         # Free its caches before those of the new stream are allocated.
         streams.remove(self.name)
         live = self._start(identity, prompt, f"started over: {reason}")
-        live.picture, live.source = found.picture, found.source
+        live.picture, live.source, live.starts = found.picture, found.source, starts
+        if starts.returns > found.starts.returns:
+            live.notices.warn(starts.warning(self.name, reason), key="settings")
         return live, None
 
     def _start(self, identity: dict[str, Any], prompt: str, note: str) -> LiveStream:
@@ -115,7 +130,7 @@ class LiveRun:
         if live.translator.session.ended and not self.finish:
             return "it had been finished"
         if live.prompt != prompt and not self.keep_cache:
-            return "the prompt changed"
+            return _PROMPT_CHANGED
         return ""
 
     def _open(self, live: LiveStream, saved: SavedStream | None) -> OpenStream:

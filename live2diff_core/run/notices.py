@@ -25,11 +25,15 @@ class Notices:
             key: a warning with the same key takes its place, as a count that grows does; it is
                 logged only the first time. By default the text itself.
         """
-        with self._lock:
-            known = (key or text) in self._texts
-            self._texts[key or text] = text
-        if not known:
+        if self.keep(text, key):
             logging.warning("Live2Diff: %s", text)
+
+    def keep(self, text: str, key: str = "") -> bool:
+        """Keep a warning that is logged elsewhere; return whether its key is new. See `warn`."""
+        with self._lock:
+            new = (key or text) not in self._texts
+            self._texts[key or text] = text
+        return new
 
     @property
     def text(self) -> str:
@@ -41,3 +45,7 @@ class Notices:
         if hidden > 0:
             shown.append(f"{hidden} more warnings are in the log.")
         return "\n".join(f"Warning: {line}" for line in shown)
+
+    def below(self, text: str) -> str:
+        """Return `text` with the warnings below it, one per line."""
+        return "\n".join(part for part in (text, self.text) if part)

@@ -31,8 +31,10 @@ from ..video.frame import DecodedFrame, Image
 from ..video.writer import SegmentWriter
 from .background import BackgroundCalls, Prefetch
 from .finite import FiniteWatch
+from .notices import Notices
 from .saving import StateSaver
 from .translator import FrameTranslator
+from .unreached import tell_of_unreached_prompts
 
 if TYPE_CHECKING:
     from .opened import OpenStream
@@ -105,6 +107,7 @@ class VideoTranslation:
         checkpoint_every: input frames of a segment; 0 makes one segment of all.
         saver: saves the states at the ends of segments; None saves none.
         on_frame: called with (finished frames so far, the last picture, uint8 [H, W, 3]).
+        notices: takes the warnings.
     """
 
     frames: Iterator[DecodedFrame]
@@ -115,12 +118,16 @@ class VideoTranslation:
     checkpoint_every: int = 0
     saver: StateSaver | None = None
     on_frame: Callable[[int, HostCopy], None] | None = None
+    notices: Notices = field(default_factory=Notices)
     times: StageTimes = field(default_factory=StageTimes)
     _inside: deque[Shown] = field(default_factory=deque)
     _unwritten: deque[FinishedFrame] = field(default_factory=deque)
     _unreported: deque[tuple[int, HostCopy]] = field(default_factory=deque)
-    _watch: FiniteWatch = field(default_factory=FiniteWatch)
     _waited: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Watch the pictures."""
+        self._watch = FiniteWatch(self.notices)
 
     def run(self) -> int:
         """Translate to the end; return the number of frames written, including earlier runs'.
@@ -200,6 +207,7 @@ class VideoTranslation:
             self._pass_on(self._push(frame, image), encoder)
             if self.checkpoint_every and (frame.index + 1) % self.checkpoint_every == 0:
                 self._end_segment(encoder)
+        tell_of_unreached_prompts(self.translator.session, self.opened.model, self.notices)
         for picture in self.translator.drain(self.opened):
             self._pass_on([picture], encoder)
         self._report(len(self._unreported))

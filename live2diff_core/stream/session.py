@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from itertools import count, takewhile
 
@@ -139,8 +138,6 @@ class StreamSession:
 
     def drain(self, model: DenoiseModel) -> Iterator[Tensor]:
         """End the stream and yield x0 of the frames still inside, [C, h, w] each, in order."""
-        if not self.ended:
-            self._warn_of_unreached_prompts(model)
         self.ended = True
         while self._output or self._inside():
             if self._output:
@@ -148,17 +145,10 @@ class StreamSession:
             else:
                 self._finish_some(model)
 
-    def _warn_of_unreached_prompts(self, model: DenoiseModel) -> None:
-        """Log the prompts of a Prompt Schedule that the ended stream did not reach."""
-        for timeline in model.timelines:
-            for start in timeline.unreached(self.frames_in):
-                logging.warning(
-                    "Live2Diff: the prompt that starts at frame %d was never shown: there are "
-                    "only %d frames (0 to %d).",
-                    start,
-                    self.frames_in,
-                    self.frames_in - 1,
-                )
+    def unreached(self, model: DenoiseModel) -> list[int]:
+        """List the frames, after the last one so far, at which prompts of a schedule start."""
+        found = {f for line in model.timelines for f in line.unreached(self.frames_in)}
+        return sorted(found)
 
     def _advance(self, model: DenoiseModel, entering: FrameInFlight) -> list[Tensor]:
         """Add a frame, run the model unless its group is incomplete, and return finished x0."""

@@ -31,3 +31,17 @@ def test_a_node_shows_only_some_of_many():
 
 def test_without_warnings_there_is_no_text():
     assert Notices().text == ""
+
+
+def test_a_warning_that_is_logged_elsewhere_is_kept_only(caplog):
+    notices = Notices()
+    assert notices.keep("1 packet", key="packets") and not notices.keep("2 packets", key="packets")
+    assert notices.text == "Warning: 2 packets" and not caplog.messages
+
+
+def test_warnings_stand_below_the_text_of_the_node():
+    notices = Notices()
+    assert notices.below("Frame 3 of 9") == "Frame 3 of 9"
+    notices.warn("first")
+    assert notices.below("Frame 3 of 9") == "Frame 3 of 9\nWarning: first"
+    assert notices.below("") == "Warning: first"

@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from live2diff_core.live2diff.window import AttentionMode, AttentionWindow
+from live2diff_core.run.notices import Notices
+from live2diff_core.run.unreached import tell_of_unreached_prompts
 from live2diff_core.stream.noise import FrameNoise
 from live2diff_core.stream.prompt_timeline import PromptChange, PromptTimeline
 from live2diff_core.stream.session import StreamSession
@@ -166,11 +168,11 @@ def test_frames_of_one_prompt_do_not_wait_for_those_of_the_next():
     assert all(len(sides) == 1 for sides in calls)
 
 
-def test_prompts_that_the_stream_did_not_reach_are_logged(caplog):
-    session = opened(None, 2, [(2,), (7,)])
+def test_prompts_that_the_stream_did_not_reach_are_told(caplog):
+    session, notices = opened(None, 2, [(2,), (7,)]), Notices()
     session.push_all(toy.frames(4))
-    assert not caplog.messages
-    session.flush()
-    session.flush()
+    for _ in range(2):
+        tell_of_unreached_prompts(session.session, session.model, notices)
     (message,) = caplog.messages
     assert "starts at frame 7 was never shown: there are only 4 frames (0 to 3)" in message
+    assert message.removeprefix("Live2Diff: ") in notices.text
