@@ -25,6 +25,7 @@ from .container import (
     video_stream,
 )
 from .frame import PendingFrame, VideoError, VideoInfo, WarningLog
+from .joints import find_joints
 from .pixels import RgbFromFrame
 
 # Frames between the demuxer and the decoder's output; codecs allow 16.
@@ -75,9 +76,14 @@ class ContainerSource:
         """Open the file and decode its first frame, which has the size and the rotation."""
         self._source, self._log, self._name = source, log, name_of(source)
         self._window, self._shown = window, 0
+        # As text; of the last frame, and of the first.
+        self._size = self._first_size = ""
         self._container = open_container(source)
         try:
             self._choose_stream()
+            self._joints = find_joints(source, self._container, self._stream)
+            self._shift = self._joints.shifter()
+            self._places = deque(self._joints.places)
             begin = begin_of(self._container, self._stream)
             self._origin, self._end = window.ticks(self._time_base, begin)
             frames = self._frames_in_window()
@@ -128,6 +134,8 @@ class ContainerSource:
             if self._end is not None and ticks >= self._end:
                 return
             if ticks >= self._origin:
+                self._tell_of_jumps(ticks)
+                self._tell_of_size(frame, ticks)
                 if frame.is_corrupt:
                     self._warn("A damaged frame was repaired", ticks)
                 yield ticks, frame
@@ -136,7 +144,8 @@ class ContainerSource:
 
     def _from_keyframe(self) -> Iterator[tuple[int, VideoFrame]]:
         """Decode from the last keyframe before the window."""
-        if self._window.start > 0:
+        # Where stamps jump, seeking by them leads anywhere.
+        if self._window.start > 0 and not self._joints:
             head = None
             with suppress(av.error.FFmpegError):
                 self._container.seek(self._origin, stream=self._stream)
@@ -178,6 +187,7 @@ class ContainerSource:
                 for packet in self._container.demux(self._stream):
                     if packet.size:
                         errors = 0
+                        self._shift(packet)
                         self._note(packet)
                     yield packet
                 return
@@ -187,7 +197,7 @@ class ContainerSource:
         yield None
 
     def _note(self, packet: Packet) -> None:
-        if packet.is_corrupt:
+        if packet.is_corrupt and not self._shift.at_joint:
             self._warn("A packet is cut off", packet.pts, packet.pos)
         stamp = packet.dts if self._decoding_order else packet.pts
         if stamp is None:
@@ -209,7 +219,7 @@ class ContainerSource:
 
     def _check_end(self, ticks: int) -> None:
         """Warn if the file states an end long after the last frame, which is at `ticks`."""
-        end = stated_end(self._stream)
+        end = self._stated_end()
         if end is None:
             return
         if self._end is not None:
@@ -218,9 +228,35 @@ class ContainerSource:
         if missing > max(Fraction(1, 20), Fraction(3, 2) / self._rate):
             self._warn(f"The video ends {float(missing):.3f} s before the end it states", ticks)
 
-    def _warn(self, message: str, ticks: int | None, byte: int | None = None) -> None:
+    def _stated_end(self) -> Fraction | None:
+        """Return the seconds at which the video ends; what a joined file states is one part's."""
+        if self._joints and self._joints.end is not None:
+            return self._joints.end * self._time_base
+        return stated_end(self._stream)
+
+    def _tell_of_jumps(self, ticks: int) -> None:
+        """Warn of jumps in the stamps before the frame at `ticks`."""
+        while self._places and self._places[0][0] <= ticks:
+            place, message = self._places.popleft()
+            if place > self._origin:
+                self._warn(message, ticks, beside=True)
+
+    def _tell_of_size(self, frame: VideoFrame, ticks: int) -> None:
+        """Warn if a frame is not of the size of the one before it."""
+        size = f"{frame.width}x{frame.height}"
+        before = self._size or size
+        first = self._first_size = self._first_size or size
+        if size != before:
+            done = "as the first frames are" if size == first else f"and is scaled to {first}"
+            message = f"The size changes from {before} to {size}, {done}"
+            self._warn(message, ticks, beside=True)
+        self._size = size
+
+    def _warn(
+        self, message: str, ticks: int | None, byte: int | None = None, beside: bool = False
+    ) -> None:
         time = (ticks - self._origin) * self._time_base if ticks is not None else None
-        self._log.warn(message, self._shown, time, byte)
+        self._log.warn(message, self._shown, time, byte, beside)
 
     def _nothing(self) -> str:
         if self._window.start > 0 or self._end is not None:
@@ -251,7 +287,7 @@ class ContainerSource:
     def _count(self) -> int | None:
         if self._window.start == 0 and self._end is None and self._stream.frames:
             return self._stream.frames
-        end = stated_end(self._stream)
+        end = self._stated_end()
         if end is None and self._container.duration:
             end = Fraction(
                 (self._container.start_time or 0) + self._container.duration, av.time_base

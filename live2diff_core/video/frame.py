@@ -105,10 +105,19 @@ class WarningLog:
         self.name = name
 
     def warn(
-        self, message: str, frame: int, time: Fraction | None = None, byte: int | None = None
+        self,
+        message: str,
+        frame: int,
+        time: Fraction | None = None,
+        byte: int | None = None,
+        beside: bool = False,
     ) -> None:
-        """Keep and log a warning, unless there is one at the same frame already."""
-        same_place = any(known.frame == frame for known in self.warnings[-2:])
+        """Keep and log a warning, unless there is one at the same frame already.
+
+        Of damage in one place, the first sign is enough; what is of another kind may stand `beside`
+        it.
+        """
+        same_place = not beside and any(known.frame == frame for known in self.warnings[-2:])
         if len(self.warnings) > MAX_WARNINGS or same_place:
             return
         if len(self.warnings) == MAX_WARNINGS:

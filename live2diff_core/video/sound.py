@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from io import BytesIO
 
@@ -12,6 +12,7 @@ from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
+from av.video.stream import VideoStream
 
 from .container import (
     Source,
@@ -22,6 +23,7 @@ from .container import (
     starts_like_webp,
     video_stream,
 )
+from .joints import find_joints
 from .pictures import find_pictures
 
 _LOG = logging.getLogger(__name__)
@@ -30,6 +32,8 @@ _LOG = logging.getLogger(__name__)
 _INTERLEAVING = 10
 # Seconds, number of the stream, packet.
 TimedPacket = tuple[Fraction, int, Packet]
+# Takes a warning.
+Warn = Callable[[str], object]
 # Seconds. The clocks of files are rounded, some to milliseconds; a longer gap is a real one.
 _ROUNDING = Fraction(1, 50)
 
@@ -61,15 +65,16 @@ def _is_pictures(source: Source) -> bool:
 
 
 def _audio_streams(container: InputContainer) -> list[AudioStream]:
-    """List the audio streams of a kind that FFmpeg reads; warn of others."""
-    known = [stream for stream in container.streams.audio if stream.codec_context is not None]
-    if len(known) < len(container.streams.audio):
-        _LOG.warning("%s: an audio stream of unknown kind is left out.", container.name)
-    return known
+    """List the audio streams of a kind that FFmpeg reads."""
+    return [stream for stream in container.streams.audio if stream.codec_context is not None]
 
 
 def sound_packets(
-    audio_from: Source | None, output: OutputContainer, window: TrimWindow, end: Fraction | None
+    audio_from: Source | None,
+    output: OutputContainer,
+    window: TrimWindow,
+    end: Fraction | None,
+    warn: Warn = _LOG.warning,
 ) -> Generator[TimedPacket, None, None]:
     """Add the audio streams of the original to `output`, then yield their packets for it.
 
@@ -79,6 +84,7 @@ def sound_packets(
         window: trim window of the original, whose beginning is zero in `output`. With a start,
             sound begins with the first packet that begins inside.
         end: seconds in `output` at which the sound ends, if not with the window or the original.
+        warn: takes what is wrong with the sound.
 
     Raises:
         VideoError: the original cannot be read.
@@ -87,12 +93,20 @@ def sound_packets(
         return
     with open_container(audio_from) as original:
         streams = _audio_streams(original)
+        if len(streams) < len(original.streams.audio):
+            warn(f"{original.name}: an audio stream of unknown kind is left out.")
         if not streams:
             return
-        origin, length = _span(original, window, end)
-        tracks = {stream.index: _add_track(stream, output, origin) for stream in streams}
+        video = video_stream(original, name_of(original.name))
+        joints = find_joints(audio_from, original, video)
+        origin, length = _span(original, video, window, end)
+        if window.start > _INTERLEAVING and not joints:
+            _seek(original, video, origin)
+        shift = joints.shifter()
+        tracks = {stream.index: _add_track(stream, output, origin, warn) for stream in streams}
         last: dict[int, int] = {}
-        for packet in _demux(original, streams):
+        for packet in _demux(original, streams, warn):
+            shift(packet)
             ticks = packet.pts if packet.pts is not None else packet.dts
             if ticks is None or packet.time_base is None:
                 continue
@@ -110,36 +124,39 @@ def sound_packets(
 
 
 def _span(
-    original: InputContainer, window: TrimWindow, end: Fraction | None
+    original: InputContainer, video: VideoStream, window: TrimWindow, end: Fraction | None
 ) -> tuple[Fraction, Fraction | None]:
-    """Return where the sound begins in the original, and its length, in seconds; seek if far."""
-    video = video_stream(original, name_of(original.name))
+    """Return where the sound begins in the original, and its length, in seconds."""
     time_base = video.time_base or Fraction(1, 1000)
     first, stop = window.ticks(time_base, begin_of(original, video))
     origin = first * time_base
     lengths = [] if end is None else [end]
     if stop is not None:
         lengths.append(stop * time_base - origin)
-    if window.start > _INTERLEAVING:
-        try:
-            original.seek(int((origin - _INTERLEAVING) / time_base), stream=video)
-        except av.error.FFmpegError:
-            _LOG.info("%s cannot seek; its sound is read from the beginning.", original.name)
     return origin, min(lengths, default=None)
 
 
-def _demux(container: InputContainer, streams: list[AudioStream]) -> Iterator[Packet]:
+def _seek(original: InputContainer, video: VideoStream, origin: Fraction) -> None:
+    """Seek to shortly before `origin`, in seconds, where the file can."""
+    time_base = video.time_base or Fraction(1, 1000)
+    try:
+        original.seek(int((origin - _INTERLEAVING) / time_base), stream=video)
+    except av.error.FFmpegError:
+        _LOG.info("%s cannot seek; its sound is read from the beginning.", original.name)
+
+
+def _demux(container: InputContainer, streams: list[AudioStream], warn: Warn) -> Iterator[Packet]:
     """Yield the packets of `streams`, as far as the file can be read."""
     try:
         for packet in container.demux(streams):
             if packet.size:
                 yield packet
     except av.error.FFmpegError as error:
-        _LOG.warning("%s: the sound ends early (%s).", container.name, error.strerror)
+        warn(f"{container.name}: the sound ends early ({error.strerror}).")
 
 
 def _add_track(
-    audio: AudioStream, output: OutputContainer, origin: Fraction
+    audio: AudioStream, output: OutputContainer, origin: Fraction, warn: Warn
 ) -> _CopiedSound | _FlacSound:
     """Add `audio` to `output`: as it is where the container takes it, else as FLAC."""
     if _takes(output.format.name, audio):
@@ -149,7 +166,7 @@ def _add_track(
         audio.codec_context.name,
         output.format.name,
     )
-    return _FlacSound(audio, output, origin)
+    return _FlacSound(audio, output, origin, warn)
 
 
 def _takes(container_format: str, audio: AudioStream) -> bool:
@@ -212,7 +229,9 @@ class _FlacSound:
     FLAC holds up to 24 bits, and lossy kinds of sound have no more.
     """
 
-    def __init__(self, audio: AudioStream, output: OutputContainer, origin: Fraction) -> None:
+    def __init__(
+        self, audio: AudioStream, output: OutputContainer, origin: Fraction, warn: Warn
+    ) -> None:
         layout, context = _layout(audio), audio.codec_context
         # Frames without a layout cannot be converted.
         context.layout = layout
@@ -221,7 +240,7 @@ class _FlacSound:
         self._stream.codec_context.format = "s16" if context.format.bits <= 16 else "s32"
         # Sample of the new file at which the next frame begins.
         self._next: int | None = None
-        self._damaged = False
+        self._damaged, self._warn = False, warn
 
     def write(self, packet: Packet | None) -> Iterator[TimedPacket]:
         """Encode what `packet` holds; None is the end, which flushes what was held back."""
@@ -236,7 +255,7 @@ class _FlacSound:
             return self._decoder.decode(packet)
         except av.error.FFmpegError as error:
             if not self._damaged:
-                _LOG.warning("Sound that cannot be decoded is left out (%s).", error.strerror)
+                self._warn(f"Sound that cannot be decoded is left out ({error.strerror}).")
             self._damaged = True
             return []
 

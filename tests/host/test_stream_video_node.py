@@ -4,12 +4,13 @@ import re
 from importlib import import_module
 from pathlib import Path
 
+import av
 import comfy.model_management
 import comfy_api.latest
 import folder_paths
 import pytest
 import torch
-from clips import make_clip, sound_of
+from clips import join, make_clip, sound_of
 from host_bank import banked
 from host_stream import PACK, core, node, patched, prompt
 from safetensors import SafetensorError
@@ -132,6 +133,31 @@ def test_what_is_left_of_a_trimmed_video_has_its_own_sound(calls, sd15, folders)
     # A packet lasts 21 ms; as many as the frames that are finished.
     assert times[first] == pytest.approx(0.4, abs=0.03)
     assert left == sound[first : first + len(left)] and len(left) < len(sound) / 2
+
+
+# Joined
+
+
+def test_a_joined_recording_has_all_frames_and_sound_stopped_or_not(
+    calls, sd15, folders, monkeypatch
+):
+    """`cat a.ts a.ts`: twice the frames, twice the sound, and a warning on the node."""
+    shown, progress = [], import_module(f"{PACK}.nodes.progress")
+    monkeypatch.setattr(progress, "show_text", lambda _, text: shown.append(text))
+    clip = make_clip(folders, "h264_ts", frames=10, size=(64, 64), sounds=("aac",))
+    joined = join(clip, clip)
+    video = translate_video(joined, sd15).get_stream_source()
+    whole = translated(joined, sd15)
+    assert len(whole) == 20
+    assert "Warning: input video: Time stamps jump back" in shown[-1]
+    with av.open(video) as container:
+        lengths = [float(s.duration * s.time_base) for s in container.streams]
+    assert lengths == pytest.approx([0.8, 0.8], abs=0.1)
+    found = [data for _, data in sound_of(video)]
+    assert len(found) == 2 * len(sound_of(clip))
+    with calls.stopping_at(17), pytest.raises(StoppedError):
+        translate_video(joined, sd15)
+    assert torch.equal(translated(joined, sd15), whole)
 
 
 # What goes wrong

@@ -55,6 +55,7 @@ KINDS = {
     "h264_b": (".mp4", "libx264", "yuv420p", {"crf": "12", "preset": "veryfast", "bf": "3"}),
     "h264_mkv": (".mkv", "libx264", "yuv420p", {"crf": "12", "preset": "ultrafast"}),
     "h264_ts": (".ts", "libx264", "yuv420p", {"crf": "12", "preset": "ultrafast"}),
+    "mpeg2_ts": (".ts", "mpeg2video", "yuv420p", {"b": "4M", "bf": "2"}),
     "h264_avi": (".avi", "libx264", "yuv420p", {"crf": "12", "preset": "ultrafast"}),
     "hevc": (".mp4", "libx265", "yuv420p", {"preset": "ultrafast", "x265-params": "log-level=0"}),
     "hevc10": (
@@ -82,6 +83,7 @@ def make_clip(
     time_base=Fraction(1, 25),
     sounds=(),
     sound_seconds=None,
+    pitch=440,
     layout="mono",
     turns=0,
     gop=12,
@@ -95,6 +97,7 @@ def make_clip(
     Args:
         ticks: presentation time of every frame, in `time_base`; default 0, 1, 2, ...
         sounds: audio encoders, one stream each, a tone in each.
+        pitch: Hertz of the first sound; the second one is twice as high, and so on.
         layout: of the channels of every sound.
         turns: quarter turns clockwise that a player has to make; mp4 only.
         images: instead of numbered pictures.
@@ -129,7 +132,7 @@ def make_clip(
         container.mux(stream.encode(None))
         seconds = sound_seconds or float((ticks[-1] + 1) * time_base)
         for index, tone in enumerate(tones):
-            _write_tone(container, tone, seconds, 440 * (index + 1))
+            _write_tone(container, tone, seconds, pitch * (index + 1))
     if turns:
         _set_rotation(path, turns)
     return path
@@ -200,6 +203,13 @@ def make_sound(folder, name="sound.m4a"):
             container, container.add_stream("aac", rate=SOUND_RATE, layout="mono"), 0.5, 440
         )
     return path
+
+
+def join(*paths, name="joined"):
+    """Append the bytes of files, as `cat` does."""
+    joined = paths[0].with_name(name + paths[0].suffix)
+    joined.write_bytes(b"".join(path.read_bytes() for path in paths))
+    return joined
 
 
 def cut(path, part, name="cut"):
