@@ -155,6 +155,7 @@ class VideoRun:
             start=start,
             duration=duration,
             complete=complete,
+            warn=self.notices.warn,
         )
 
     def _check_disk(self, folder: PartialFolder, state_bytes: int) -> None:

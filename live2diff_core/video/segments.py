@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ from av.video.stream import VideoStream
 from .container import Source, TrimWindow
 from .frame import VideoError
 from .output import PART, SUFFIXES, VideoOutput, sync_folder
-from .sound import TimedPacket, sound_packets
+from .sound import TimedPacket, Warn, sound_packets
+
+_LOG = logging.getLogger(__name__)
 
 TAG = "live2diff_segment"
 SUFFIX = ".mp4"
@@ -136,6 +139,7 @@ def assemble(
     duration: float = 0.0,
     complete: bool = True,
     metadata: Mapping[str, str] | None = None,
+    warn: Warn = _LOG.warning,
 ) -> Path:
     """Join segments to one video without encoding anything again.
 
@@ -148,6 +152,7 @@ def assemble(
             with the first packet that begins inside.
         complete: whether these are all frames. If not, sound ends with the last of them.
         metadata: tags of the file.
+        warn: takes what is wrong with the sound of the original.
 
     Returns:
         `output`.
@@ -165,7 +170,7 @@ def assemble(
     with av.open(str(segments[0].path)) as first:
         template = first.streams.video[0]
         result = _open_output(output, segments, template, metadata or {})
-        sound = sound_packets(audio_from, result.container, window, end)
+        sound = sound_packets(audio_from, result.container, window, end, warn)
         try:
             with result.writing(), closing(sound):
                 _write(result.container, segments, template, sound)
