@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import av
 from av.container import InputContainer
@@ -27,6 +28,8 @@ _FAR_SECONDS, _FAR_FRAMES = 10, 10
 # Packets of an old part that may come after the first of a new one, since streams are interleaved.
 _MOST_LATE = 500
 _MAX_READ_ERRORS = 64
+# Ticks after which the clocks of these formats begin anew. FFmpeg puts most of it right.
+_CLOCK = 1 << 33
 # Packets before a joint of which one may be taken for cut off.
 _CUT_AT_JOINT = 2
 
@@ -86,6 +89,8 @@ class Shifter:
             packet.pts += ticks
         if packet.dts is not None:
             packet.dts += ticks
+            if packet.pts is not None:
+                packet.pts += _turns(packet.pts, packet.dts)
 
 
 def find_joints(source: Source, container: InputContainer, video: VideoStream) -> Joints:
@@ -124,7 +129,7 @@ def _packets(container: InputContainer, streams: list[Stream]) -> Iterator[Packe
 
 @dataclass
 class _Part:
-    """Packets between two jumps, on one clock; all in ticks as the file has them.
+    """Packets between two jumps, on one clock that does not run over; all in ticks.
 
     Attributes:
         before: index of the part that its first stream came from; None for the first one.
@@ -132,7 +137,7 @@ class _Part:
         opened_at: number of its first packet in the file.
         close: shift that puts its first packet right behind the one before in its stream.
         begin, end: of its packets.
-        recent: decoding stamp of its last packet.
+        recent: decoding stamp of the last one.
         last: by stream, number of the last packet in the file.
     """
 
@@ -146,6 +151,24 @@ class _Part:
     last: dict[int, int] = field(default_factory=dict)
 
 
+class _Run(NamedTuple):
+    """Packets of a stream that are shifted alike.
+
+    Attributes:
+        first: number of the first one in the stream.
+        part: index of their part.
+        turns: ticks by which the clock had run over.
+        pts: tick of the first one.
+        message: of a jump that they begin with; empty without.
+    """
+
+    first: int
+    part: int
+    turns: int
+    pts: int
+    message: str = ""
+
+
 @dataclass
 class _Track:
     """One stream as far as it has been read.
@@ -154,15 +177,14 @@ class _Track:
         part: index of the part that it is in.
         count: packets so far.
         recent, step: decoding stamp of the last packet, and the ticks to the next one.
-        runs: (number of the first packet in the stream, index of its part, tick of that packet,
-            whether the stamps jumped back).
+        runs: what follows one another in the stream.
     """
 
     part: int
     count: int = 0
-    recent: int | None = None
+    recent: int = 0
     step: int = 1
-    runs: list[tuple[int, int, int, bool]] = field(default_factory=list)
+    runs: list[_Run] = field(default_factory=list)
 
 
 class _Scan:
@@ -183,15 +205,21 @@ class _Scan:
             if track is not None:
                 track.count += 1
             return
-        pts = dts if packet.pts is None else packet.pts
+        turns = _turns(dts, self._reference(track))
+        dts += turns
+        pts = dts if packet.pts is None else packet.pts + _turns(packet.pts, dts)
         if track is None:
             track = self._tracks[index] = _Track(self._found(None, dts, index, pts))
-            track.runs.append((0, track.part, pts, False))
+            track.runs.append(_Run(0, track.part, turns, pts))
         elif self._jumps(track, dts):
-            assert track.recent is not None
+            # By the stamps as they are: half a turn ahead is also half a turn back.
+            stated = dts - turns + track.runs[-1].turns
+            message = BACK if stated < track.recent else AHEAD
             track.part = self._found(track, dts, index, pts)
-            track.runs.append((track.count, track.part, pts, dts < track.recent))
-        elif track.recent is not None and dts > track.recent:
+            track.runs.append(_Run(track.count, track.part, turns, pts, message))
+        elif turns != track.runs[-1].turns:
+            track.runs.append(_Run(track.count, track.part, turns, pts))
+        elif dts > track.recent:
             track.step = dts - track.recent
         track.step = packet.duration or track.step
         track.count, track.recent = track.count + 1, dts
@@ -199,8 +227,13 @@ class _Scan:
         part.begin, part.end = min(part.begin, pts), max(part.end, pts + track.step)
         part.recent, part.last[index] = dts, self._number
 
+    def _reference(self, track: _Track | None) -> int | None:
+        """Return a stamp near which the next one of a stream probably is."""
+        if track is not None:
+            return track.recent
+        return self._parts[-1].recent if self._parts else None
+
     def _jumps(self, track: _Track, dts: int) -> bool:
-        assert track.recent is not None
         if dts <= track.recent - track.step:
             return True
         # A stream of few packets is not ahead where the others of its part are there, too.
@@ -212,11 +245,11 @@ class _Scan:
         if track is not None:
             others.discard(track.part)
         for number in sorted(others, reverse=True):
-            if abs(dts - self._parts[number].recent) <= self._far:
+            part = self._parts[number]
+            if part.begin - self._far <= dts <= part.end + self._far:
                 return number
         before, close = None, 0
         if track is not None:
-            assert track.recent is not None
             before, close = track.part, track.recent + track.step - dts
         self._parts.append(_Part(before, index, self._number, close, pts, pts, dts))
         return len(self._parts) - 1
@@ -238,16 +271,19 @@ class _Scan:
             else:
                 shifts.append(shifts[part.before] + before.end - part.begin)
         runs = {
-            index: tuple((first, shifts[part]) for first, part, _, _ in track.runs)
+            index: tuple((run.first, shifts[run.part] + run.turns) for run in track.runs)
             for index, track in self._tracks.items()
         }
         places: list[tuple[int, str]] = []
         end = None
         if (seen := self._tracks.get(video)) is not None:
-            places = [
-                (pts + shifts[part], BACK if back else AHEAD)
-                for _, part, pts, back in seen.runs[1:]
-            ]
-            assert seen.recent is not None
+            places = [(run.pts + shifts[run.part], run.message) for run in seen.runs if run.message]
             end = seen.recent + seen.step + shifts[seen.part]
         return Joints(runs, end, tuple(sorted(places)))
+
+
+def _turns(ticks: int, reference: int | None) -> int:
+    """Return the whole turns of the clock, in ticks, that bring `ticks` nearest to `reference`."""
+    if reference is None:
+        return 0
+    return (reference - ticks + _CLOCK // 2) // _CLOCK * _CLOCK

@@ -65,8 +65,9 @@ def _is_pictures(source: Source) -> bool:
 
 
 def _audio_streams(container: InputContainer) -> list[AudioStream]:
-    """List the audio streams of a kind that FFmpeg reads."""
-    return [stream for stream in container.streams.audio if stream.codec_context is not None]
+    """List the audio streams of a kind that FFmpeg reads, whose beginning it has found."""
+    known = [stream for stream in container.streams.audio if stream.codec_context is not None]
+    return [s for s in known if s.codec_context.sample_rate and s.codec_context.layout.nb_channels]
 
 
 def sound_packets(
@@ -94,7 +95,10 @@ def sound_packets(
     with open_container(audio_from) as original:
         streams = _audio_streams(original)
         if len(streams) < len(original.streams.audio):
-            warn(f"{original.name}: an audio stream of unknown kind is left out.")
+            warn(
+                f"{original.name}: an audio stream is left out, since its kind is unknown or it "
+                "begins too late."
+            )
         if not streams:
             return
         video = video_stream(original, name_of(original.name))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from live2diff_core.video.encoder import Encoding
-from live2diff_core.video.joints import AHEAD, BACK
+from live2diff_core.video.joints import AHEAD, BACK, find_joints
 from live2diff_core.video.reader import open_video
 from live2diff_core.video.segments import assemble
 from live2diff_core.video.sound import container_for
@@ -207,6 +207,21 @@ def test_a_clock_that_runs_over(tmp_path, sound):
     frames, reader = read(joined)
     assert numbers(frames) == [*range(30), *range(100, 130)]
     assert all(FRAME <= step < 4 * FRAME for step in steps_of(frames))
+
+
+def test_sound_whose_first_packet_is_before_zero(tmp_path, caplog):
+    """The encoder's delay: where sound begins late in the file, FFmpeg leaves it at 2^33."""
+    path = clips.make_clip(tmp_path, "h264_ts", frames=500, sounds=["aac"], ticks=range(500))
+    with av.open(str(path)) as container:
+        joints = find_joints(path, container, container.streams.video[0])
+        assert joints.runs == {0: ((0, 0),), 1: ((0, -(2**33)), (1, 0))} and not joints.places
+        first = next(p for p in container.demux(audio=0))
+        joints.shifter()(first)
+        assert -0.1 < first.pts / 90_000 < 0
+    # So late that FFmpeg knows too little of it, and that costs the video nothing else.
+    output = translated(path, tmp_path)
+    assert len(read(output)[0]) == 500
+    assert "audio stream is left out, since its kind is unknown" in caplog.text
 
 
 @pytest.mark.parametrize("at", [1, 29, 30, 31, 59])
