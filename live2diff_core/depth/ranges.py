@@ -15,6 +15,7 @@ Legend: F frames, H W height and width; `raw` is inverse depth of any scale, lar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
@@ -100,12 +101,23 @@ class RunningRange:
         Version 0.1.0 saved `low` and `high` in float64, which Apple GPUs do not have.
 
         Raises:
-            ValueError: an entry is missing.
+            ValueError: an entry is missing, or anything but what `state_dict` returns.
         """
         names = [entry.name for entry in fields(cls)]
         missing = [name for name in names if name not in state]
         if missing:
             raise ValueError(f"The depth range's state lacks {', '.join(missing)}.")
+        for name in names:
+            tensor = state[name]
+            if tensor.ndim or not (name == "frames" or tensor.is_floating_point()):
+                raise ValueError(
+                    f"The depth range's '{name}' should be one number, but is {tensor.dtype} "
+                    f"{list(tensor.shape)}."
+                )
+        low, high, frames = (float(state[name]) for name in ("low", "high", "frames"))
+        counted = frames >= 0 and frames.is_integer()
+        if not (math.isfinite(low) and math.isfinite(high) and low <= high and counted):
+            raise ValueError(f"A depth range from {low} to {high} of {frames:g} frames cannot be.")
         return cls(
             low=state["low"].float(),
             high=state["high"].float(),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..stream.call_plan import OpenedShape, PackedIntegers
+from ..stream.state import integers
 from .bank import ALL_LEVELS, BankConfig, BankedLayer, BankKind
 from .call import BankCall
 from .stream_banks import StreamBanks
@@ -86,8 +87,9 @@ class BankMemory:
         """Restore what `state_dict` returned.
 
         Raises:
-            ValueError: the saved stream has another config.
+            ValueError: the saved stream has another config, or its state is damaged.
         """
+        integers(state, _SETTINGS, len(self._numbers()))
         if not torch.equal(state[_SETTINGS], self._numbers()):
             raise ValueError(
                 "the saved stream's feature bank has another type, size, interval or other "

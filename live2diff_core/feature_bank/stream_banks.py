@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..stream.call_plan import FeatureSizeError, OpenedShape, Pass
 from ..stream.memory import tokens_at
+from ..stream.state import floats, part, require
 from .bank import PARTS, BankedLayer
 from .layer_banks import LayerBanks, Parts
 
@@ -34,12 +35,21 @@ class StreamBanks:
         # Banks that are not allocated, by the names of their passes and attentions, and by step.
         self._closed: dict[tuple[str, str], dict[int, Parts]] = {}
         self._sizes: tuple[tuple[int, int], ...] | None = None
+        # Whether what is closed was loaded, and is not compared with what runs yet.
+        self._loaded = False
 
     def open(self, shape: OpenedShape) -> None:
-        """Allocate the banks for what runs; what a stream has taken in already is kept."""
+        """Allocate the banks for what runs; what a stream has taken in already is kept.
+
+        Raises:
+            StateError: a state was loaded that does not go with what runs.
+        """
         if shape == self._shape:
             return
         self._closed, self._shape, self._sizes = self._stored(), shape, None
+        if self._loaded:
+            self._loaded = False
+            self._check_loaded(shape)
         self._passes = [[] for _ in shape.conditionings]
         for index in range(len(shape.conditionings)):
             while self._steps[shape.kind(index)] and self._has_more(index):
@@ -115,13 +125,52 @@ class StreamBanks:
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state_dict` returned; `open` moves it to the model's device."""
-        self._passes, self._shape, self._closed = [], None, {}
-        for key in state:
-            name, layer, step, part = key.rsplit("/", 3)
-            if part == "keys":
-                parts = {p: state[k] for p in PARTS if (k := f"{name}/{layer}/{step}/{p}") in state}
-                self._closed.setdefault((name, layer), {})[int(step)] = parts
+        """Restore what `state_dict` returned; `open` moves it to the model's device.
+
+        Raises:
+            StateError: it is damaged, or that of another model; nothing has changed then.
+        """
+        closed: dict[tuple[str, str], dict[int, Parts]] = {}
+        for name, layer, step in dict.fromkeys(self._place_of(key) for key in state):
+            parts = part(state, f"{name}/{layer}/{step}")
+            closed.setdefault((name, layer), {})[step] = self._checked(layer, parts)
+        self._passes, self._shape, self._closed = [], None, closed
+        self._loaded = True
+
+    def _place_of(self, key: str) -> tuple[str, str, int]:
+        """Read pass, attention and step in the name of a tensor."""
+        name, layer, step, kind = ["", "", "", *key.split("/")][-4:]
+        steps = self._steps.get(name.split(".")[0], 0)
+        known = step.isdecimal() and int(step) < steps and kind in PARTS
+        require(known and any(own.name == layer for own in self.layers), f"'{key}' is unknown")
+        return name, layer, int(step)
+
+    def _checked(self, layer: str, parts: Parts) -> Parts:
+        """Check the tensors of one bank, and return them."""
+        (own,) = (own for own in self.layers if own.name == layer)
+        require(parts.keys() == set(own.parts), f"of {layer}, {sorted(parts)} are there")
+        tokens = len(floats(parts, "keys", None, own.channels))
+        for name in own.parts:
+            floats(parts, name, tokens, own.channels)
+        require(tokens > 0, f"a bank of {layer} is empty")
+        return parts
+
+    def _check_loaded(self, shape: OpenedShape) -> None:
+        """Compare the banks of a loaded state with what runs.
+
+        A node may shrink the features of a level; then those of all its attentions are smaller.
+        """
+        for index in range(len(shape.conditionings)):
+            place = Pass(index, 0)
+            sizes: dict[int, dict[str, bool]] = {}
+            for layer, own in enumerate(self.layers):
+                if stored := self._closed.get(self._key(place, layer)):
+                    fits = _fit(stored, self._tokens(place, layer), self._frames)
+                    sizes.setdefault(own.level, {})[own.name] = fits
+            for fitting in sizes.values():
+                wrong = [name for name, fits in fitting.items() if not fits]
+                alike = len(wrong) in (0, len(fitting))
+                require(alike, f"the banks of {', '.join(wrong)} are of another size")
 
     @property
     def nbytes(self) -> int:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..stream.call_plan import OpenedShape, PackedIntegers
+from ..stream.state import integers, require
 from .attention import PlacedPositions, PositionTables, WindowView
 from .stream_caches import AttentionSize, StreamCaches
 from .window import AttentionMode, AttentionWindow
@@ -114,8 +115,10 @@ class MotionMemory:
         """Restore what `state_dict` returned.
 
         Raises:
-            ValueError: the saved stream has another window.
+            ValueError: the saved stream has another window, or its state is damaged.
         """
+        size, _, mode = integers(state, _WINDOW, 3)
+        require(size > 0 and mode < len(AttentionMode), "'window' is none")
         if not torch.equal(state[_WINDOW], self._window_numbers()):
             raise ValueError(
                 f"the saved stream has {_describe(state[_WINDOW])}, this one "

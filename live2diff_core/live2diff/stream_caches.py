@@ -10,9 +10,13 @@ from torch import Tensor
 
 from ..stream.call_plan import FeatureSizeError, OpenedShape, Pass
 from ..stream.memory import tokens_at
+from ..stream.state import floats, part, require
 from .kv_cache import KVCache
 
 _PARTS = ("keys", "values")
+# What follows the parts' names in states since 0.2.
+_BY_HEAD = "_by_head"
+_KINDS = {part + end for part in _PARTS for end in ("", _BY_HEAD)}
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,15 @@ class StreamCaches:
         self._borrowed = False
 
     def open(self, shape: OpenedShape) -> None:
-        """Allocate the caches for what runs; what a stream has cached already is kept."""
+        """Allocate the caches for what runs; what a stream has cached already is kept.
+
+        Raises:
+            StateError: a state was loaded that does not go with what runs.
+        """
         if shape == self._shape:
             return
+        if self._borrowed:
+            self._check_loaded(shape)
         self._closed, self._shape = self._named(), shape
         self._passes = [[] for _ in shape.conditionings]
         for index in range(len(shape.conditionings)):
@@ -107,7 +117,7 @@ class StreamCaches:
     def state_dict(self) -> dict[str, Tensor]:
         """Return all keys and values, as `pass/attention/keys_by_head`; not copied."""
         return {
-            f"{name}/{layer}/{part}_by_head": getattr(cache, part)
+            f"{name}/{layer}/{part}{_BY_HEAD}": getattr(cache, part)
             for name, caches in self._named().items()
             for layer, cache in caches.items()
             for part in _PARTS
@@ -117,24 +127,69 @@ class StreamCaches:
         """Restore what `state_dict` returned; `open` moves it to the model's device.
 
         Version 0.1.0 saved `keys` and `values`, [T, HW, heads, L, d].
+
+        Raises:
+            StateError: it is damaged, or that of another model; nothing has changed then.
         """
+        loaded = {name: self._loaded(part(state, name)) for name in _passes_in(state)}
+        for name, caches in loaded.items():
+            self._check_pass(name, caches)
         self._passes, self._shape = [], None
-        self._closed, self._borrowed = {}, True
-        for key in state:
-            name, layer, part = key.rsplit("/", 2)
-            at = f"{name}/{layer}"
-            if part == "keys":
-                keys, values = (state[f"{at}/{part}"].transpose(1, 2) for part in _PARTS)
-            elif part == "keys_by_head":
-                keys, values = (state[f"{at}/{part}_by_head"] for part in _PARTS)
-            else:
-                continue
-            self._closed.setdefault(name, {})[layer] = KVCache(keys, values, written=True)
+        self._closed, self._borrowed = loaded, True
 
     @property
     def nbytes(self) -> int:
         """Bytes that all keys and values hold now."""
         return sum(cache.nbytes for cache in self._all())
+
+    def _loaded(self, state: Mapping[str, Tensor]) -> dict[str, KVCache]:
+        """Read the caches of one pass by the names of their attentions."""
+        caches = {}
+        for key in state:
+            layer, _, kind = key.rpartition("/")
+            require(kind in _KINDS, f"there is an unknown '{key}'")
+            by_head = kind.endswith(_BY_HEAD)
+            names = [f"{layer}/{part}{_BY_HEAD if by_head else ''}" for part in _PARTS]
+            keys, values = (floats(state, name, *[None] * 5) for name in names)
+            if not by_head:
+                keys, values = keys.transpose(1, 2), values.transpose(1, 2)
+            require(keys.shape == values.shape, f"keys and values of {layer} have other sizes")
+            caches[layer] = KVCache(keys, values, written=True)
+        return caches
+
+    def _check_pass(self, name: str, caches: Mapping[str, KVCache]) -> None:
+        """Compare the caches of a pass with those that would be allocated for it."""
+        steps = self._steps.get(name.split(".")[0], 0)
+        require(bool(steps), f"there are caches of '{name}', which does not run")
+        wanted = [size.name for size in self._attentions]
+        missing, other = set(wanted) - caches.keys(), caches.keys() - set(wanted)
+        require(not missing, f"caches of {name} are missing: {', '.join(sorted(missing))}")
+        require(not other, f"{name} has caches of unknown attentions: {', '.join(sorted(other))}")
+        tokens: dict[int, int] = {}
+        for size in self._attentions:
+            found = tuple(caches[size.name].keys.shape)
+            at_level = tokens.setdefault(size.level, found[2])
+            expected = (steps, size.heads, at_level, self._slots, size.channels // size.heads)
+            right = found == expected and at_level > 0
+            require(right, f"{name}/{size.name} is {list(found)}, not {list(expected)}")
+
+    def _check_loaded(self, shape: OpenedShape) -> None:
+        """Compare the caches of a loaded state with what runs; before a first call it has none."""
+        if not self._closed:
+            return
+        for index, (name, (height, width)) in enumerate(shape.conditionings):
+            if not self._steps[shape.kind(index)]:
+                continue
+            caches = self._closed.get(shape.pass_name(index, 0))
+            require(caches is not None, f"the caches of {name} are missing")
+            assert caches is not None
+            for attention in self._attentions:
+                found = caches[attention.name].keys.shape[2]
+                # Nodes may change the sizes of levels, which only a call shows.
+                require(
+                    found <= height * width,
+                    f"{name}/{attention.name} has features of {found} pixels, more than its latent",
+                )
 
     def _has_more(self, conditioning: int) -> bool:
         """Return whether a conditioning lacks its first pass, or one of those that it had."""
@@ -194,3 +249,8 @@ class StreamCaches:
 
     def _all(self) -> Iterator[KVCache]:
         return (cache for caches in self._named().values() for cache in caches.values())
+
+
+def _passes_in(state: Mapping[str, Tensor]) -> list[str]:
+    """List the names of the passes in a state."""
+    return list(dict.fromkeys(key.split("/", 1)[0] for key in state))

@@ -13,12 +13,12 @@ from torch.nn.functional import interpolate
 
 from ..host.control_hints import FrameImages
 from ..host.held_state import HeldState
-from ..stream.state import State, in_order, join, numbered, part
+from ..stream.state import State, floats, in_order, join, numbered, part, require
 from ..stream.transfer import HostCopy
 from .finite import FiniteWatch
 from .notices import Notices
 from .starts_over import StartsOver
-from .state_file import differences, read_state, save_state
+from .state_file import damaged, differences, read_state, save_state
 from .translator import FrameTranslator
 from .unreached import tell_of_unreached_prompts
 
@@ -160,10 +160,43 @@ class LiveStream:
         )
         return state if self.picture is None else {**state, _PICTURE: self.picture.get()}
 
+    @staticmethod
+    def check_state(state: Mapping[str, Tensor]) -> torch.Size | None:
+        """Check what `state_dict` returned, as far as it can be checked without a model.
+
+        Returns:
+            Height and width of the pictures in it; None without any.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        read = FrameTranslator.check_state(part(state, "translator"))
+        undelivered = part(state, "undelivered")
+        shown = in_order(undelivered)
+        if read.delivered:
+            # Before, it may be that of a stream of another size, which this one replaced.
+            shown.append(floats(state, _PICTURE, None, None, 3))
+        sizes = {picture.shape[:2] for picture in shown}
+        sizes |= set() if read.size is None else {read.size}
+        require(len(sizes) < 2, "its pictures are of several sizes")
+        size = next(iter(sizes), None)
+        for name in undelivered:
+            floats(undelivered, name, *(size or ()), 3)
+        require(len(undelivered) <= read.delivered, "more pictures are finished than have left")
+        if _PICTURE in state:
+            floats(state, _PICTURE, None, None, 3)
+        _check_hints(part(state, "hints"), {frame.frame for frame in read.session.inside})
+        return size
+
     def load_state_dict(
         self, state: Mapping[str, Tensor], device: torch.device | None = None
     ) -> None:
-        """Restore what `state_dict` returned, for models on `device`."""
+        """Restore what `state_dict` returned, for models on `device`.
+
+        Raises:
+            ValueError: it is damaged, or of another kind of stream; nothing has changed then.
+        """
+        self.check_state(state)
         self.translator.load_state_dict(part(state, "translator"), device)
         self.undelivered = [HostCopy(p) for p in in_order(part(state, "undelivered"))]
         self.picture = HostCopy(state[_PICTURE]) if _PICTURE in state else None
@@ -242,16 +275,28 @@ class SavedStream:
             raise OtherStreamError(
                 f"{path.name} is the state of a video, not a live stream from 'Save Stream'."
             )
-        return cls(name, made_with["stream"], made_with["prompt"], state, source)
+        identity, prompt = made_with["stream"], made_with["prompt"]
+        try:
+            require(isinstance(identity, dict), "its settings are none")
+            require(isinstance(prompt, str), "its prompt is none")
+            LiveStream.check_state(state)
+        except ValueError as error:
+            raise damaged(path, error) from error
+        return cls(name, identity, prompt, state, source)
 
     def save(self, path: Path) -> None:
         """Write it to a file, atomically."""
         save_state(path, self.state, {"stream": self.identity, "prompt": self.prompt})
 
     @property
+    def path(self) -> Path:
+        """The file that it was read from."""
+        return Path(self.source.split("|")[0])
+
+    @property
     def file_name(self) -> str:
         """Name of the file that it was read from, without folders."""
-        return Path(self.source.split("|")[0]).name
+        return self.path.name
 
     @property
     def nbytes(self) -> int:
@@ -270,6 +315,20 @@ class SavedStream:
                 f"other settings: {differing}. Set them back; or bypass 'Load Stream' and let the "
                 "stream go with 'Reset Stream'."
             )
+
+
+def _check_hints(state: Mapping[str, Tensor], inside: set[int]) -> None:
+    """Check the ControlNet images of the frames inside: as many for each, or none at all."""
+    names = {tuple(name.split("/", 1)) for name in state}
+    frames = {name[0] for name in names}
+    if not frames:
+        return
+    require(frames == {str(frame) for frame in inside}, "'hints' are not of the frames inside")
+    of_frames = {frame: part(state, frame) for frame in frames}
+    require(len({len(each) for each in of_frames.values()}) == 1, "'hints' of a frame are missing")
+    for of_frame in of_frames.values():
+        for name, _ in enumerate(in_order(of_frame)):
+            floats(of_frame, str(name), 1, None, None, None)
 
 
 def file_version(path: Path) -> str:

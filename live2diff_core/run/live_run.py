@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..host.control_hints import ControlHintError, HintFrames
 from ..host.frame_conditions import FrameConditionError
 from ..host.identity import prompt_identity
 from ..stream.byte_size import format_bytes
+from ..stream.state import StateError, require
 from .live import LiveOutput, LiveStream, SavedStream
 from .opened import OpenStream
 from .registry import StreamRegistry
 from .spec import StreamSpec
-from .state_file import differences, normalised
+from .state_file import StateFileError, damaged, differences, normalised
 
 _PROMPT_CHANGED = "the prompt changed"
 
@@ -76,7 +80,8 @@ class LiveRun:
             live.follow_prompt(prompt)
             live.translator.similar.follow(self.spec.skip_rule)
             live.move(f"{opened.device} {self.spec.computes_in}", opened.device)
-            live.translator.open(opened)
+            with _file_named(saved):
+                live.translator.open(opened)
             # Put only now, so that a saved stream stays until the models are loaded.
             streams.put(live, self.max_idle_seconds)
             output = self._push(live, opened)
@@ -139,7 +144,9 @@ class LiveRun:
         held = session.nbytes
         if saved is not None:
             # Its memories stay on the CPU until the model runs, so they are not held yet.
-            live.load_state_dict(saved.state, self.spec.model.load_device)
+            with _file_named(saved):
+                live.load_state_dict(saved.state, self.spec.model.load_device)
+                self._check_shape(live, LiveStream.check_state(saved.state))
         try:
             return self.spec.open(
                 (height // 8, width // 8),
@@ -153,3 +160,31 @@ class LiveRun:
                 "for all of them; a mask and a prompt hold for the whole stream, so each must be "
                 f"a single one. {error}"
             ) from error
+
+    def _check_shape(self, live: LiveStream, pictures: torch.Size | None) -> None:
+        """Compare latents and pictures of a loaded stream with those of this run."""
+        height, width = self.images.shape[1:3]
+        fits = pictures in (None, (height, width))
+        require(fits, f"its pictures are {pictures}, but frames are {height} x {width}")
+        if (found := live.translator.session.shape) is None:
+            return
+        shape, with_depth = found
+        fits = tuple(shape) == (4, height // 8, width // 8)
+        require(fits, f"'shape' is {list(shape)}, but frames are {width}x{height} pixels")
+        reads_depth = self.spec.depth_model is not None
+        require(with_depth == reads_depth, "'shape' says otherwise about depth than its settings")
+
+
+@contextmanager
+def _file_named(saved: SavedStream | None) -> Iterator[None]:
+    """Name the file of a saved stream in the errors of its state."""
+    try:
+        yield
+    except StateError as error:
+        if saved is None:
+            raise
+        raise damaged(saved.path, error) from error
+    except ValueError as error:
+        if saved is None:
+            raise
+        raise StateFileError(f"{saved.file_name} cannot be gone on with: {error}") from error

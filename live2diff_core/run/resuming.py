@@ -73,7 +73,7 @@ class VideoResumption:
         try:
             tensors = self._folder.load(state)
             translation.load_state_dict(tensors)
-            shown = shown_from(tensors[_UNFINISHED]) if _UNFINISHED in tensors else []
+            shown = shown_from(tensors, _UNFINISHED) if _UNFINISHED in tensors else []
         except (ValueError, LookupError, TypeError) as error:
             if isinstance(error, StateFileError) and not isinstance(error, UnusableStateError):
                 raise  # It may be read another time.

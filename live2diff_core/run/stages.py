@@ -25,7 +25,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from ..stream.state import State, in_order, join, numbered, part
+from ..stream.state import State, in_order, join, numbered, part, require
 from ..stream.transfer import HostCopy
 from ..video.frame import DecodedFrame, Image
 from ..video.writer import SegmentWriter
@@ -175,15 +175,21 @@ class VideoTranslation:
         return {**state, "inside": shown_numbers(self._inside)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state_dict` returned; version 0.1.0 wrote all pictures before it saved."""
-        self.translator.load_state_dict(part(state, "translator"), self.opened.device)
-        self._inside = deque(shown_from(state["inside"]))
+        """Restore what `state_dict` returned; version 0.1.0 wrote all pictures before it saved.
+
+        Raises:
+            ValueError: it is damaged, or of another kind of stream; nothing has changed then.
+        """
+        read = FrameTranslator.check_state(part(state, "translator"))
+        inside = shown_from(state, "inside", read.session.frames_in - read.delivered)
         pictures = in_order(part(state, "unwritten"))
-        shown = shown_from(state["unwritten_shown"]) if pictures else []
-        first = self.translator.session.frames_in - len(self._inside) - len(pictures)
+        unwritten = shown_from(state, "unwritten_shown", len(pictures)) if pictures else []
+        self.translator.load_state_dict(part(state, "translator"), self.opened.device)
+        self._inside = deque(inside)
+        first = self.frames_finished - len(pictures)
         self._unwritten = deque(
             FinishedFrame(number, HostCopy(picture), when)
-            for number, (picture, when) in enumerate(zip(pictures, shown, strict=True), first)
+            for number, (picture, when) in enumerate(zip(pictures, unwritten, strict=True), first)
         )
 
     def restart(self) -> None:
@@ -277,8 +283,19 @@ def shown_numbers(shown: Iterable[Shown]) -> Tensor:
     return torch.tensor(rows, dtype=torch.int64).view(-1, 4)
 
 
-def shown_from(numbers: Tensor) -> list[Shown]:
-    """Undo `shown_numbers`."""
+def shown_from(state: Mapping[str, Tensor], name: str, count: int | None = None) -> list[Shown]:
+    """Read what `shown_numbers` made of `count` times, or of any number of them.
+
+    Raises:
+        ValueError: the entry is missing or damaged.
+    """
+    numbers = state.get(name, torch.empty(0))
+    rows = len(numbers) if count is None else count
+    require(
+        (numbers.dtype, tuple(numbers.shape)) == (torch.int64, (rows, 4))
+        and bool((numbers[:, 1::2] > 0).all()),
+        f"'{name}' should be the times of {'some' if count is None else count} frames",
+    )
     return [Shown(Fraction(a, b), Fraction(c, d)) for a, b, c, d in numbers.tolist()]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -13,9 +14,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..stream.state import StateError, describe
 from ..video.output import sync_folder
 
 FORMAT = "comfyui-live2diff stream 2"
+# Entry of the metadata for `contents`; version 0.1.0 did not write it.
+_CONTENTS = "contents"
 
 
 class StateFileError(ValueError):
@@ -39,7 +43,11 @@ def save_state(path: Path, state: Mapping[str, Tensor], identity: Mapping[str, A
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     tensors = _on_their_own(tensors)
-    metadata = {"format": FORMAT, "settings": json.dumps(identity, sort_keys=True, default=str)}
+    metadata = {
+        "format": FORMAT,
+        "settings": json.dumps(identity, sort_keys=True, default=str),
+        _CONTENTS: contents(tensors),
+    }
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         save_file(tensors, str(temporary), metadata)
@@ -75,7 +83,36 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         StateFileError: it is missing or cannot be read, which does not mean that it is damaged.
     """
     with _opened(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, _identity(file)  # noqa: SIM118
+        identity = _identity(file, path)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        expected = file.metadata().get(_CONTENTS)
+    try:
+        if expected not in (None, contents(tensors)):
+            raise StateError("tensors are missing, or are others than those that were saved")
+        _check_finite(tensors)
+    except StateError as error:
+        raise damaged(path, error) from error
+    return tensors, identity
+
+
+def contents(tensors: Mapping[str, Tensor]) -> str:
+    """Name the tensors of a state by their names, types and sizes, but not by their values."""
+    listed = [f"{name} {describe(tensors[name])}" for name in sorted(tensors)]
+    return hashlib.sha256("\n".join(listed).encode()).hexdigest()[:16]
+
+
+def damaged(path: Path, error: Exception) -> UnusableStateError:
+    """Return the error for a file whose content is not what was saved, with the reason `error`."""
+    return UnusableStateError(
+        f"{path.name} is damaged and is not used: {str(error).rstrip('.')}. Nothing else has "
+        "changed. Use another copy of the file, or begin anew without it."
+    )
+
+
+def _check_finite(tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise StateError(f"'{name}' holds NaN or infinite values")
 
 
 def read_identity(path: Path, now: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,7 +126,7 @@ def read_identity(path: Path, now: Mapping[str, Any]) -> dict[str, Any]:
         StateFileError: from `read_state`.
     """
     with _opened(path) as file:
-        return upgraded(_identity(file), now)
+        return upgraded(_identity(file, path), now)
 
 
 def load_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -161,15 +198,17 @@ def _opened(path: Path) -> Iterator[Any]:
         raise UnusableStateError(f"{path.name} is damaged and cannot be read ({error}).") from error
 
 
-def _identity(file: Any) -> dict[str, Any]:
+def _identity(file: Any, path: Path) -> dict[str, Any]:
     metadata = file.metadata() or {}
     if metadata.get("format") != FORMAT:
         raise UnusableStateError(
-            f"this is not a saved stream (expected {FORMAT!r}, found {metadata.get('format')!r})."
+            f"{path.name}: this is not a saved stream (expected {FORMAT!r}, found "
+            f"{metadata.get('format')!r})."
         )
     try:
-        return dict(json.loads(metadata["settings"]))
-    except (LookupError, TypeError, ValueError) as error:
-        raise UnusableStateError(
-            f"the identity of the saved stream is damaged ({error!r})."
-        ) from error
+        identity = json.loads(metadata["settings"])
+    except (LookupError, ValueError, RecursionError) as error:
+        raise damaged(path, StateError(f"its settings cannot be read ({error!r})")) from error
+    if not isinstance(identity, dict):
+        raise damaged(path, StateError(f"its settings are none ({type(identity).__name__})"))
+    return identity

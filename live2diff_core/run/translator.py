@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,12 +14,28 @@ from torch import Tensor
 
 from ..depth.ranges import RunningRange
 from ..stream.session import StreamSession
+from ..stream.session_state import SessionState, read_session
 from ..stream.similar_frames import SimilarFrameFilter
-from ..stream.state import State, in_order, join, numbered, part
+from ..stream.state import State, floats, in_order, join, numbered, part, require
 from ..stream.transfer import HostCopy, upload
 
 if TYPE_CHECKING:
     from .opened import OpenStream
+
+
+@dataclass(frozen=True)
+class TranslatorState:
+    """What a translator's state says.
+
+    Attributes:
+        session: the state of its session.
+        size: (height, width) of the pictures; None without any.
+        delivered: pictures that calls have returned.
+    """
+
+    session: SessionState
+    size: torch.Size | None
+    delivered: int
 
 
 class FrameTranslator:
@@ -116,10 +133,43 @@ class FrameTranslator:
             pictures=numbered([picture.get() for picture in self._pictures]),
         )
 
+    @staticmethod
+    def check_state(state: Mapping[str, Tensor]) -> TranslatorState:
+        """Check what `state_dict` returned, as far as it can be checked without a model.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        session = read_session(part(state, "session"))
+        seen = RunningRange.from_state_dict(part(state, "depth_range")).frames
+        require(seen <= session.frames_in, f"the depth range is one of {seen} frames")
+        similar = part(state, "similar")
+        skipped = SimilarFrameFilter.check_state(similar)
+        require(skipped < max(session.frames_in, 1), f"{skipped} frames in a row were skipped")
+        latents, pictures = part(state, "latents"), part(state, "pictures")
+        in_order(latents)
+        for name in latents:
+            floats(latents, name, *(session.shape or ()))
+        sizes = {picture.shape[:2] for picture in in_order(pictures)}
+        if "last" in similar:
+            sizes.add(floats(similar, "last", None, None, 3, or_bytes=True).shape[:2])
+        require(len(sizes) < 2, "its pictures are of several sizes")
+        size = next(iter(sizes), None)
+        for name in pictures:
+            floats(pictures, name, *(size or ()), 3, or_bytes=True)
+        delivered = session.frames_out - len(latents) - len(pictures)
+        require(delivered >= 0, "more frames are finished than have left")
+        return TranslatorState(session, size, delivered)
+
     def load_state_dict(
         self, state: Mapping[str, Tensor], device: torch.device | None = None
     ) -> None:
-        """Restore what `state_dict` returned, for a model on `device`."""
+        """Restore what `state_dict` returned, for a model on `device`.
+
+        Raises:
+            ValueError: it is damaged, or of another kind of stream; nothing has changed then.
+        """
+        self.check_state(state)
         self.session.load_state_dict(part(state, "session"), device)
         self.depth_range = RunningRange.from_state_dict(part(state, "depth_range"))
         self._latents = [x0.to(device) for x0 in in_order(part(state, "latents"))]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .call_plan import OpenedShape, PackedIntegers, TemporalMemory
-from .state import join, part
+from .state import StateError, join, part
 
 ATTACHMENT = "live2diff_memories"
 
@@ -180,7 +180,10 @@ class MemorySet:
                 f"{' and '.join(sorted(self._memories))}."
             )
         for name, memory in self._memories.items():
-            memory.load_state_dict(part(state, name))
+            try:
+                memory.load_state_dict(part(state, name))
+            except StateError as error:
+                raise StateError(f"in the memory {name}, {error}") from error
 
     def to(self, device: torch.device) -> None:
         """Move all memories."""

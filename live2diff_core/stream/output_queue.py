@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from .state import StateError, floats, integer, integers, require
+
 
 class OutputQueue:
     """Counts the frames that have entered, and holds the finished ones until they leave.
@@ -65,6 +67,34 @@ class OutputQueue:
             **{f"finished.{index}": x0 for index, x0 in enumerate(self._finished)},
             **last,
         }
+
+    @classmethod
+    def check_state(cls, state: Mapping[str, Tensor], shape: Sequence[int]) -> OutputQueue:
+        """Check what `state_dict` returned, for latents of `shape`; return it as a queue.
+
+        Raises:
+            StateError: it is damaged.
+        """
+        frames_out, due = integer(state, "frames_out"), integers(state, "due")
+        require(all(due), f"'due' should be numbers above 0, but is {due}")
+        names = [name for name in state if name.startswith("finished.")]
+        for index in range(len(names)):
+            floats(state, f"finished.{index}", *shape)
+        if "last" in state:
+            floats(state, "last", *shape)
+        if ("last" in state) != bool(frames_out or names):
+            raise StateError(f"'last' does not go with {frames_out} frames that have left")
+        return cls.from_state_dict(state)
+
+    @property
+    def frames_in(self) -> int:
+        """Number of frames that have entered so far, with repeats."""
+        return self.frames_out + len(self._finished) + sum(self._due)
+
+    @property
+    def inside(self) -> int:
+        """Number of frames in the model."""
+        return len(self._due)
 
     @classmethod
     def from_state_dict(

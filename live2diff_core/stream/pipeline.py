@@ -13,6 +13,7 @@ from .call_plan import CallPlan, DenoiseModel, Row, TemporalMemory, plan_call
 from .guidance import Guidance, GuidanceMode, guide, next_residual, residual_of
 from .made_ahead import MadeAhead
 from .schedule import ConsistencySchedule
+from .state import floats, integers, require
 
 NoiseFn = Callable[[int, int, Sequence[int]], Tensor]
 # Frames with the steps before which noise is added to them, and its shape.
@@ -48,6 +49,26 @@ class FrameInFlight:
     def to(self, device: torch.device) -> FrameInFlight:
         """Return the frame on `device`."""
         return FrameInFlight.from_state_dict(self.state_dict(), device)
+
+    @staticmethod
+    def check_state(
+        state: Mapping[str, Tensor], shape: Sequence[int], with_depth: bool
+    ) -> FrameInFlight:
+        """Check what `state_dict` returned, for latents of `shape`; return it as a frame.
+
+        Raises:
+            StateError: it is damaged.
+        """
+        channels, *size = shape
+        integers(state, "where", 3)
+        floats(state, "latent", channels, *size)
+        if "residual" in state:
+            floats(state, "residual", channels, *size)
+        if with_depth:
+            floats(state, "depth", None, *size)
+        known = {"where", "latent", "residual", *(["depth"] if with_depth else [])}
+        require(state.keys() <= known, f"a frame has {', '.join(sorted(state.keys() - known))}")
+        return FrameInFlight.from_state_dict(state)
 
     @classmethod
     def from_state_dict(

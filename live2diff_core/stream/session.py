@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import count, takewhile
 
 import torch
 from torch import Tensor
@@ -13,7 +12,8 @@ from .guidance import Guidance
 from .output_queue import OutputQueue
 from .pipeline import FrameInFlight, NoiseFn, PipelinedDenoiser
 from .schedule import ConsistencySchedule
-from .state import join, part
+from .session_state import frames_of, read_session
+from .state import join, part, require
 
 
 class StreamSession:
@@ -57,6 +57,8 @@ class StreamSession:
         self._with_depth: bool | None = None
         self.frames_in = 0
         self.ended = False
+        # Whether a state was loaded whose depth features are not compared with the model's yet.
+        self._unchecked = False
         self.pipeline.reset()
         if self.memory is not None:
             self.memory.reset()
@@ -72,9 +74,16 @@ class StreamSession:
         return self._output.frames_out
 
     def open(self, model: DenoiseModel) -> None:
-        """Allocate the memory for an opened model: once per opening, before anything is pushed."""
+        """Allocate the memory for an opened model: once per opening, before anything is pushed.
+
+        Raises:
+            StateError: a state was loaded that does not fit the model.
+        """
         if self.memory is not None:
             model.open_memory(self.memory)
+        if self._unchecked:
+            self._check_features(model)
+            self._unchecked = False
 
     def push(
         self, model: DenoiseModel, latent: Tensor, depth: Tensor | None = None
@@ -215,8 +224,9 @@ class StreamSession:
                 when the model runs. None leaves the frames on their device.
 
         Raises:
-            ValueError: the state is of another kind of stream.
+            ValueError: the state is of another kind of stream, or damaged.
         """
+        read = read_session(state)
         if not torch.equal(state["timesteps"], self._timesteps()):
             saved, own = state["timesteps"].tolist(), self._timesteps().tolist()
             raise ValueError(
@@ -227,17 +237,19 @@ class StreamSession:
         if bool(memory) != (self.memory is not None):
             some, none = ("saved stream", "MODEL") if memory else ("MODEL", "saved stream")
             raise ValueError(f"the {some} has a temporal memory, the {none} has none.")
-        self.reset()
+        virtual = self.pipeline.guidance.virtual
+        for frame in read.inside:
+            told = "are missing" if virtual else "are not of this guidance"
+            right = (frame.residual is not None) == virtual
+            require(right, f"the residuals of frames inside {told}")
         if self.memory is not None:
             self.memory.load_state_dict(memory)
-        self.frames_in, self._shown, ended = state["counters"].tolist()
-        self.ended = bool(ended)
+        self.frames_in, self._shown, self.ended = read.frames_in, read.shown, read.ended
         self._output = OutputQueue.from_state_dict(part(state, "output"), device)
-        if "shape" in state:
-            *shape, with_depth = state["shape"].tolist()
-            self._shape, self._with_depth = torch.Size(shape), bool(with_depth)
-        self._waiting = _frames(state, "waiting", device)
-        self.pipeline.in_flight = _frames(state, "flight", device)
+        self._shape, self._with_depth = read.shape, read.with_depth
+        self._waiting = frames_of(state, "waiting", device)
+        self.pipeline.in_flight = frames_of(state, "flight", device)
+        self._unchecked = any(frame.depth is not None for frame in read.inside)
 
     def to(self, device: torch.device) -> None:
         """Move the state to `device`; it must be opened again before the model runs."""
@@ -248,9 +260,28 @@ class StreamSession:
         self._output = OutputQueue.from_state_dict(self._output.state_dict(), device)
 
     @property
+    def shape(self) -> tuple[torch.Size, bool] | None:
+        """Size [C, h, w] of the latents, and whether depth comes with them; None before them."""
+        return None if self._shape is None else (self._shape, bool(self._with_depth))
+
+    @property
     def nbytes(self) -> int:
         """Bytes that the temporal memory holds now."""
         return self.memory.nbytes if self.memory is not None else 0
+
+    def _check_features(self, model: DenoiseModel) -> None:
+        """Compare the depth features of a loaded state with those that the model makes."""
+        assert self._shape is not None
+        inside = [*self._waiting, *self.pipeline.in_flight]
+        like = torch.zeros(1, *self._shape, device=inside[0].latent.device)
+        made = model.encode_depth(like)[0].shape
+        for frame in inside:
+            assert frame.depth is not None
+            require(
+                frame.depth.shape == made,
+                f"the depth features of frame {frame.frame} are {list(frame.depth.shape)}, but the "
+                f"MODEL's are {list(made)}",
+            )
 
     def _check(self, latent: Tensor, depth: Tensor | None) -> None:
         if self.ended:
@@ -270,16 +301,3 @@ class StreamSession:
 
     def _timesteps(self) -> Tensor:
         return torch.tensor(self.pipeline.schedule.timesteps, dtype=torch.float64)
-
-
-def _frames(
-    state: Mapping[str, Tensor], place: str, device: torch.device | None
-) -> list[FrameInFlight]:
-    """Read the frames that were saved as `place`.0, `place`.1 and so on."""
-    indices = takewhile(lambda index: f"{place}.{index}.where" in state, count())
-    return [
-        FrameInFlight.from_state_dict(
-            {k.removeprefix(at): v for k, v in state.items() if k.startswith(at)}, device
-        )
-        for at in (f"{place}.{index}." for index in indices)
-    ]

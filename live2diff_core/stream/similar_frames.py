@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .noise import frame_chance
+from .state import floats, integer, require
 
 # Values that are compared at a time, few enough to stay in the processor's cache.
 _BLOCK = 1 << 14
@@ -105,6 +106,21 @@ class SimilarFrameFilter:
         """Return the state as tensors by name; not copied."""
         last = {} if self._last is None else {"last": self._last}
         return {"skipped": torch.tensor(self._skipped), **last}
+
+    @staticmethod
+    def check_state(state: Mapping[str, Tensor]) -> int:
+        """Check what `state_dict` returned, and return how many frames were skipped in a row.
+
+        Raises:
+            StateError: it is damaged.
+        """
+        skipped = integer(state, "skipped")
+        if "last" in state:
+            floats(state, "last", *[None] * state["last"].ndim, or_bytes=True)
+            require(state["last"].ndim > 0, "'last' is no picture")
+        right = not skipped or "last" in state
+        require(right, f"{skipped} frames were skipped, but 'last' is missing")
+        return skipped
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore what `state_dict` returned."""
