@@ -291,7 +291,7 @@ class SavedStream:
     @property
     def path(self) -> Path:
         """The file that it was read from."""
-        return Path(self.source.split("|")[0])
+        return Path(self.source.rsplit("|", 2)[0])
 
     @property
     def file_name(self) -> str:

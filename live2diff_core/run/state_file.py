@@ -104,8 +104,8 @@ def contents(tensors: Mapping[str, Tensor]) -> str:
 def damaged(path: Path, error: Exception) -> UnusableStateError:
     """Return the error for a file whose content is not what was saved, with the reason `error`."""
     return UnusableStateError(
-        f"{path.name} is damaged and is not used: {str(error).rstrip('.')}. Nothing else has "
-        "changed. Use another copy of the file, or begin anew without it."
+        f"{path.name} is damaged and is not used: {str(error).rstrip('.')}. Use another copy of "
+        "it, or begin anew without it."
     )
 
 
