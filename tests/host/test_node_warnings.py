@@ -1,13 +1,14 @@
 """Warnings of a run stand on its node, too, not only in the server's log."""
 
 import logging
+from contextlib import suppress
 from importlib import import_module
 
 import pytest
 import torch
 from clips import cut, index_first, make_clip
-from host_stream import PACK, core, frames, node, patched, prompt
-from live_stream_inputs import TinyVAE, pictures, sampled, step
+from host_stream import PACK, frames, node, patched, prompt
+from live_stream_inputs import TinyVAE, pictures, step
 from stream_video import INPUTS, Calls, StoppedError, block_clip, translate_video, translated
 
 
@@ -46,8 +47,8 @@ def test_damaged_input_stands_on_stream_video(sd15, folders, shown, caplog):
     first, warning, *_ = shown[-1].splitlines()
     assert first.startswith("Frame ") and warning.startswith("Warning: input video: ")
     assert "(at frame" in warning
-    # The reader has logged it, once.
-    assert len([r for r in caplog.records if "at frame" in r.message]) >= 1
+    # The reader has logged it.
+    assert "(at frame" in caplog.text
     assert not [r for r in caplog.records if "input video" in r.message]
 
 
@@ -59,11 +60,9 @@ def test_a_prompt_that_is_never_reached_stands_on_stream_video(sd15, folders, sh
 
 def test_pictures_of_nan_stand_on_stream_video(sd15, folders, shown):
     clip = block_clip(folders, range(2))
-    # Where a run may end by it, its warning is there all the same.
-    try:
+    # A run may end by it: its warning is there all the same.
+    with suppress(ValueError):
         translate_video(clip, sd15, vae=OverflowingVAE())
-    except ValueError:
-        pass
     assert "NaN" in shown[-1] and "Warning: " in shown[-1]
 
 
@@ -103,10 +102,8 @@ def test_latents_of_nan_stand_on_the_sampler(sd15, shown):
     sd15.set_model_unet_function_wrapper(
         lambda apply, call: apply(call["input"], call["timestep"], **call["c"]) * float("nan")
     )
-    try:
+    with suppress(ValueError):
         sample(sd15, frames(2))
-    except ValueError:
-        pass
     assert "NaN" in shown[-1]
 
 
@@ -170,10 +167,5 @@ def test_a_prompt_that_is_never_reached_stands_on_stream_step(model, vae, shown)
 
 
 def test_pictures_of_nan_stand_on_stream_step(model, streams, shown):
-    vae = OverflowingVAE()
-    assert not torch.isnan(sampled(pictures(1), model, TinyVAE())).any()
-    try:
-        step(pictures(3, (64, 64)), model, vae)
-    except ValueError:
-        pass
-    assert any("NaN" in text for text in shown) or core("run.registry").STREAMS.get("live")
+    step(pictures(3, (64, 64)), model, OverflowingVAE())
+    assert "Warning: " in shown[-1] and "NaN" in shown[-1]
