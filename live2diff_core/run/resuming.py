@@ -12,7 +12,7 @@ from ..video.unfinished import DamagedPicturesError, count_pictures, read_pictur
 from .notices import Notices
 from .partial_folder import PartialFolder
 from .stages import Shown, VideoTranslation, shown_from, shown_numbers
-from .state_file import StateFileError, UnusableStateError
+from .state_file import StateFileError, UnusableStateError, damaged
 
 _UNFINISHED = "unfinished"
 
@@ -77,7 +77,8 @@ class VideoResumption:
         except (ValueError, LookupError, TypeError) as error:
             if isinstance(error, StateFileError) and not isinstance(error, UnusableStateError):
                 raise  # It may be read another time.
-            return f"{error}"
+            known = isinstance(error, UnusableStateError)
+            return f"{error if known else damaged(state, error)}"
         first = translation.frames_finished - translation.frames_unwritten - len(shown)
         if first and first not in [segment.stop_frame for segment in writer.segments]:
             return f"{state.name} needs the first {first} frames, and some are missing or damaged."

@@ -186,7 +186,7 @@ def test_a_damaged_state_of_a_video_is_told_and_costs_no_wrong_frame(
     whole = translated(clip, sd15)
     with calls.stopping_at(8), pytest.raises(StoppedError):
         translated(clip, sd15)
-    (path,) = (folders / "output").glob("live2diff_partial/*/stream.safetensors")
+    *_, path = sorted((folders / "output").glob("live2diff_partial/*/state_*.safetensors"))
     state = load_file(path)
     with safe_open(str(path), framework="pt") as file:
         metadata = file.metadata()
@@ -198,4 +198,4 @@ def test_a_damaged_state_of_a_video_is_told_and_costs_no_wrong_frame(
         state["translator/session/flight.0.latent"][:] = float("nan")
     save_file(state, str(path), metadata)
     assert torch.equal(translated(clip, sd15), whole)
-    assert "stream.safetensors is damaged" in caplog.text
+    assert f"{path.name} is damaged" in caplog.text and f"{path.name}.aside" in caplog.text

@@ -12,8 +12,8 @@ import pytest
 import dev
 from devtools import commands, demo, media, models, server, standins
 from devtools.console import ToolError
-from folder_queue import client
-from folder_queue.errors import PromptError
+from folder_queue.answers import Failure
+from folder_queue.refusal import refusal_in_body
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -179,10 +179,10 @@ def test_a_refusal_names_the_nodes():
         "error": {"message": "Prompt outputs failed validation", "details": ""},
         "node_errors": {"7": {"errors": [{"message": "Value not in list", "details": "file"}]}},
     }
-    assert client._refusal(json.dumps(body), graph) == (
+    assert str(refusal_in_body(json.dumps(body), graph)) == (
         "the server refused the prompt: node 7 (LoadVideo): Value not in list file"
     )
-    assert "no json" in client._refusal("no json", graph)
+    assert refusal_in_body("no json", graph) is None
 
 
 def test_a_failure_carries_the_nodes_words_and_traceback():
@@ -192,6 +192,6 @@ def test_a_failure_carries_the_nodes_words_and_traceback():
         "exception_message": "wrong model\n",
         "traceback": ["line one\n", "line two\n"],
     }
-    with pytest.raises(PromptError, match=r"node 3 \(Live2DiffApply\) failed: wrong model") as hit:
-        client._raise_on_failure({"type": "execution_error", "data": data})
-    assert hit.value.traceback == "line one\nline two\n"
+    failure = Failure.parse({"type": "execution_error", "data": data})
+    assert failure.text == "node 3 (Live2DiffApply) failed: wrong model"
+    assert failure.traceback == "line one\nline two\n"

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("nodes", "live2diff_core", "folder_queue")
 FILES = ("__init__.py", "queue_folder.py")
 # Modules of ComfyUI itself. Its `nodes` has the name of a folder of ours.
-HOST = {"comfy", "comfy_api", "folder_paths", "latent_preview", "server"}
+HOST = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "latent_preview", "server"}
 # Where a distribution has another name than the module in it.
 DISTRIBUTIONS = {"PIL": "pillow", "controlnet_aux": "controlnet-aux"}
 
