@@ -130,7 +130,7 @@ class VideoResumption:
             unfinished = translation.writer.pause()
         except (VideoError, OSError) as error:
             unfinished = None
-            logging.warning("Live2Diff: the unfinished part cannot be written: %s", error)
+            self._notices.warn(f"the unfinished part cannot be written: {error}")
         frames = translation.frames_finished
         reason = self._save()
         if not frames and reason:
@@ -179,7 +179,7 @@ class VideoResumption:
                 path.rename(path.with_name(f"partial_{count_pictures(path)}{self._suffix}"))
             self._assemble(path, segments)
         except (VideoError, OSError) as error:
-            logging.warning("Live2Diff: the parts could not be joined: %s", error)
+            self._notices.warn(f"the finished parts could not be joined: {error}")
             return self._folder.path
         for segment in segments:
             if segment not in self._translation.writer.segments:
