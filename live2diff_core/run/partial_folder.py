@@ -21,12 +21,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from ..host.identity import json_digest
 from ..video.output import SUFFIXES, sync_folder
 from ..video.segments import put_aside
+from .folder_lock import PartialFolderError, holding
 from .state_file import (
     StateFileError,
     load_state,
@@ -52,10 +52,6 @@ _OURS = (
     f"{ABOUT}*",
     SAVED,
 )
-
-
-class PartialFolderError(ValueError):
-    """A folder of partial results cannot be used; the message says which one and what to do."""
 
 
 class PartialFolder:
@@ -249,36 +245,6 @@ class PartialFolder:
             f"The folder of partial results {self.path} cannot be used ({error.strerror}). Let "
             "ComfyUI read and write it, or move it away, then run it again."
         )
-
-
-@contextmanager
-def holding(path: Path) -> Iterator[None]:
-    """Hold the folder `path` against other runs, by a lock that a dead process does not keep.
-
-    Raises:
-        PartialFolderError: another run holds it, or the lock cannot be made.
-    """
-    place = path.with_name(f".{path.name}.lock")
-    lock = FileLock(place, timeout=0)
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        raise PartialFolderError(
-            f"Another run is translating the same video with the same inputs, in {path}. Wait for "
-            "it to end; queued again then, the result is found at once."
-        ) from error
-    except OSError as error:
-        raise PartialFolderError(
-            f"The folder of partial results {path.parent} cannot be written ({error.strerror}). "
-            "Let ComfyUI write it, then run it again."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-        if not path.exists():
-            place.unlink(missing_ok=True)
 
 
 def _delete(path: Path) -> None:

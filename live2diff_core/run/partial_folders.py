@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..stream.byte_size import format_bytes
-from .partial_folder import ABOUT, SAVED, PartialFolder, PartialFolderError, holding
+from .folder_lock import PartialFolderError, holding
+from .partial_folder import ABOUT, SAVED, PartialFolder
 
 PARTIAL_FOLDER = "live2diff_partial"
 

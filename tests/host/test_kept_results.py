@@ -108,7 +108,7 @@ def test_the_node_lists_and_removes(folders, sd15, kept):
     assert after[0] == f"Removed {lines[0]}" and after[1:] == lines[1:]
     with pytest.raises(ValueError, match="there is none of that name"):
         partial_results(name)
-    held = core("run.partial_folder").holding
+    held = core("run.folder_lock").holding
     busy = folders / "out" / "live2diff_partial" / lines[1].split(":")[0]
     with held(busy):
         with pytest.raises(ValueError, match="a run is using it"):

@@ -244,7 +244,7 @@ def test_a_folder_of_a_later_version_is_refused_by_name(stopped):
 
 
 def test_a_second_run_of_the_same_inputs_is_refused(stopped, caplog):
-    with core("run.partial_folder").holding(stopped.folder):
+    with core("run.folder_lock").holding(stopped.folder):
         before = snapshot(stopped.folder)
         with pytest.raises(ValueError, match="Another run is translating the same video"):
             stopped.go_on()
@@ -253,7 +253,7 @@ def test_a_second_run_of_the_same_inputs_is_refused(stopped, caplog):
 
 
 def _hold_and_die(path, held):
-    with core("run.partial_folder").holding(path):
+    with core("run.folder_lock").holding(path):
         held.set()
         os.kill(os.getpid(), 9)
 
@@ -369,7 +369,7 @@ def test_old_and_large_folders_are_removed(stopped):
         return folders.apply_limits(root, limits, clock=lambda: now + after * day)
 
     assert not limited(30, 1, 29) and not limited(0, 0, 10_000)
-    with core("run.partial_folder").holding(stopped.folder):
+    with core("run.folder_lock").holding(stopped.folder):
         assert not limited(1, 1e-9, 31)
     assert limited(30, 1, 31) and not stopped.folder.exists()
 
