@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,6 +111,7 @@ class PartialFolder:
         about = self.path / ABOUT
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.path).close()  # Now, not at the first segment.
             if about.exists():
                 self._check_format(about)
                 return
@@ -242,8 +244,8 @@ class PartialFolder:
                 "away, then run it again."
             )
         return PartialFolderError(
-            f"The folder of partial results {self.path} cannot be used ({error.strerror}). Let "
-            "ComfyUI read and write it, or move it away, then run it again."
+            f"The folder of partial results {self.path} cannot be used ({error.strerror}: "
+            f"{error.filename}). Let ComfyUI read and write it, or move it away, then run it again."
         )
 
 

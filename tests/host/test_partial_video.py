@@ -11,6 +11,7 @@ import numpy
 import pytest
 import torch
 from host_stream import core, patched
+from permissions import permissions_hold
 from stream_video import (
     Calls,
     StoppedError,
@@ -175,42 +176,40 @@ def test_what_cannot_be_read_stops_the_run_with_nothing_touched(stopped, caplog,
     assert stopped.goes_on_at(caplog) > 9
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no such permissions there")
-@pytest.mark.parametrize("which", ["state", "segment"])
-def test_what_may_not_be_read_is_not_called_damaged(stopped, tmp_path_factory, which):
-    """In a process of another user, because root may read everything."""
-    context = multiprocessing.get_context("fork")
-    path = stopped.states[-1] if which == "state" else next(stopped.folder.glob("segment_*.mp4"))
-    handle = os.open(path, os.O_RDONLY)
-    place = Path(f"/dev/shm/live2diff-{os.getpid()}") / path.name
-    place.parent.mkdir(mode=0o755)
+@pytest.mark.parametrize("which", ["state", "segment", "folder", "about"])
+def test_what_may_not_be_read_is_not_called_damaged(stopped, caplog, which):
+    path = {
+        "state": stopped.states[-1],
+        "segment": sorted(stopped.folder.glob("segment_*.mp4"))[0],
+        "folder": stopped.folder,
+        "about": stopped.folder / "about.json",
+    }[which]
+    before, mode = snapshot(stopped.folder), path.stat().st_mode
+    path.chmod(0)
     try:
-        place.write_bytes(os.read(handle, path.stat().st_size))
-        place.chmod(0)
-        results = context.Queue()
-        process = context.Process(target=_read_as_nobody, args=(which, place, results))
-        process.start()
-        kind, text = results.get(timeout=60)
-        process.join()
+        with permissions_hold(), pytest.raises((OSError, ValueError)) as refused:
+            stopped.go_on()
     finally:
-        os.close(handle)
-        place.unlink()
-        place.parent.rmdir()
-    assert kind in ("StateFileError", "PermissionError") and "Permission denied" in text
-    assert "damaged" not in text
+        path.chmod(mode)
+    assert "Permission denied" in str(refused.value) and str(path) in str(refused.value)
+    assert "damaged" not in str(refused.value) and snapshot(stopped.folder) == before
+    assert stopped.goes_on_at(caplog) > 9
 
 
-def _read_as_nobody(which, path, results):
-    if os.geteuid() == 0:
-        os.setuid(65534)
+@pytest.mark.parametrize("which", ["folder", "root"])
+def test_what_may_not_be_written_stops_the_run_with_a_remedy(stopped, caplog, which):
+    path = stopped.folder if which == "folder" else stopped.folder.parent
+    before = snapshot(stopped.folder)
+    (path / f".{stopped.folder.name}.lock").unlink(missing_ok=True)
+    path.chmod(0o500)
     try:
-        if which == "state":
-            core("run.state_file").read_state(path)
-        else:
-            core("video.segments").list_segments(path.parent)
-        results.put(("", ""))
-    except Exception as error:
-        results.put((type(error).__name__, str(error)))
+        with permissions_hold(), pytest.raises((OSError, ValueError)) as refused:
+            stopped.go_on()
+    finally:
+        path.chmod(0o700)
+    assert "Permission denied" in str(refused.value) and str(path) in str(refused.value)
+    assert snapshot(stopped.folder) == before
+    assert stopped.goes_on_at(caplog) > 9
 
 
 def test_a_folder_named_like_a_segment_is_put_aside(stopped, caplog):
