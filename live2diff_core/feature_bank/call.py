@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from ..stream.call_plan import FeatureSizeError, Pass
+from ..stream.faults import is_finite
 from .bank import BankConfig
 from .fusion import fuse
 from .layer_banks import LayerBanks
 from .stream_banks import StreamBanks
 from .token_orders import CallOrders, Order
-from .update import Update, plan_update
+from .update import Update, plan_update, unless
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,17 @@ class BankCall:
         """Return the call with only the group at its `index`-th step."""
         return BankCall(self.config, self.banks, (self.groups[index],), self.orders)
 
+    def settle(self, bad: Tensor) -> None:
+        """Keep `bad` rows, [N] bool, out of the banks.
+
+        Frames of one group have met the bank one after another already, see `_meet_group`.
+        """
+        rows = iter(bad.unbind())
+        for step, frames in self.groups:
+            of_group = [next(rows) for _ in frames]
+            if len(of_group) == 1:
+                self.banks.settle(step, of_group[0])
+
     @property
     def row_count(self) -> int:
         """The number of rows of one conditioning, N."""
@@ -133,21 +145,35 @@ class BankCall:
         for row, frame in enumerate(frames, start):
             past, updates = (keys, values), []
             if frame % self.config.interval == 0:
-                updates.append((0, self._take_in(own, step, frame, row, (keys[0], values[0]))))
+                # The next frame sees the bank in this call, before it is known how this one ends.
+                bad = ~(is_finite(own.keys[row]) & is_finite(own.values[row]))
+                past_of_row = keys[0], values[0]
+                updates.append((0, self._take_in(own, step, frame, row, past_of_row, bad)))
                 pending = own.banks.pending[step]
                 keys, values = pending["keys"][None], pending["values"][None]
             yield Meeting(range(row, row + 1), own.banks, steps, *past, tuple(updates))
 
     def _take_in(
-        self, own: _Own, step: int, frame: int, row: int, bank: tuple[Tensor, Tensor]
+        self,
+        own: _Own,
+        step: int,
+        frame: int,
+        row: int,
+        bank: tuple[Tensor, Tensor],
+        bad: Tensor | None = None,
     ) -> Update:
-        """Let a frame's keys and values enter a bank; `fuse` updates the features likewise."""
+        """Let a frame's keys and values enter a bank; `fuse` updates the features likewise.
+
+        A frame that is known to be `bad`, 0-d bool, leaves the bank as it is.
+        """
         keys, values = own.keys[row], own.values[row]
 
         def permutation(count: int) -> Tensor:
             return self.orders.of(Order(frame, step, own.layer, count))
 
         update = plan_update(self.config, bank[0], keys, permutation)
+        if bad is not None:
+            update = unless(bad, update)
         own.banks.pending[step] = {
             "keys": update(bank[0], keys),
             "values": update(bank[1], values),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from .bank import BankedLayer
+from .update import grown
 
 # A bank's keys, values and features, [M, C] each, by name.
 Parts = Mapping[str, Tensor]
@@ -52,18 +54,32 @@ class LayerBanks:
             return banks
         return banks[steps.start : steps.stop, :tokens]
 
-    def commit(self) -> None:
-        """Write what is pending into the banks."""
+    def commit(self, bad: Mapping[int, Tensor] = MappingProxyType({})) -> None:
+        """Write what is pending into the banks.
+
+        Args:
+            bad: 0-d bool on the device by step, whether the frame came out as NaN or infinite: the
+                bank keeps what it has instead. Steps that are not named are fine.
+        """
         with torch.no_grad():
             for step, parts in self.pending.items():
-                self.write(step, parts)
+                self.write(step, parts, bad.get(step))
         self.pending = {}
 
-    def write(self, step: int, parts: Parts) -> None:
-        """Replace the bank of a step."""
+    def write(self, step: int, parts: Parts, bad: Tensor | None = None) -> None:
+        """Replace the bank of a step, unless the frame is `bad`; all it holds then is finite."""
         for name, tensor in parts.items():
-            self._tensors[name][step, : len(tensor)].copy_(tensor)
+            bank = self._tensors[name][step, : len(tensor)]
+            if bad is None:
+                bank.copy_(tensor)
+            else:
+                before = grown(self._filled(name, step), len(tensor), self.tokens)
+                torch.where(bad, before, tensor.to(bank.dtype), out=bank)
+            bank.nan_to_num_(0.0, 0.0, 0.0)
         self.filled[step] = len(parts["keys"]) // self.tokens
+
+    def _filled(self, part: str, step: int) -> Tensor:
+        return self._tensors[part][step, : self.filled[step] * self.tokens]
 
     def clear(self) -> None:
         """Empty all banks."""

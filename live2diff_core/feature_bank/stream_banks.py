@@ -37,6 +37,8 @@ class StreamBanks:
         self._sizes: tuple[tuple[int, int], ...] | None = None
         # Whether what is closed was loaded, and is not compared with what runs yet.
         self._loaded = False
+        # Of the calls since the last commit, see `settle`.
+        self._bad: dict[int, Tensor] = {}
 
     def open(self, shape: OpenedShape) -> None:
         """Allocate the banks for what runs; what a stream has taken in already is kept.
@@ -88,15 +90,21 @@ class StreamBanks:
             self._sizes = tuple(sorted(found))
         return self._sizes
 
+    def settle(self, step: int, bad: Tensor) -> None:
+        """Note whether the pending frame at a step came out as NaN or infinite, 0-d bool."""
+        self._bad[step] = bad
+
     def commit(self) -> None:
-        """Write what is pending into the banks."""
+        """Write what is pending into the banks; those of bad frames keep what they have."""
         for banks in self._all():
-            banks.commit()
+            banks.commit(self._bad)
+        self._bad = {}
 
     def discard(self) -> None:
         """Forget what is pending."""
         for banks in self._all():
             banks.pending = {}
+        self._bad = {}
 
     def clear(self) -> None:
         """Forget all frames; the banks stay allocated."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag, normalize
 
+from ..stream.faults import is_finite
 from .bank import BankConfig, BankKind
 
 # Maps (the bank's keys, values or features [M, C], the frame's [HW, C]) to the new bank's.
@@ -40,6 +41,37 @@ def plan_update(
     similarity = metric.index_select(0, source) @ metric.index_select(0, target).T
     nearest = similarity.argmax(-1)
     return partial(_merge, *_bags(source, target, nearest))
+
+
+def unless(bad: Tensor, update: Update) -> Update:
+    """Return `update` for a frame that leaves the bank as it is where it is `bad`, 0-d bool.
+
+    The frame is bad, too, where what enters is not finite.
+    """
+
+    def updated(bank: Tensor, frame: Tensor) -> Tensor:
+        new = update(bank, frame)
+        return torch.where(bad | ~is_finite(frame), grown(bank, len(new), len(frame)), new)
+
+    return updated
+
+
+def grown(bank: Tensor, length: int, tokens: int) -> Tensor:
+    """Return a bank at the size that it would have with another frame, but without that frame.
+
+    Where it is to grow, its last frame is there twice. An empty bank gets zeros, which the frames
+    of the next updates replace.
+
+    Args:
+        bank: [M, C].
+        length: M after the update.
+        tokens: HW of a frame.
+    """
+    if len(bank) == length:
+        return bank
+    if not len(bank):
+        return bank.new_zeros(length, bank.shape[1])
+    return torch.cat([bank, bank[-tokens:]])
 
 
 def _first(bank: Tensor, frame: Tensor) -> Tensor:

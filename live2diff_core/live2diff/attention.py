@@ -30,6 +30,9 @@ class WindowView:
             0 in slots that it does not see.
         hidden: [R, Q, L] bool, the slots that each current frame does not see; None where every
             frame sees all.
+        limits: [R, 1, 1, 1, L], the largest score of every slot: -inf in those of frames that came
+            out as NaN or infinite, which hides them from other frames, and inf in the others; None
+            where that is not followed. What hidden slots hold is finite.
     """
 
     steps: range
@@ -37,6 +40,7 @@ class WindowView:
     query_positions: Tensor
     key_positions: Tensor
     hidden: Tensor | None
+    limits: Tensor | None = None
 
     @staticmethod
     def integers(rows: Sequence[WindowRow]) -> list[int]:
@@ -75,6 +79,7 @@ class WindowView:
             query_positions=self.query_positions[one],
             key_positions=self.key_positions[one],
             hidden=None if self.hidden is None else self.hidden[one],
+            limits=None if self.limits is None else self.limits[one],
         )
 
 
@@ -162,7 +167,12 @@ def _scale(width: int) -> float:
 
 
 def windowed_attention(
-    query: Tensor, keys: Tensor, values: Tensor, positions: PlacedPositions, hidden: Tensor | None
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    positions: PlacedPositions,
+    hidden: Tensor | None,
+    limits: Tensor | None = None,
 ) -> Tensor:
     """Attend from the current frames to every visible slot, separately for each pixel.
 
@@ -175,6 +185,7 @@ def windowed_attention(
         keys, values: [R, heads, HW, L, d] without positions, the current frames included.
         positions: the positions of the call's window.
         hidden: [R, Q, L] bool, see `WindowView`.
+        limits: [R, 1, 1, 1, L], see `WindowView`.
 
     Returns:
         [R, heads, HW, Q, d] in the dtype of `query`.
@@ -199,6 +210,10 @@ def windowed_attention(
     query = torch.add(positions.query, query, alpha=_scale(width)).reshape(-1, queries, width)
     scores = torch.bmm(query, keys.flatten(0, 2).mT)
     scores = torch.baddbmm(by_query(scores), by_query(query), positions.key)
+    if limits is not None:
+        # Scores of what has overflowed may be infinite, to which nothing can be added. A limit of
+        # inf changes nothing, and takes an eighth of the time of filling by a mask, on a CPU.
+        scores.view(groups, heads, queries, pixels, -1).clamp_max_(limits)
     if hidden is not None:
         seen = scores.view(groups, heads, queries, pixels, -1)
         scores = seen.masked_fill(hidden[:, None, :, None], float("-inf")).flatten(0, 2)

@@ -34,6 +34,9 @@ class KVCache:
     ) -> tuple[Tensor, Tensor]:
         """Write the current frames' keys and values, and return all slots of their steps.
 
+        What is not finite becomes 0, in `keys` and `values`, too, because a slot with NaN could not
+        be hidden: zero times NaN is NaN. The caller notices such a frame, and has its slots hidden.
+
         Where gradients are wanted, the cache is left as it is, and copies with the frames in them
         are returned.
 
@@ -50,6 +53,8 @@ class KVCache:
         if torch.is_grad_enabled() and (keys.requires_grad or values.requires_grad):
             return cached[0].scatter(3, places, keys), cached[1].scatter(3, places, values)
         self.written = True
+        for new in (keys, values):
+            new.nan_to_num_(0.0, 0.0, 0.0)
         return cached[0].scatter_(3, places, keys), cached[1].scatter_(3, places, values)
 
     def clear(self) -> None:

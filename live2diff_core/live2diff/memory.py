@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from .stream_caches import AttentionSize, StreamCaches
 from .window import AttentionMode, AttentionWindow
 
 _WINDOW = "window"
+_LOST = "lost"
 
 
 @dataclass(frozen=True)
@@ -26,17 +28,28 @@ class MotionCall:
         view: the windows of the call's groups.
         positions: projected positions of each attention.
         tables: the tables that they come from.
+        lost: [R, L] bool, the memory's own list of slots to hide at the steps of the call.
     """
 
     caches: StreamCaches
     view: WindowView
     positions: Sequence[PlacedPositions]
     tables: PositionTables
+    lost: Tensor
 
     def select(self, index: int) -> MotionCall:
         """Return the call with only the group at its `index`-th step."""
-        view = self.view.select(index)
-        return MotionCall(self.caches, view, self.tables.place(view), self.tables)
+        view, lost = self.view.select(index), self.lost[index : index + 1]
+        return MotionCall(self.caches, view, self.tables.place(view), self.tables, lost)
+
+    def settle(self, bad: Tensor) -> None:
+        """Hide the slots of `bad` rows, [N] bool, from later calls, and show those of the others.
+
+        A call that fails never comes here: then its slots stay as they were marked before it, and
+        the next try marks them.
+        """
+        slots = self.view.slots.flatten(1)
+        self.lost.scatter_(1, slots, bad.view(slots.shape))
 
 
 class MotionMemory:
@@ -62,6 +75,8 @@ class MotionMemory:
         self.window = window
         self.caches = StreamCaches(attentions, steps, window.window_size)
         self._tables: PositionTables | None = None
+        # The slots at each step of frames that came out as NaN or infinite.
+        self._lost = torch.zeros(max(steps.values()), window.window_size, dtype=torch.bool)
 
     def open(self, shape: OpenedShape, tables: Callable[[], PositionTables]) -> None:
         """Allocate the caches; what is cached already is kept.
@@ -75,6 +90,7 @@ class MotionMemory:
         if shape != self.caches.shape or self._tables is None or torch.is_grad_enabled():
             self._tables = tables()
         self.caches.open(shape)
+        self._lost = self._lost.to(shape.device)
 
     def group(self, frame: int) -> range:
         """Return the frames denoised together with `frame`."""
@@ -86,11 +102,16 @@ class MotionMemory:
 
     def plan(self, groups: Sequence[range], steps: range, integers: PackedIntegers) -> MotionCall:
         """Prepare a model call in which group r of `groups` is at step r of `steps`."""
-        assert self._tables is not None, "the stream has not been opened for a model"
+        assert self._tables is not None and self.caches.shape is not None, "not opened for a model"
         size = self.window.window_size
         full = all(len(self.window.visible(group)) == size for group in groups)
         view = WindowView.from_integers(steps, (len(groups), len(groups[0]), size), full, integers)
-        return MotionCall(self.caches, view, self._tables.place(view), self._tables)
+        lost = self._lost[steps.start : steps.stop]
+        # What the slots of the current frames held before is overwritten.
+        others = lost.scatter(1, view.slots.flatten(1), False)[:, None, None, None]
+        limits = torch.where(others, -math.inf, math.inf).to(self.caches.shape.dtype)
+        view = replace(view, limits=limits)
+        return MotionCall(self.caches, view, self._tables.place(view), self._tables, lost)
 
     def commit(self) -> None:
         """Do nothing: the slots have been written in place."""
@@ -101,18 +122,20 @@ class MotionMemory:
     def reset(self) -> None:
         """Forget the stream; its caches stay allocated."""
         self.caches.clear()
+        self._lost = torch.zeros_like(self._lost)
 
     def to(self, device: torch.device) -> None:
         """Move all caches to `device`; the next `open` moves them to the model's."""
         self.caches.to(device)
+        self._lost = self._lost.to(device)
         self._tables = None
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the window and all keys and values, as `pass/attention/keys`; not copied."""
-        return {_WINDOW: self._window_numbers(), **self.caches.state_dict()}
+        return {_WINDOW: self._window_numbers(), _LOST: self._lost, **self.caches.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state_dict` returned.
+        """Restore what `state_dict` returned; earlier versions did not note lost slots.
 
         Raises:
             ValueError: the saved stream has another window, or its state is damaged.
@@ -124,7 +147,10 @@ class MotionMemory:
                 f"the saved stream has {_describe(state[_WINDOW])}, this one "
                 f"{_describe(self._window_numbers())}."
             )
-        self.caches.load_state_dict({k: v for k, v in state.items() if k != _WINDOW})
+        lost = state.get(_LOST)
+        self._lost = torch.zeros_like(self._lost) if lost is None else lost.clone()
+        others = {k: v for k, v in state.items() if k not in (_WINDOW, _LOST)}
+        self.caches.load_state_dict(others)
 
     def _window_numbers(self) -> Tensor:
         window = self.window

@@ -84,9 +84,12 @@ class TemporalAttention(nn.Module):
             HEADS,
             x.shape[2] // HEADS,
         )
+        projected = [project(x) for project in (self.to_q, self.to_k, self.to_v)]
+        # The cache makes keys and values finite. A frame that has needed that must not come out as
+        # if nothing had been: its query becomes NaN, and stays what it is in all other frames.
+        projected[0] = torch.addcmul(*projected, value=0)
         query, key, value = (
-            project(x).view(sizes).permute(0, 1, 4, 3, 2, 5).unbind()
-            for project in (self.to_q, self.to_k, self.to_v)
+            each.view(sizes).permute(0, 1, 4, 3, 2, 5).unbind() for each in projected
         )
         out = [
             self._attend(place, q, k, v, call)
@@ -101,7 +104,8 @@ class TemporalAttention(nn.Module):
         """Attend in one pass, with its own cache: all [R, heads, HW, Q, d]."""
         cache, view = call.caches.at(place, self.index, key.shape[2]), call.view
         keys, values = cache.update(key, value, view.steps, view.slots)
-        return windowed_attention(query, keys, values, call.positions[self.index], view.hidden)
+        placed = call.positions[self.index]
+        return windowed_attention(query, keys, values, placed, view.hidden, view.limits)
 
     def position_tables(self, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
         """Project the position table for queries, keys and values: three of [P, C]."""

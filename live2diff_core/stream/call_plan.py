@@ -195,7 +195,9 @@ class TemporalMemory(Protocol):
 
         Returns:
             The object that the hooks read during the call. Its `select(index)` returns the part of
-            the group at the `index`-th step.
+            the group at the `index`-th step. Its `settle(bad)` is called behind the model with
+            [N] bool on the device, which rows came out as NaN or infinite: what they leave in the
+            memory must be finite and hidden from other frames.
         """
         ...
 

@@ -118,6 +118,11 @@ class MemoryCall:
         """Return the call with only the group at its `index`-th step."""
         return MemoryCall({name: part.select(index) for name, part in self.parts.items()})
 
+    def settle(self, bad: Tensor) -> None:
+        """Tell all memories which rows came out as NaN or infinite; see `TemporalMemory.plan`."""
+        for of_memory in self.parts.values():
+            of_memory.settle(bad)
+
 
 class MemorySet:
     """All memories of one stream, by name, as one memory."""

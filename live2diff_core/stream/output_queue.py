@@ -1,13 +1,29 @@
-"""The queue of a stream's finished frames: in order, and with repeats."""
+"""The queue of a stream's finished frames: in order, with repeats, and finite."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from .faults import NONE, check_fault, no_fault
+from .pipeline import FrameInFlight
 from .state import StateError, floats, integer, integers, require
+
+
+class Finished(NamedTuple):
+    """A finished frame.
+
+    Attributes:
+        x0: [C, h, w]; that of the frame before where this one has a fault, and 0 where there is no
+            such frame.
+        fault: see `faults`.
+    """
+
+    x0: Tensor
+    fault: Tensor
 
 
 class OutputQueue:
@@ -22,8 +38,8 @@ class OutputQueue:
         self.frames_out = 0
         # For each frame in the model, how often its result will leave: once plus its repeats.
         self._due: list[int] = []
-        self._finished: list[Tensor] = []
-        self._last: Tensor | None = None
+        self._finished: list[Finished] = []
+        self._last: Finished | None = None
 
     def enter(self) -> None:
         """Count a frame that enters the model."""
@@ -37,19 +53,22 @@ class OutputQueue:
             assert self._last is not None, "nothing has entered yet"
             self._finished.append(self._last)
 
-    def leave(self, finished: Sequence[Tensor]) -> None:
-        """Add x0 of frames that leave the model, in the order in which they entered."""
-        for x0 in finished:
-            self._finished += [x0] * self._due.pop(0)
-            self._last = x0
+    def leave(self, finished: Sequence[FrameInFlight]) -> None:
+        """Add frames that leave the model, in the order in which they entered."""
+        for frame in finished:
+            x0, bad = frame.latent, frame.fault != NONE
+            x0 = x0.masked_fill(bad, 0) if self._last is None else x0.where(~bad, self._last.x0)
+            shown = Finished(x0, frame.fault)
+            self._finished += [shown] * self._due.pop(0)
+            self._last = shown
 
-    def take(self) -> list[Tensor]:
+    def take(self) -> list[Finished]:
         """Remove and return all finished frames."""
         finished, self._finished = self._finished, []
         self.frames_out += len(finished)
         return finished
 
-    def take_one(self) -> Tensor:
+    def take_one(self) -> Finished:
         """Remove and return the next finished frame; the queue must not be empty."""
         self.frames_out += 1
         return self._finished.pop(0)
@@ -60,12 +79,14 @@ class OutputQueue:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return counts and finished frames by name; tensors are not copied."""
-        last = {} if self._last is None else {"last": self._last}
+        named = {f"finished.{index}": frame for index, frame in enumerate(self._finished)}
+        if self._last is not None:
+            named["last"] = self._last
         return {
             "frames_out": torch.tensor(self.frames_out),
             "due": torch.tensor(self._due, dtype=torch.int64),
-            **{f"finished.{index}": x0 for index, x0 in enumerate(self._finished)},
-            **last,
+            **{name: frame.x0 for name, frame in named.items()},
+            **{f"fault.{name}": frame.fault for name, frame in named.items()},
         }
 
     @classmethod
@@ -82,6 +103,8 @@ class OutputQueue:
             floats(state, f"finished.{index}", *shape)
         if "last" in state:
             floats(state, "last", *shape)
+        for name in (*names, "last"):
+            check_fault(state, f"fault.{name}")
         if ("last" in state) != bool(frames_out or names):
             raise StateError(f"'last' does not go with {frames_out} frames that have left")
         return cls.from_state_dict(state)
@@ -100,11 +123,19 @@ class OutputQueue:
     def from_state_dict(
         cls, state: Mapping[str, Tensor], device: torch.device | None = None
     ) -> OutputQueue:
-        """Restore a queue from its `state_dict`, on `device` or the state's own device."""
+        """Restore a queue from its `state_dict`, on `device` or the state's own device.
+
+        States of earlier versions know no faults.
+        """
+
+        def frame(name: str) -> Finished:
+            x0, fault = state[name].to(device), state.get(f"fault.{name}")
+            return Finished(x0, no_fault(x0.device) if fault is None else fault.to(device))
+
         queue = cls()
         queue.frames_out = int(state["frames_out"])
         queue._due = state["due"].tolist()
         finished = sum(name.startswith("finished.") for name in state)
-        queue._finished = [state[f"finished.{index}"].to(device) for index in range(finished)]
-        queue._last = state["last"].to(device) if "last" in state else None
+        queue._finished = [frame(f"finished.{index}") for index in range(finished)]
+        queue._last = frame("last") if "last" in state else None
         return queue

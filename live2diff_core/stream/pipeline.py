@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .call_plan import CallPlan, DenoiseModel, Row, TemporalMemory, plan_call
+from .faults import check_fault, ENCODE, MODEL, NONE, is_finite, no_fault, noted, rows_finite
 from .guidance import Guidance, GuidanceMode, guide, next_residual, residual_of
 from .made_ahead import MadeAhead
 from .schedule import ConsistencySchedule
@@ -29,6 +30,7 @@ class FrameInFlight:
         memory_index: index among the frames since the memory's last reset.
         step: the next denoising step.
         latent: [C, h, w] float32, noised to the level of `step`; x0 after the last step.
+        fault: where it became NaN or infinite, see `faults`. Its tensors are finite even then.
         depth: [C0, h, w] depth feature, or None.
         residual: [C, h, w] virtual residual noise (see `guidance`), or None.
     """
@@ -37,6 +39,7 @@ class FrameInFlight:
     memory_index: int
     step: int
     latent: Tensor
+    fault: Tensor
     depth: Tensor | None = None
     residual: Tensor | None = None
 
@@ -44,7 +47,8 @@ class FrameInFlight:
         """Return the frame as tensors by name; not copied."""
         parts = {"latent": self.latent, "depth": self.depth, "residual": self.residual}
         present = {name: tensor for name, tensor in parts.items() if tensor is not None}
-        return {"where": torch.tensor([self.frame, self.memory_index, self.step]), **present}
+        where = torch.tensor([self.frame, self.memory_index, self.step])
+        return {"where": where, "fault": self.fault, **present}
 
     def to(self, device: torch.device) -> FrameInFlight:
         """Return the frame on `device`."""
@@ -66,7 +70,8 @@ class FrameInFlight:
             floats(state, "residual", channels, *size)
         if with_depth:
             floats(state, "depth", None, *size)
-        known = {"where", "latent", "residual", *(["depth"] if with_depth else [])}
+        check_fault(state, "fault")
+        known = {"where", "latent", "residual", "fault", *(["depth"] if with_depth else [])}
         require(state.keys() <= known, f"a frame has {', '.join(sorted(state.keys() - known))}")
         return FrameInFlight.from_state_dict(state)
 
@@ -74,9 +79,13 @@ class FrameInFlight:
     def from_state_dict(
         cls, state: Mapping[str, Tensor], device: torch.device | None = None
     ) -> FrameInFlight:
-        """Restore a frame from its `state_dict`, on `device` or the state's own device."""
+        """Restore a frame from its `state_dict`, on `device` or the state's own device.
+
+        States of earlier versions know no faults.
+        """
         frame, memory_index, step = state["where"].tolist()
         parts = {name: state[name].to(device) for name in state if name != "where"}
+        parts.setdefault("fault", no_fault(parts["latent"].device))
         return cls(frame, memory_index, step, **parts)
 
 
@@ -109,19 +118,35 @@ class PipelinedDenoiser:
         self.in_flight: list[FrameInFlight] = []  # newest first
 
     def enter(
-        self, frame: int, memory_index: int, x0: Tensor, depth: Tensor | None
+        self,
+        frame: int,
+        memory_index: int,
+        x0: Tensor,
+        depth: Tensor | None,
+        fault: Tensor | None = None,
     ) -> FrameInFlight:
-        """Add noise to a clean latent `x0` [C, h, w] for its first step; see `FrameInFlight`."""
-        noise = self.noise.take(((Row(frame, 0),), x0.shape), x0.device)[0]
-        latent = self.schedule.add_noise(x0, noise, 0)
-        residual = noise if self.guidance.virtual else None
-        return FrameInFlight(frame, memory_index, 0, latent, depth, residual)
+        """Add noise to a clean latent `x0` [C, h, w] for its first step; see `FrameInFlight`.
 
-    def denoise_group(self, model: DenoiseModel, group: Sequence[FrameInFlight]) -> Tensor:
+        Where x0 or the depth is not finite, the frame goes on as noise alone, with a fault.
+        """
+        fault = no_fault(x0.device) if fault is None else fault
+        for part in (x0, depth):
+            if part is not None:
+                fault = noted(fault, is_finite(part), ENCODE)
+        bad = fault != NONE
+        depth = None if depth is None else depth.masked_fill(bad, 0)
+        noise = self.noise.take(((Row(frame, 0),), x0.shape), x0.device)[0]
+        latent = self.schedule.add_noise(x0.masked_fill(bad, 0), noise, 0)
+        residual = noise if self.guidance.virtual else None
+        return FrameInFlight(frame, memory_index, 0, latent, fault, depth, residual)
+
+    def denoise_group(
+        self, model: DenoiseModel, group: Sequence[FrameInFlight]
+    ) -> list[FrameInFlight]:
         """Denoise the frames of one group through all steps together (the warm-up stage).
 
         Returns:
-            [Q, C, h, w] x0 of the frames.
+            The frames, whose latents are x0.
         """
         frames, steps = list(group), len(self.schedule)
         added = [tuple(Row(frame.frame, step) for frame in group) for step in range(1, steps)]
@@ -129,13 +154,13 @@ class PipelinedDenoiser:
         with self._committed():
             for _ in range(steps):
                 frames = self._call(model, [frames])
-        return torch.stack([frame.latent for frame in frames])
+        return frames
 
-    def advance(self, model: DenoiseModel, entering: FrameInFlight | None) -> Tensor | None:
+    def advance(self, model: DenoiseModel, entering: FrameInFlight | None) -> FrameInFlight | None:
         """Denoise every frame in flight, and the entering one if there is one, by one step.
 
         Returns:
-            [C, h, w] x0 of the frame that finished, or None while the pipeline fills.
+            The frame that finished, whose latent is x0; or None while the pipeline fills.
         """
         rows = ([entering] if entering else []) + self.in_flight
         if entering is not None:
@@ -147,7 +172,7 @@ class PipelinedDenoiser:
             moved = self._call(model, [[row] for row in rows])
         done = moved.pop() if moved[-1].step == len(self.schedule) else None
         self.in_flight = moved
-        return done.latent if done else None
+        return done
 
     def reset(self) -> None:
         """Drop all frames in flight."""
@@ -175,7 +200,42 @@ class PipelinedDenoiser:
             rows = self._with_real_negative(model, rows, x, plan)
         added = _added_after(rows, len(self.schedule))
         noises = iter(self.noise.take((added, x.shape[1:]), x.device) if added else ())
-        return [self._next(row, x0, noises) for row, x0 in zip(rows, denoised, strict=True)]
+        moved = [self._next(row, x0, noises) for row, x0 in zip(rows, denoised, strict=True)]
+        return self._finite(x, moved, plan)
+
+    def _finite(self, x: Tensor, moved: list[FrameInFlight], plan: CallPlan) -> list[FrameInFlight]:
+        """Note which frames of a call came out as NaN or infinite, and keep them finite.
+
+        Such a frame goes on with its noisy latent from before the call, and with no residual: it is
+        not shown, and no other frame sees it, so that it only has to be finite. All frames of the
+        call take part, without a look at the result.
+
+        Args:
+            x: [N, C, h, w] the call's input, which is finite.
+            moved: the N frames after their step.
+            plan: the call.
+        """
+        latents = torch.stack([frame.latent for frame in moved])
+        residuals = [frame.residual for frame in moved if frame.residual is not None]
+        finite = rows_finite(latents)
+        if residuals:
+            together = torch.stack(residuals)
+            # Frames behind their last step have none; they are the last rows.
+            finite[: len(residuals)] &= rows_finite(together)
+        faults = noted(torch.stack([frame.fault for frame in moved]), finite, MODEL)
+        if plan.memory is not None:
+            plan.memory.settle(faults != NONE)
+        kept = torch.where(finite[:, None, None, None], latents, x).unbind()
+        if residuals:
+            together = torch.where(finite[: len(residuals), None, None, None], together, 0)
+            residuals = list(together.unbind())
+        rest = [*residuals, *[None] * (len(moved) - len(residuals))]
+        return [
+            replace(frame, latent=latent, fault=fault, residual=residual)
+            for frame, latent, fault, residual in zip(
+                moved, kept, faults.unbind(), rest, strict=True
+            )
+        ]
 
     def _plan(
         self, groups: list[list[FrameInFlight]], rows: list[FrameInFlight], device: torch.device

@@ -28,6 +28,7 @@ class StreamSession:
     Attributes:
         frames_in: number of frames that have entered so far.
         ended: whether the stream has been drained.
+        faults: where the frames that were returned last became NaN or infinite, see `faults`.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class StreamSession:
         self._waiting: list[FrameInFlight] = []
         self._output = OutputQueue()
         self._shown = 0
+        self.faults: list[Tensor] = []
         self._shape: torch.Size | None = None
         self._with_depth: bool | None = None
         self.frames_in = 0
@@ -86,19 +88,26 @@ class StreamSession:
             self._unchecked = False
 
     def push(
-        self, model: DenoiseModel, latent: Tensor, depth: Tensor | None = None
+        self,
+        model: DenoiseModel,
+        latent: Tensor,
+        depth: Tensor | None = None,
+        fault: Tensor | None = None,
     ) -> list[Tensor]:
         """Push one frame and return the finished frames.
 
         If the model raises (on an interrupt, say), the stream is unchanged: push the frame again.
+        If a frame becomes NaN or infinite, the stream goes on: its x0 is that of the frame before,
+        and `faults` says where it happened.
 
         Args:
             model: predicts x0 of every row of a call.
             latent: [C, h, w] clean, scaled latent of the next frame.
             depth: [C, h, w] latent of its depth image; None streams without depth.
+            fault: what the caller knows of the frame already; None for nothing.
 
         Returns:
-            x0 of the finished frames, [C, h, w] each: none, one, or a whole group.
+            x0 of the finished frames, [C, h, w] each, all finite: none, one, or a whole group.
 
         Raises:
             ValueError: the size differs from that of earlier frames, the depth has another size,
@@ -110,7 +119,7 @@ class StreamSession:
             self._start_over(model)
         # Encoded once per frame, because it does not depend on the denoising step.
         feature = None if depth is None else model.encode_depth(depth.unsqueeze(0)).squeeze(0)
-        entering = self.pipeline.enter(self.frames_in, self._shown, latent.float(), feature)
+        entering = self.pipeline.enter(self.frames_in, self._shown, latent.float(), feature, fault)
         finished = self._advance(model, entering)
         self._shape = latent.shape
         self._with_depth = depth is not None
@@ -118,7 +127,7 @@ class StreamSession:
         self.frames_in += 1
         self._output.enter()
         self._output.leave(finished)
-        return self._output.take()
+        return self._taken()
 
     def can_repeat(self, model: DenoiseModel) -> bool:
         """Return whether the next frame may be a repeat.
@@ -143,14 +152,16 @@ class StreamSession:
             raise RuntimeError(f"frame {self.frames_in} cannot repeat the one before it.")
         self.frames_in += 1
         self._output.repeat()
-        return self._output.take()
+        return self._taken()
 
     def drain(self, model: DenoiseModel) -> Iterator[Tensor]:
         """End the stream and yield x0 of the frames still inside, [C, h, w] each, in order."""
         self.ended = True
         while self._output or self._inside():
             if self._output:
-                yield self._output.take_one()
+                x0, fault = self._output.take_one()
+                self.faults = [fault]
+                yield x0
             else:
                 self._finish_some(model)
 
@@ -159,8 +170,14 @@ class StreamSession:
         found = {f for line in model.timelines for f in line.unreached(self.frames_in)}
         return sorted(found)
 
-    def _advance(self, model: DenoiseModel, entering: FrameInFlight) -> list[Tensor]:
-        """Add a frame, run the model unless its group is incomplete, and return finished x0."""
+    def _taken(self) -> list[Tensor]:
+        """Take all finished frames from the queue."""
+        finished = self._output.take()
+        self.faults = [frame.fault for frame in finished]
+        return [frame.x0 for frame in finished]
+
+    def _advance(self, model: DenoiseModel, entering: FrameInFlight) -> list[FrameInFlight]:
+        """Add a frame, run the model unless its group is incomplete; return finished frames."""
         group = self.memory.group(entering.memory_index) if self.memory else range(1)
         if len(group) == 1:
             done = self.pipeline.advance(model, entering)
@@ -169,7 +186,7 @@ class StreamSession:
             self._waiting = [*self._waiting, entering]
             self.pipeline.wait(entering)
             return []
-        finished = list(self.pipeline.denoise_group(model, [*self._waiting, entering]))
+        finished = self.pipeline.denoise_group(model, [*self._waiting, entering])
         self._waiting = []
         return finished
 
@@ -187,7 +204,7 @@ class StreamSession:
     def _finish_some(self, model: DenoiseModel) -> None:
         """Run the model once for the frames in flight, or denoise an incomplete group."""
         if self._waiting:
-            finished = list(self.pipeline.denoise_group(model, self._waiting))
+            finished = self.pipeline.denoise_group(model, self._waiting)
             self._waiting = []
         else:
             done = self.pipeline.advance(model, None)

@@ -65,6 +65,9 @@ class AverageStep:
     def select(self, index):
         return AverageStep(self.memory, (self.groups[index],))
 
+    def settle(self, bad):
+        self.memory.planned = {k: kept.nan_to_num() for k, kept in self.memory.planned.items()}
+
     def average(self, h, passes):
         out, rows = h.clone(), iter(range(len(h)))
         for name in (self.memory.shape.pass_name(*place) for place in passes):

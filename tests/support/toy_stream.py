@@ -88,7 +88,9 @@ class ToyModel:
         )
         cache = call.caches.at(self.place, self.index, key.shape[2])
         keys, values = cache.update(key, value, call.view.steps, call.view.slots)
-        out = windowed_attention(query, keys, values, call.positions[self.index], call.view.hidden)
+        out = windowed_attention(
+            query, keys, values, call.positions[self.index], call.view.hidden, call.view.limits
+        )
         return rearrange(out, "r heads (h w) q d -> (r q) (heads d) h w", h=x.shape[2])
 
     def open_memory(self, memory):
@@ -140,6 +142,7 @@ class OpenToy:
     """
 
     device = picture_device = torch.device("cpu")
+    half, tile = False, 0
 
     def __init__(self, model, coder, depth=None):
         self.model, self.coder, self.depth = model, coder, depth
@@ -154,6 +157,9 @@ class OpenToy:
     def decode(self, x0):
         picture = self.coder.decode(x0[None])[0]
         return picture, picture.isfinite().all()
+
+    def decode_again(self, x0):
+        return None
 
     def depth_picture(self, picture, depth_range):
         raw, depth_range = normalise_running(self.depth.infer(picture[None]), depth_range)
