@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import sys
 import warnings
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from types import ModuleType
 import comfy.model_management
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.functional import interpolate
 
 from ..host.whole_patcher import whole_patcher
@@ -83,7 +85,7 @@ class DepthModel:
         )
 
     @torch.no_grad()
-    def infer(self, images: Tensor) -> Tensor:
+    def infer(self, images: Tensor, exact: bool = False) -> Tensor:
         """Run the network once on loaded weights (see `load`).
 
         Frames are scaled to -1..1 and stretched to SxS without antialiasing, as in Live2Diff's
@@ -91,15 +93,19 @@ class DepthModel:
 
         Args:
             images: [F, H, W, 3] in 0..1, on any device.
+            exact: compute in float32 whatever `dtype` is, which needs room for a copy of the
+                weights.
 
         Returns:
             [F, S, S] float32 inverse depth on `load_device`: at least 0, without a unit; larger is
-            nearer.
+            nearer. NaN or infinite where the network overflows.
         """
         frames = images.to(self.load_device, torch.float32).movedim(-1, 1) * 2.0 - 1.0
         frames = interpolate(frames, (SIZE, SIZE), mode="bilinear", align_corners=False)
         network = self.patcher.model
         try:
+            if exact and self.half:
+                return functional_call(network, self._float32_weights(), (frames,))
             return network(frames.to(self.dtype)).float()
         finally:
             # controlnet-aux keeps the backbone's features in a dict of the module, where they
@@ -118,7 +124,8 @@ class DepthModel:
 
         Args:
             images: [F, H, W, 3] in 0..1, F at least 1.
-            batch_size: most frames per batch, fewer if VRAM is short; affects only rounding.
+            batch_size: most frames per batch, fewer if VRAM is short, also when it runs out on the
+                way; affects only rounding.
             progress: called after each batch with (frames done, all frames).
 
         Returns:
@@ -126,21 +133,62 @@ class DepthModel:
 
         Raises:
             comfy.model_management.InterruptProcessingException: the user stopped the run.
-            RuntimeError: the network returned NaN or infinite depth.
+            RuntimeError: the network returned NaN or infinite depth, in float32, too.
         """
         frames = images.shape[0]
         batch_size = self._fitting_batch(min(batch_size, frames))
         self.load(batch_size)
         device = comfy.model_management.intermediate_device()
         depth = torch.empty((frames, SIZE, SIZE), dtype=torch.float32, device=device)
-        for start in range(0, frames, batch_size):
+        stop = 0
+        while stop < frames:
             comfy.model_management.throw_exception_if_processing_interrupted()
-            stop = min(start + batch_size, frames)
-            depth[start:stop] = self.infer(images[start:stop])
-            _check_finite(depth[start:stop], self.dtype)
+            start = stop
+            found = self._infer_fitting(images[start : start + batch_size])
+            batch_size = len(found)
+            stop = start + batch_size
+            depth[start:stop] = found
             if progress is not None:
                 progress(stop, frames)
         return depth
+
+    def _infer_fitting(self, images: Tensor) -> Tensor:
+        """Run the network on the first of `images`: on all, unless memory runs out.
+
+        Where the depth is not finite, it is computed once more in float32.
+        """
+        count = len(images)
+        while True:
+            try:
+                return self._infer_finite(images[:count])
+            except Exception as error:
+                if not comfy.model_management.is_oom(error) or count == 1:
+                    raise
+            # Behind the handler, because the error holds the tensors of the failed try.
+            comfy.model_management.soft_empty_cache()
+            count //= 2
+            logging.warning(
+                "Live2Diff: out of memory: depth goes on with batches of %d frames.", count
+            )
+
+    def _infer_finite(self, images: Tensor) -> Tensor:
+        depth = self.infer(images)
+        if self.half and not torch.isfinite(depth).all():
+            depth = self.infer(images, exact=True)
+        _check_finite(depth, self.dtype)
+        return depth
+
+    @property
+    def half(self) -> bool:
+        """Whether it computes in less than float32, so that trying again in float32 may help."""
+        return self.dtype != torch.float32
+
+    def _float32_weights(self) -> dict[str, Tensor]:
+        """Return a copy of the weights in float32 on `load_device`."""
+        return {
+            name: tensor.to(self.load_device, torch.float32 if tensor.is_floating_point() else None)
+            for name, tensor in self.patcher.model.state_dict().items()
+        }
 
     @property
     def working_bytes(self) -> int:
@@ -204,8 +252,8 @@ def _import_midas() -> ModuleType:
 def _check_finite(depth: Tensor, dtype: torch.dtype) -> None:
     if torch.isfinite(depth).all():
         return
-    remedy = "Start ComfyUI with --force-fp32." if dtype == torch.float16 else ""
+    tried = "" if dtype == torch.float32 else f" in {dtype}, and in float32, too"
     raise RuntimeError(
-        f"The depth model gave NaN or infinite depth in {dtype}: its file may be damaged, or the "
-        f"numbers overflow. {remedy}".rstrip()
+        f"The depth model gave NaN or infinite depth{tried}: its file may be damaged. Load another "
+        "copy of it."
     )

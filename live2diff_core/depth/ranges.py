@@ -27,6 +27,8 @@ PER_CLIP = "per_clip"
 RUNNING = "running"
 MODES = (RUNNING, PER_CLIP, PER_FRAME)
 
+# Depth beyond this is no depth: MiDaS stays below some tens of thousands, and float16 ends here.
+_LARGEST = 65504.0
 # A range narrower than this share of its values is the rounding noise of a constant frame;
 # stretching it to 0..1 would make the noise visible.
 _FLAT = 1e-6
@@ -44,7 +46,8 @@ class RunningRange:
     complete after 4 frames and narrowing after 54.
 
     The arithmetic is on one frame at a time, so the range after frame n depends on frames 0..n and
-    not on how they were batched.
+    not on how they were batched. A frame of NaN, infinite or absurd depth leaves the range as it
+    is.
 
     Attributes:
         low: raw depth that becomes 0, 0-d float32; meaningless while `frames` is 0.
@@ -72,15 +75,21 @@ class RunningRange:
 
     def update(self, low: Tensor, high: Tensor) -> RunningRange:
         """Return the range after a frame whose raw depth spans `low` to `high`, 0-d float32."""
+        usable = is_depth(low, high)
         if self.frames == 0:
+            # Turned round until there is a frame to set it.
+            low, high = torch.where(usable, low, 0.0), torch.where(usable, high, -1.0)
             return replace(self, low=low, high=high, frames=1)
         # A loaded range lies on the CPU until its first frame.
         old_low, old_high = self.low.to(low.device), self.high.to(high.device)
         down, up = low - old_low, high - old_high
+        unset = old_low > old_high
+        next_low = old_low + torch.where(down < 0, self.widen * down, self.narrow * down)
+        next_high = old_high + torch.where(up > 0, self.widen * up, self.narrow * up)
         return replace(
             self,
-            low=old_low + torch.where(down < 0, self.widen * down, self.narrow * down),
-            high=old_high + torch.where(up > 0, self.widen * up, self.narrow * up),
+            low=torch.where(usable, torch.where(unset, low, next_low), old_low),
+            high=torch.where(usable, torch.where(unset, high, next_high), old_high),
             frames=self.frames + 1,
         )
 
@@ -125,6 +134,12 @@ class RunningRange:
             widen=float(state["widen"]),
             narrow=float(state["narrow"]),
         )
+
+
+def is_depth(low: Tensor, high: Tensor) -> Tensor:
+    """Return whether raw depth that spans `low` to `high` is finite and of a usual size: bool."""
+    # Both are NaN if any value is, and NaN is not within any bounds.
+    return (low > -_LARGEST) & (high < _LARGEST)
 
 
 def normalise_per_frame(raw: Tensor) -> Tensor:

@@ -252,6 +252,50 @@ def test_depth_that_is_not_finite_is_refused(tiny) -> None:
         tiny.predict(_frames(1))
 
 
+def test_depth_that_overflows_is_estimated_once_more_in_float32(core: ModuleType) -> None:
+    model, frames = core.DepthModel(TinyNetwork()), _frames(3)
+    exact = model.predict(frames)
+    model.dtype = torch.float16
+    model.patcher.model.to(torch.float16)
+    # 20,000 times 6 is more than float16 holds.
+    model.patcher.model.scale.fill_(20_000.0)
+    model.patcher.model.forward = lambda x: (x.mean(dim=1) + 3.0) * 3 * model.patcher.model.scale
+    found = model.predict(frames)
+    assert found.isfinite().all() and model.infer(frames).isinf().any()
+    torch.testing.assert_close(found, ((exact / 3) + 2) * 60_000, rtol=1e-3, atol=0)
+
+
+class ShortOfMemory(TinyNetwork):
+    """Has room for `most` frames."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def forward(self, frames: Tensor) -> Tensor:
+        if len(frames) > self.most:
+            raise torch.cuda.OutOfMemoryError("Allocation on device")
+        return super().forward(frames)
+
+
+@pytest.mark.parametrize("most, batches", [(4, [4, 4, 3]), (3, [2] * 5 + [1]), (1, [1] * 11)])
+def test_batches_become_smaller_when_memory_runs_out(
+    core: ModuleType, tiny, caplog: pytest.LogCaptureFixture, most: int, batches: list[int]
+) -> None:
+    """And stay so, rather than run out again for every batch."""
+    model, done = core.DepthModel(ShortOfMemory(most)), []
+    found = model.predict(_frames(11), batch_size=4, progress=lambda n, _: done.append(n))
+    assert torch.equal(found, tiny.predict(_frames(11)))
+    assert [len(frames) for frames in model.patcher.model.seen] == batches
+    assert done == [sum(batches[: n + 1]) for n in range(len(batches))]
+    assert caplog.text.count("out of memory") == {4: 0, 3: 1, 1: 2}[most]
+
+
+def test_one_frame_that_does_not_fit_is_an_error(core: ModuleType) -> None:
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        core.DepthModel(ShortOfMemory(0)).predict(_frames(2))
+
+
 # Files.
 
 

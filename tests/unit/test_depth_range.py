@@ -207,3 +207,19 @@ def test_depth_that_is_not_finite_becomes_black(raw: torch.Tensor) -> None:
     raw[2, 0, 0] = float("nan")
     depth = normalise_per_frame(raw)
     assert depth[2].abs().max() == 0 and depth.isfinite().all()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 1e6])
+@pytest.mark.parametrize("lost", [(0,), (0, 1), (4,), (3, 4, 11)])
+def test_the_range_leaves_out_what_is_no_depth(raw: torch.Tensor, value: float, lost) -> None:
+    """As if these frames had not been there, even the first."""
+    spoilt, state = raw.clone(), RunningRange()
+    for frame in lost:
+        spoilt[frame, 1, 2] = value
+    kept = [frame for frame in range(len(raw)) if frame not in lost]
+    for frame in spoilt:
+        _, state = normalise_running(frame[None], state)
+        assert state.low.isfinite() and state.high.isfinite()
+        state = RunningRange.from_state_dict(state.state_dict())
+    _, expected = normalise_running(raw[kept], RunningRange())
+    assert torch.equal(state.low, expected.low) and torch.equal(state.high, expected.high)
