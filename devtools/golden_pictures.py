@@ -43,12 +43,13 @@ class RandomDepth:
     """A depth model that takes brightness for depth, as far as a stream uses ours."""
 
     working_bytes = 1
+    half = False
 
     def __init__(self, vae: RandomVAE) -> None:
         """Compute where `vae` does."""
         self.patcher, self._device = vae.patcher, vae.device
 
-    def infer(self, images: Any) -> Any:
+    def infer(self, images: Any, exact: bool = False) -> Any:
         """From [F, H, W, 3] to [F, H, W]."""
         return images.to(self._device).mean(-1)
 

@@ -79,8 +79,8 @@ def translate_clip(
     latents: Tensor,
     depth: Tensor | None,
     notices: Notices | None = None,
-) -> Iterator[Tensor]:
-    """Stream a clip and yield x0 of each finished frame, [4, h, w], in order.
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Stream a clip and yield x0 of each finished frame, [4, h, w], in order, with its fault.
 
     Args:
         spec: the stream's specification.
@@ -102,13 +102,14 @@ def translate_clip(
             hint = None if depth is None else model.from_latent(depth[index])
             finished = session.push(model, model.from_latent(latent), hint)
             similar.translated(compared[index])
-        yield from finished
+        yield from zip(finished, session.faults, strict=True)
     tell_of_unreached_prompts(session, model, notices or Notices())
-    yield from session.drain(model)
+    for x0 in session.drain(model):
+        yield x0, session.faults[0]
 
 
 def write_frames(
-    finished: Iterable[Tensor],
+    finished: Iterable[tuple[Tensor, Tensor]],
     output: Tensor,
     convert: Callable[[Tensor], Tensor],
     shown: Callable[[int, Tensor], None],
@@ -117,11 +118,14 @@ def write_frames(
     """Write finished frames into `output`; each is waited for only when the next one is queued.
 
     Args:
-        finished: x0 of the frames, [C, h, w] each.
+        finished: x0 of the frames, [C, h, w] each, with their faults.
         output: [F, C, h, w].
         convert: from the model's scale to that of `output`.
         shown: called with (frames done, x0 of the last one on the CPU).
-        notices: takes the warnings.
+        notices: told of frames that were lost as NaN or infinite.
+
+    Raises:
+        NotFiniteError: too many frames in a row were lost.
     """
     watch, waiting = FiniteWatch(notices or Notices()), None
 
@@ -130,10 +134,13 @@ def write_frames(
         output[index] = convert(copy.get())
         shown(index + 1, copy.get())
 
-    for index, x0 in enumerate(finished):
-        copy = HostCopy(x0, x0.isfinite().all())
+    copy, last = None, None
+    for index, (x0, fault) in enumerate(finished):
+        if copy is None or x0 is not last:
+            copy, last = HostCopy(x0, fault=fault), x0
         if waiting is not None:
             arrive(*waiting)
         waiting = (index, copy)
     if waiting is not None:
         arrive(*waiting)
+    watch.report()

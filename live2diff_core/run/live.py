@@ -88,6 +88,11 @@ class LiveStream:
     starts: StartsOver = StartsOver()
     notices: Notices = field(default_factory=Notices)
 
+    def __post_init__(self) -> None:
+        """Watch the pictures."""
+        self._watch = FiniteWatch(self.notices)
+        self.translator.notices = self.notices
+
     @property
     def warming_up(self) -> bool:
         """Whether no frame has left the stream yet."""
@@ -123,7 +128,11 @@ class LiveStream:
         self.prompt = prompt
 
     def push(
-        self, opened: OpenStream, images: Tensor, hold: bool, finish: bool = False
+        self,
+        opened: OpenStream,
+        images: Tensor,
+        hold: bool,
+        finish: bool = False,
     ) -> LiveOutput:
         """Push frames and return the finished ones, after the work of all of them is queued.
 
@@ -135,6 +144,10 @@ class LiveStream:
             images: [F, H, W, 3] in 0..1.
             hold: return the last picture while warming up, rather than the frames themselves.
             finish: end the stream, and return the frames still inside, too.
+
+        Raises:
+            NotFiniteError: too many frames in a row were lost as NaN or infinite. They are dropped;
+                the stream can go on.
         """
         session = self.translator.session
         if not session.ended:
@@ -219,12 +232,11 @@ class LiveStream:
 
     def _deliver(self, first: int) -> Tensor:
         """Wait for the undelivered frames, of which the first is frame `first`: [F, H, W, 3]."""
-        watch = FiniteWatch(self.notices)
-        for frame, picture in enumerate(self.undelivered, first):
-            watch.look(frame, picture)
-        pictures = torch.stack([picture.get() for picture in self.undelivered])
-        self.undelivered = []
-        return pictures
+        pictures, self.undelivered = self.undelivered, []
+        for frame, picture in enumerate(pictures, first):
+            self._watch.look(frame, picture)
+        self._watch.report()
+        return torch.stack([picture.get() for picture in pictures])
 
     def _placeholder(self, images: Tensor, hold: bool) -> Tensor:
         """Return pictures to show instead, [F, H, W, 3] of the frames' size.

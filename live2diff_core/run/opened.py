@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Set
+
 import torch
 from torch import Tensor
 
 from ..depth.model import DepthModel, resize_depth
-from ..depth.ranges import RunningRange, normalise_running
+from ..depth.ranges import RunningRange, is_depth, normalise_running
 from ..host.model import HostModel
 from ..host.vae import FrameVAE
+from ..stream.faults import DEPTH, ENCODE
 
 
 class OpenStream:
@@ -16,11 +20,14 @@ class OpenStream:
 
     Attributes:
         model: ComfyUI's MODEL with its memories and prompts.
+        exact: the places (see `stream.faults`) that compute in float32 whatever the host has
+            loaded: `ENCODE`, `DEPTH` or both.
     """
 
     def __init__(self, model: HostModel, vae: FrameVAE | None, depth: DepthModel | None) -> None:
         """Store the models; nothing is loaded yet."""
         self.model, self._vae, self._depth = model, vae, depth
+        self.exact: Set[int] = frozenset()
 
     def __enter__(self) -> OpenStream:
         """Load all models."""
@@ -47,10 +54,26 @@ class OpenStream:
         """Whether every frame needs its depth."""
         return self._depth is not None
 
+    @property
+    def half(self) -> bool:
+        """Whether VAE or depth compute in less than float32, so that `exact` has an effect."""
+        return any(model is not None and model.half for model in (self._vae, self._depth))
+
+    @property
+    def tile(self) -> int:
+        """Side of the VAE's tiles in latent pixels, 0 for whole frames; see `FrameVAE`."""
+        return 0 if self._vae is None else self._vae.tile
+
+    @tile.setter
+    def tile(self, tile: int) -> None:
+        if self._vae is not None:
+            self._vae.tile = tile
+
     def encode(self, picture: Tensor) -> Tensor:
         """Encode a picture [H, W, 3] in 0..1 to the model's latent [4, h, w]."""
         assert self._vae is not None, "this stream has no VAE"
-        return self.model.from_latent(self._vae.encode(picture.unsqueeze(0)))[0]
+        latents = self._vae.encode(picture.unsqueeze(0), ENCODE in self.exact)
+        return self.model.from_latent(latents)[0]
 
     def decode(self, x0: Tensor) -> tuple[Tensor, Tensor]:
         """Decode the model's latent [4, h, w].
@@ -63,6 +86,17 @@ class OpenStream:
         pictures, finite = self._vae.decode(self.model.to_latent(x0).unsqueeze(0))
         return pictures[0], finite
 
+    def decode_again(self, x0: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Decode in float32 what `decode` made NaN or infinite; None if that was float32 already.
+
+        Any thread may call it.
+        """
+        assert self._vae is not None, "this stream has no VAE"
+        if not self._vae.half:
+            return None
+        pictures, finite = self._vae.decode(self.model.to_latent(x0).unsqueeze(0), exact=True)
+        return pictures[0], finite
+
     def depth_picture(
         self, picture: Tensor, depth_range: RunningRange
     ) -> tuple[Tensor, RunningRange]:
@@ -73,10 +107,13 @@ class OpenStream:
             depth_range: range of the depths so far.
 
         Returns:
-            The depth in grey, [H, W, 3] in 0..1, and the range after this frame.
+            The depth in grey, [H, W, 3] in 0..1, and the range after this frame. All is NaN where
+            the depth model gave NaN, infinite or absurd depth.
         """
         assert self._depth is not None, "this stream has no depth model"
-        raw = self._depth.infer(picture.unsqueeze(0))
+        exact = {"exact": True} if DEPTH in self.exact else {}
+        raw = self._depth.infer(picture.unsqueeze(0), **exact)
         depth, depth_range = normalise_running(raw, depth_range)
+        depth = depth.masked_fill(~is_depth(*raw.aminmax()), math.nan)
         depth = resize_depth(depth, picture.shape[0], picture.shape[1])
         return depth[0, ..., None].repeat(1, 1, 3), depth_range

@@ -136,15 +136,19 @@ class VideoTranslation:
         those are in the state. The segment in progress is left open, for `pause`.
         """
         start = time.perf_counter()
+        self.translator.notices = self.notices
         self.translator.open(self.opened)
         decoded = ((frame, self.prepare(frame.image)) for frame in self.frames)
-        with (
-            self.saver or nullcontext(),
-            BackgroundCalls(FRAMES_AHEAD) as encoder,
-            Prefetch(decoded, FRAMES_AHEAD) as ahead,
-        ):
-            self._write_again(encoder)
-            self._translate(ahead, encoder)
+        try:
+            with (
+                self.saver or nullcontext(),
+                BackgroundCalls(FRAMES_AHEAD) as encoder,
+                Prefetch(decoded, FRAMES_AHEAD) as ahead,
+            ):
+                self._write_again(encoder)
+                self._translate(ahead, encoder)
+        finally:
+            self._watch.report()
         self.writer.commit()
         self.times.stages = {
             "decode": ahead.busy_seconds,

@@ -7,17 +7,21 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..depth.ranges import RunningRange
+from ..stream.faults import DEPTH, ENCODE, check_fault, is_finite, no_fault, noted
 from ..stream.session import StreamSession
 from ..stream.session_state import SessionState, read_session
 from ..stream.similar_frames import SimilarFrameFilter
 from ..stream.state import State, floats, in_order, join, numbered, part, require
 from ..stream.transfer import HostCopy, upload
+from .computing import Computing
+from .notices import Notices
 
 if TYPE_CHECKING:
     from .opened import OpenStream
@@ -44,10 +48,18 @@ class FrameTranslator:
     Finished pictures are on their way to the CPU when they are returned: nothing here waits for
     the device, so that the next frame's work can be queued first.
 
+    A frame that becomes NaN or infinite shows the frame before it, and the stream goes on. What it
+    costs to notice that is told by the picture (`HostCopy`), and for what enters by a copy that is
+    looked at two frames later, when it has long arrived: then the VAE's encoder or the depth model,
+    where they compute in less than float32, begin to compute in float32, at the same frame in
+    every run. A picture that the decoder cannot make is decoded once more in float32 by the thread
+    that waits for it. Once the VAE has run out of memory, it goes on in tiles.
+
     Attributes:
         session: the stream of latents.
         similar: decides which frames are skipped.
         depth_range: range of the depths so far.
+        notices: told of what changes on the way; a run puts its own here.
         seconds: time of this thread so far in "vae encode", "depth", "model" and "vae decode". On
             a GPU that is the time to queue the work, not to do it.
     """
@@ -62,16 +74,24 @@ class FrameTranslator:
             eight_bit: return pictures as uint8, rounded on the device; else as float32 in 0..1.
         """
         self.session, self.similar, self._eight_bit = session, similar, eight_bit
-        self.depth_range = RunningRange()
+        self.notices = Notices()
         self.seconds: dict[str, float] = defaultdict(float)
-        # Finished latents that wait for the VAE, and decoded pictures that wait for the caller.
-        self._latents: list[Tensor] = []
-        self._pictures: list[HostCopy] = []
         self._decoded: tuple[Tensor, HostCopy] | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self.depth_range = RunningRange()
+        # Finished latents that wait for the VAE, with their faults, and decoded pictures that wait
+        # for the caller.
+        self._latents: list[tuple[Tensor, Tensor]] = []
+        self._pictures: list[HostCopy] = []
+        self._last: HostCopy | None = None
+        self._computing = Computing()
 
     def open(self, opened: OpenStream) -> None:
         """Allocate the stream's memory: once per opening, before anything is pushed."""
         self.session.open(opened.model)
+        self._computing.tell(opened)
 
     def push(self, opened: OpenStream, picture: Tensor) -> list[HostCopy]:
         """Push one frame and return the finished ones.
@@ -86,7 +106,8 @@ class FrameTranslator:
         Returns:
             Finished frames, [H, W, 3] each.
         """
-        self._latents += self._push(opened, picture)
+        finished = self._push(opened, picture)
+        self._latents += zip(finished, self.session.faults, strict=True)
         while self._latents:
             self._decode_one(opened)
         pictures, self._pictures = self._pictures, []
@@ -105,19 +126,18 @@ class FrameTranslator:
                     x0 = next(finished, None)
                 if x0 is None:
                     return
-                self._latents.append(x0)
+                self._latents.append((x0, self.session.faults[0]))
 
     def reset(self) -> None:
         """Start over with frame 0."""
         self.session.reset()
         self.similar.reset()
-        self.depth_range = RunningRange()
-        self._latents, self._pictures = [], []
+        self._begin()
 
     def to(self, device: torch.device) -> None:
         """Move the stream of latents to `device`; it must be opened again before the model runs."""
         self.session.to(device)
-        self._latents = [x0.to(device) for x0 in self._latents]
+        self._latents = [(x0.to(device), fault.to(device)) for x0, fault in self._latents]
         self._decoded = None
 
     def state_dict(self) -> State:
@@ -129,8 +149,11 @@ class FrameTranslator:
             depth_range=self.depth_range.state_dict(),
             session=self.session.state_dict(),
             similar=self.similar.state_dict(),
-            latents=numbered(self._latents),
+            latents=numbered([x0 for x0, _ in self._latents]),
+            faults=numbered([fault for _, fault in self._latents]),
             pictures=numbered([picture.get() for picture in self._pictures]),
+            last=numbered([] if self._last is None else [self._last.get()]),
+            computing=self._computing.state_dict(),
         )
 
     @staticmethod
@@ -150,13 +173,20 @@ class FrameTranslator:
         in_order(latents)
         for name in latents:
             floats(latents, name, *(session.shape or ()))
-        sizes = {picture.shape[:2] for picture in in_order(pictures)}
+        faults, last = part(state, "faults"), part(state, "last")
+        for name in faults:
+            check_fault(faults, name)
+        require(faults.keys() in (set(), latents.keys()), "its faults are not those of its latents")
+        require(len(last) < 2, f"it has {len(last)} last pictures")
+        Computing.check_state(part(state, "computing"))
+        sizes = {picture.shape[:2] for picture in (*in_order(pictures), *in_order(last))}
         if "last" in similar:
             sizes.add(floats(similar, "last", None, None, 3, or_bytes=True).shape[:2])
         require(len(sizes) < 2, "its pictures are of several sizes")
         size = next(iter(sizes), None)
-        for name in pictures:
-            floats(pictures, name, *(size or ()), 3, or_bytes=True)
+        for shown in (pictures, last):
+            for name in shown:
+                floats(shown, name, *(size or ()), 3, or_bytes=True)
         delivered = session.frames_out - len(latents) - len(pictures)
         require(delivered >= 0, "more frames are finished than have left")
         return TranslatorState(session, size, delivered)
@@ -164,7 +194,9 @@ class FrameTranslator:
     def load_state_dict(
         self, state: Mapping[str, Tensor], device: torch.device | None = None
     ) -> None:
-        """Restore what `state_dict` returned, for a model on `device`.
+        """Restore what `state_dict` returned, for a model on `device`; then open it again.
+
+        Earlier versions saved no faults, no last picture, and not how the models compute.
 
         Raises:
             ValueError: it is damaged, or of another kind of stream; nothing has changed then.
@@ -172,10 +204,17 @@ class FrameTranslator:
         self.check_state(state)
         self.session.load_state_dict(part(state, "session"), device)
         self.depth_range = RunningRange.from_state_dict(part(state, "depth_range"))
-        self._latents = [x0.to(device) for x0 in in_order(part(state, "latents"))]
+        latents = [x0.to(device) for x0 in in_order(part(state, "latents"))]
+        faults = [fault.to(device) for fault in in_order(part(state, "faults"))]
+        faults = faults or [no_fault(x0.device) for x0 in latents]
+        self._latents = list(zip(latents, faults, strict=True))
+        self._computing = Computing.from_state_dict(part(state, "computing"))
         # Version 0.1.0 saved floats for videos, too.
         saved = in_order(part(state, "pictures"))
         self._pictures = [HostCopy(self._delivered(picture)) for picture in saved]
+        last = in_order(part(state, "last"))
+        self._last = HostCopy(self._delivered(last[0])) if last else None
+        self._decoded = None
         self.similar.load_state_dict(part(state, "similar"))
 
     def _push(self, opened: OpenStream, picture: Tensor) -> list[Tensor]:
@@ -194,30 +233,55 @@ class FrameTranslator:
 
     def _translate(self, opened: OpenStream, picture: Tensor) -> list[Tensor]:
         """Encode a frame and its depth, and push both through the session."""
+        self._computing.look_back()
         with self._timed("vae encode"):
             picture = to_float(upload(picture, opened.picture_device))
-            latent = opened.encode(picture)
+            latent = self._encode(opened, picture)
+            fault = noted(no_fault(latent.device), is_finite(latent), ENCODE)
         depth, depth_range = None, self.depth_range
         if opened.reads_depth:
             with self._timed("depth"):
                 grey, depth_range = opened.depth_picture(picture, depth_range)
+                fine = is_finite(grey).to(latent.device, non_blocking=True)
+                fault = noted(fault, fine, DEPTH)
             with self._timed("vae encode"):
-                depth = opened.encode(grey)
+                depth = self._encode(opened, grey)
+                fault = noted(fault, is_finite(depth), ENCODE)
         with self._timed("model"):
-            finished = self.session.push(opened.model, latent, depth)
+            finished = self.session.push(opened.model, latent, depth, fault)
         self.depth_range = depth_range
+        self._computing.entered(fault)
         return finished
+
+    def _encode(self, opened: OpenStream, picture: Tensor) -> Tensor:
+        latent = opened.encode(picture)
+        self._computing.note_tiles(opened, self.notices)
+        return latent
 
     def _decode_one(self, opened: OpenStream) -> None:
         """Queue the decoding of the next finished latent, which stays inside if that fails."""
-        x0 = self._latents[0]
+        x0, fault = self._latents[0]
         # Repeated frames share one latent, which is decoded once.
         if self._decoded is None or self._decoded[0] is not x0:
             with self._timed("vae decode"):
                 picture, finite = opened.decode(x0)
-                self._decoded = (x0, HostCopy(self._delivered(picture), finite))
+                self._computing.note_tiles(opened, self.notices)
+                again = partial(self._decode_again, opened, x0)
+                copy = HostCopy(self._delivered(picture), finite, fault, again, self._last)
+                self._decoded, self._last = (x0, copy), copy
         self._pictures.append(self._decoded[1])
         self._latents.pop(0)
+
+    def _decode_again(self, opened: OpenStream, x0: Tensor) -> Tensor | None:
+        """Decode what came out as NaN or infinite in float32; None if that is not finite either.
+
+        It runs in the thread that waits for the picture.
+        """
+        found = opened.decode_again(x0)
+        if found is None:
+            return None
+        copy = HostCopy(self._delivered(found[0]), found[1])
+        return copy.get() if copy.finite else None
 
     def _delivered(self, picture: Tensor) -> Tensor:
         """Convert floats in 0..1 to what the stream returns."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .call_plan import CallPlan, DenoiseModel, Row, TemporalMemory, plan_call
-from .faults import check_fault, ENCODE, MODEL, NONE, is_finite, no_fault, noted, rows_finite
+from .faults import ENCODE, MODEL, NONE, check_fault, is_finite, no_fault, noted, rows_finite
 from .guidance import Guidance, GuidanceMode, guide, next_residual, residual_of
 from .made_ahead import MadeAhead
 from .schedule import ConsistencySchedule

@@ -5,6 +5,7 @@ import torch
 
 from live2diff_core.run import clip
 from live2diff_core.run.clip import write_frames
+from live2diff_core.stream.faults import MODEL, no_fault
 from live2diff_core.stream.transfer import HostCopy
 
 
@@ -26,7 +27,7 @@ def log(monkeypatch):
 def made(count, log):
     for number in range(count):
         log.append(("queued", number))
-        yield torch.full((3,), float(number))
+        yield torch.full((3,), float(number)), no_fault(None)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
@@ -52,7 +53,11 @@ def test_frames_are_converted_and_shown_as_they_arrive(log):
     assert [(done, x0[0].item()) for done, x0 in shown] == [(1, 0), (2, 1), (3, 2)]
 
 
-def test_a_frame_of_nan_is_named_once(caplog):
-    frames = [torch.zeros(3), torch.full((3,), float("nan")), torch.full((3,), float("inf"))]
+def test_a_lost_frame_is_named_once_and_all_are_counted(caplog):
+    caplog.set_level("INFO")
+    lost = torch.tensor(MODEL, dtype=torch.uint8)
+    frames = [(torch.zeros(3), fault) for fault in (no_fault(None), lost, lost)]
     write_frames(frames, torch.empty(3, 3), lambda x0: x0, lambda *_: None)
-    assert caplog.text.count("came out as NaN") == 1 and "frame 1 " in caplog.text
+    first, last = [record.message for record in caplog.records]
+    assert "frame 1 came out as NaN" in first and "2 frames came out as NaN" in last
+    assert "the UNet" in first and "--force-fp32" in last
