@@ -34,6 +34,10 @@ _LARGEST = 65504.0
 _FLAT = 1e-6
 
 
+# Ends of a range that no frame has set: turned round.
+_UNSET = (0.0, -1.0)
+
+
 @dataclass(frozen=True)
 class RunningRange:
     """A depth range that follows a stream: an immutable value, replaced after every frame.
@@ -77,8 +81,7 @@ class RunningRange:
         """Return the range after a frame whose raw depth spans `low` to `high`, 0-d float32."""
         usable = is_depth(low, high)
         if self.frames == 0:
-            # Turned round until there is a frame to set it.
-            low, high = torch.where(usable, low, 0.0), torch.where(usable, high, -1.0)
+            low, high = (torch.where(usable, *ends) for ends in zip((low, high), _UNSET))
             return replace(self, low=low, high=high, frames=1)
         # A loaded range lies on the CPU until its first frame.
         old_low, old_high = self.low.to(low.device), self.high.to(high.device)
@@ -125,7 +128,8 @@ class RunningRange:
                 )
         low, high, frames = (float(state[name]) for name in ("low", "high", "frames"))
         counted = frames >= 0 and frames.is_integer()
-        if not (math.isfinite(low) and math.isfinite(high) and low <= high and counted):
+        ordered = low <= high or (low, high) == _UNSET
+        if not (math.isfinite(low) and math.isfinite(high) and ordered and counted):
             raise ValueError(f"A depth range from {low} to {high} of {frames:g} frames cannot be.")
         return cls(
             low=state["low"].float(),

@@ -44,7 +44,7 @@ def changes_of(name, tensor):
     """Wrong replacements of one tensor: (what is wrong, tensor or None for none)."""
     yield "missing", None
     yield "one dimension more", tensor[None].clone()
-    if tensor.ndim:
+    if tensor.ndim and tensor.numel():
         yield "one dimension less", tensor.flatten()[:1].reshape(()).clone()
         yield "longer", torch.cat([tensor, tensor[:1]])
         yield "empty", tensor[:0].clone()

@@ -397,7 +397,7 @@ def test_a_run_warns_once_of_pictures_that_are_not_finite(caplog, value):
     assert "frame 2 came out as NaN or infinite" in warning and "--fp32-vae" in warning
 
 
-def test_a_live_stream_shows_the_last_such_picture_and_logs_the_first(caplog):
+def test_a_live_stream_counts_such_pictures_over_its_runs_and_logs_the_first(caplog):
     made, opened = single_frames()
     opened.coder = Overflowing()
     live = LiveStream("live", {}, "", made)
@@ -405,4 +405,4 @@ def test_a_live_stream_shows_the_last_such_picture_and_logs_the_first(caplog):
         live.push(opened, image[None], hold=False)
     warnings = [r.message for r in caplog.records if r.levelname == "WARNING"]
     assert ["frame 2" in text for text in warnings] == [True]
-    assert live.notices.text.startswith("Warning: frame 3 came out as NaN")
+    assert live.notices.text.startswith("Warning: 2 frames came out as NaN or infinite (first: fr")
