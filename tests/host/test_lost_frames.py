@@ -181,3 +181,24 @@ def test_a_saved_stream_goes_on_alike(sd15, motion, memory):
             found += stream.session.drain()
     assert torch.equal(torch.stack(found), whole) and faults[:3] == expected[6:9]
     assert expected[7] == places().MODEL
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", ["merge", "queue"])
+def test_a_bank_keeps_what_it_had_before_a_lost_frame(sd15, kind):
+    """Even where the frame's keys were still finite; a queue of one frame gets that one twice."""
+    rows = Rows(sd15, [1, 6])
+    model, latents, banks = banked(sd15, kind=kind, interval=1), frames(8), []
+    with (
+        # Behind all banks.
+        spoilt(sd15.model.diffusion_model.out[2], rows),
+        Stream(model, SIZE, 8, steps=1) as stream,
+    ):
+        for latent in latents:
+            stream.session.push(latent)
+            state = stream.session.state_dict()
+            banks.append({k: t.clone() for k, t in state.items() if k.endswith(("keys", "values"))})
+    for before, after, same in ((0, 1, True), (5, 6, True), (6, 7, False)):
+        pairs = [(banks[before][name], bank) for name, bank in banks[after].items()]
+        held = [torch.equal(new[-len(old) :], old) for old, new in pairs]
+        assert pairs and held == [same] * len(pairs)
