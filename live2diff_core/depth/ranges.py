@@ -81,7 +81,9 @@ class RunningRange:
         """Return the range after a frame whose raw depth spans `low` to `high`, 0-d float32."""
         usable = is_depth(low, high)
         if self.frames == 0:
-            low, high = (torch.where(usable, *ends) for ends in zip((low, high), _UNSET))
+            low, high = (
+                torch.where(usable, *ends) for ends in zip((low, high), _UNSET, strict=True)
+            )
             return replace(self, low=low, high=high, frames=1)
         # A loaded range lies on the CPU until its first frame.
         old_low, old_high = self.low.to(low.device), self.high.to(high.device)

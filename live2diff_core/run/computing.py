@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # Frames behind the one that enters whose faults are looked at: by then they have arrived, and the
 # device has a frame to work on meanwhile. Fixed, so that every run changes at the same frame.
 _FRAMES_BEHIND = 2
+# Of latent pixels; larger than any frame that the nodes take.
+_LARGEST_TILE = 1024
 # Pixels of a side per latent pixel.
 _SCALE = 8
 
@@ -87,7 +89,8 @@ class Computing:
             return
         exact, faults = integers(state, "exact"), state.get("faults")
         require(set(exact) <= PLACES.keys(), f"'exact' names the places {exact}")
-        integer(state, "tile")
+        tile = integer(state, "tile")
+        require(tile <= _LARGEST_TILE, f"the VAE's tiles have sides of {tile}")
         right = faults is not None and faults.dtype == torch.uint8 and faults.ndim == 1
         require(right, "'faults' should be bytes in a row")
 

@@ -50,6 +50,8 @@ def changes_of(name, tensor):
         yield "empty", tensor[:0].clone()
     for at in range(1, tensor.ndim):
         yield f"larger in {at}", torch.cat([tensor, tensor.narrow(at, 0, 1)], dim=at)
+    if not tensor.numel():
+        return  # there are no values to change
     if tensor.is_floating_point():
         for value in (float("nan"), float("inf")):
             wrong = tensor.clone()
