@@ -6,8 +6,8 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
-from ..live2diff_core.run.live import SavedStream, file_version
 from ..live2diff_core.run.registry import STREAMS
+from ..live2diff_core.run.saved_stream import SavedStream, file_version
 from ..live2diff_core.stream.byte_size import format_bytes
 from .live_streams import always, passed, passing, stream_list, stream_name
 from .node_text import show_text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,27 +13,22 @@ from torch.nn.functional import interpolate
 
 from ..host.control_hints import FrameImages
 from ..host.held_state import HeldState
-from ..stream.state import State, floats, in_order, join, numbered, part, require
+from ..stream.state import State, in_order, join, numbered, part
 from ..stream.transfer import HostCopy
 from .finite import FiniteWatch
 from .notices import Notices
+from .saved_stream import PICTURE, SavedStream, check_live_state, file_version
 from .starts_over import StartsOver
-from .state_file import damaged, differences, read_state, save_state
 from .translator import FrameTranslator
 from .unreached import tell_of_unreached_prompts
 
 if TYPE_CHECKING:
     from .opened import OpenStream
 
-_PICTURE = "picture"
 # Beginning of the names of the temporal memory's tensors; some of what it holds is in no state.
 _MEMORY = "translator/session/memory/"
 # Pictures of a run that are on their way at one time, so that a long one pins little memory.
 _FRAMES_BEHIND = 16
-
-
-class OtherStreamError(ValueError):
-    """A saved stream differs from the graph's; the message names the differences."""
 
 
 @dataclass(frozen=True)
@@ -171,35 +166,7 @@ class LiveStream:
             undelivered=numbered([picture.get() for picture in self.undelivered]),
             hints=join(**hints),
         )
-        return state if self.picture is None else {**state, _PICTURE: self.picture.get()}
-
-    @staticmethod
-    def check_state(state: Mapping[str, Tensor]) -> torch.Size | None:
-        """Check what `state_dict` returned, as far as it can be checked without a model.
-
-        Returns:
-            Height and width of the pictures in it; None without any.
-
-        Raises:
-            ValueError: it is damaged.
-        """
-        read = FrameTranslator.check_state(part(state, "translator"))
-        undelivered = part(state, "undelivered")
-        shown = in_order(undelivered)
-        if read.delivered:
-            # Before, it may be that of a stream of another size, which this one replaced.
-            shown.append(floats(state, _PICTURE, None, None, 3))
-        sizes = {picture.shape[:2] for picture in shown}
-        sizes |= set() if read.size is None else {read.size}
-        require(len(sizes) < 2, "its pictures are of several sizes")
-        size = next(iter(sizes), None)
-        for name in undelivered:
-            floats(undelivered, name, *(size or ()), 3)
-        require(len(undelivered) <= read.delivered, "more pictures are finished than have left")
-        if _PICTURE in state:
-            floats(state, _PICTURE, None, None, 3)
-        _check_hints(part(state, "hints"), {frame.frame for frame in read.session.inside})
-        return size
+        return state if self.picture is None else {**state, PICTURE: self.picture.get()}
 
     def load_state_dict(
         self, state: Mapping[str, Tensor], device: torch.device | None = None
@@ -209,10 +176,10 @@ class LiveStream:
         Raises:
             ValueError: it is damaged, or of another kind of stream; nothing has changed then.
         """
-        self.check_state(state)
+        check_live_state(state)
         self.translator.load_state_dict(part(state, "translator"), device)
         self.undelivered = [HostCopy(p) for p in in_order(part(state, "undelivered"))]
-        self.picture = HostCopy(state[_PICTURE]) if _PICTURE in state else None
+        self.picture = HostCopy(state[PICTURE]) if PICTURE in state else None
         hints = part(state, "hints")
         frames = sorted({int(name.split("/")[0]) for name in hints})
         self.hints = {frame: in_order(part(hints, str(frame))) for frame in frames}
@@ -252,101 +219,3 @@ class LiveStream:
             return picture.unsqueeze(0)
         size = (images.shape[1], images.shape[2])
         return interpolate(picture.movedim(-1, 0)[None], size=size).movedim(1, -1)
-
-
-@dataclass(frozen=True)
-class SavedStream:
-    """A stream read from a file, until a run continues it.
-
-    Attributes:
-        name: its key in the registry.
-        identity, prompt: see `LiveStream`.
-        state: tensors by name, on the CPU.
-        source: the file, see `file_version`.
-        handle: None: the host need not know of tensors on the CPU.
-    """
-
-    name: str
-    identity: dict[str, Any]
-    prompt: str
-    state: dict[str, Tensor]
-    source: str
-    handle: ClassVar[None] = None
-
-    @classmethod
-    def read(cls, name: str, path: Path) -> SavedStream:
-        """Read a file that `save` wrote.
-
-        Raises:
-            StateFileError: the file is missing, damaged or of another kind.
-            OtherStreamError: it holds the state of another node.
-        """
-        source = file_version(path)
-        state, made_with = read_state(path)
-        if not {"stream", "prompt"} <= made_with.keys():
-            raise OtherStreamError(
-                f"{path.name} is the state of a video, not a live stream from 'Save Stream'."
-            )
-        identity, prompt = made_with["stream"], made_with["prompt"]
-        try:
-            require(isinstance(identity, dict), "its settings are none")
-            require(isinstance(prompt, str), "its prompt is none")
-            LiveStream.check_state(state)
-        except ValueError as error:
-            raise damaged(path, error) from error
-        return cls(name, identity, prompt, state, source)
-
-    def save(self, path: Path) -> None:
-        """Write it to a file, atomically."""
-        save_state(path, self.state, {"stream": self.identity, "prompt": self.prompt})
-
-    @property
-    def path(self) -> Path:
-        """The file that it was read from."""
-        return Path(self.source.rsplit("|", 2)[0])
-
-    @property
-    def file_name(self) -> str:
-        """Name of the file that it was read from, without folders."""
-        return self.path.name
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that the state holds."""
-        return sum(tensor.nbytes for tensor in self.state.values())
-
-    def check(self, identity: Mapping[str, Any]) -> None:
-        """Refuse to continue if the stream has another identity.
-
-        Raises:
-            OtherStreamError: the identities differ; the message names the differences.
-        """
-        if differing := differences(self.identity, identity):
-            raise OtherStreamError(
-                f"The stream '{self.name}' was loaded from {self.file_name}, which was made with "
-                f"other settings: {differing}. Set them back; or bypass 'Load Stream' and let the "
-                "stream go with 'Reset Stream'."
-            )
-
-
-def _check_hints(state: Mapping[str, Tensor], inside: set[int]) -> None:
-    """Check the ControlNet images of the frames inside: as many for each, or none at all."""
-    names = {tuple(name.split("/", 1)) for name in state}
-    frames = {name[0] for name in names}
-    if not frames:
-        return
-    require(frames == {str(frame) for frame in inside}, "'hints' are not of the frames inside")
-    of_frames = {frame: part(state, frame) for frame in frames}
-    require(len({len(each) for each in of_frames.values()}) == 1, "'hints' of a frame are missing")
-    for of_frame in of_frames.values():
-        for name, _ in enumerate(in_order(of_frame)):
-            floats(of_frame, str(name), 1, None, None, None)
-
-
-def file_version(path: Path) -> str:
-    """Name the version of a file by path, time and size; empty when there is no file."""
-    try:
-        found = path.stat()
-    except OSError:
-        return ""
-    return f"{path}|{found.st_mtime_ns}|{found.st_size}"

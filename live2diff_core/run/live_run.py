@@ -16,9 +16,10 @@ from ..host.frame_conditions import FrameConditionError
 from ..host.identity import prompt_identity
 from ..stream.byte_size import format_bytes
 from ..stream.state import StateError, require
-from .live import LiveOutput, LiveStream, SavedStream
+from .live import LiveOutput, LiveStream
 from .opened import OpenStream
 from .registry import StreamRegistry
+from .saved_stream import SavedStream, check_live_state
 from .spec import StreamSpec
 from .state_file import StateFileError, damaged, differences, normalised
 
@@ -146,7 +147,7 @@ class LiveRun:
             # Its memories stay on the CPU until the model runs, so they are not held yet.
             with _file_named(saved):
                 live.load_state_dict(saved.state, self.spec.model.load_device)
-                self._check_shape(live, LiveStream.check_state(saved.state))
+                self._check_shape(live, check_live_state(saved.state))
         try:
             return self.spec.open(
                 (height // 8, width // 8),

@@ -11,7 +11,8 @@ from ..video.segments import Segment
 from ..video.unfinished import DamagedPicturesError, count_pictures, read_pictures
 from .notices import Notices
 from .partial_folder import PartialFolder
-from .stages import Shown, VideoTranslation, shown_from, shown_numbers
+from .shown import Shown, shown_from, shown_numbers
+from .stages import VideoTranslation
 from .state_file import StateFileError, UnusableStateError, damaged
 
 _UNFINISHED = "unfinished"

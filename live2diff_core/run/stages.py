@@ -14,10 +14,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,7 +24,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from ..stream.state import State, in_order, join, numbered, part, require
+from ..stream.state import State, in_order, join, numbered, part
 from ..stream.transfer import HostCopy
 from ..video.frame import DecodedFrame, Image
 from ..video.writer import SegmentWriter
@@ -33,6 +32,8 @@ from .background import BackgroundCalls, Prefetch
 from .finite import FiniteWatch
 from .notices import Notices
 from .saving import StateSaver
+from .shown import Shown, shown_from, shown_numbers
+from .stage_times import StageTimes
 from .translator import FrameTranslator
 from .unreached import tell_of_unreached_prompts
 
@@ -40,13 +41,6 @@ if TYPE_CHECKING:
     from .opened import OpenStream
 
 FRAMES_AHEAD = 4
-
-
-class Shown(NamedTuple):
-    """The time and the duration of a frame, in seconds."""
-
-    time: Fraction
-    duration: Fraction
 
 
 class FinishedFrame(NamedTuple):
@@ -61,37 +55,6 @@ class FinishedFrame(NamedTuple):
     number: int
     picture: HostCopy
     shown: Shown
-
-
-@dataclass
-class StageTimes:
-    """Busy seconds of each stage; stages run side by side, so their sum may exceed the total.
-
-    They are times of threads. A GPU works on its own: there the stages between "decode" and
-    "read back" are the time to queue their work, and "read back" is the time that the encoder's
-    thread waits for the device. Where "read back" is near the total, the device is the limit.
-
-    Attributes:
-        frames: number of finished frames.
-        stages: seconds by name, in the order in which frames pass the stages.
-        total: elapsed seconds.
-    """
-
-    frames: int = 0
-    stages: dict[str, float] = field(default_factory=dict)
-    total: float = 0.0
-
-    def table(self) -> str:
-        """Format the times for the log, in seconds and in milliseconds per frame."""
-        frames = max(self.frames, 1)
-        rows = [
-            f"  {name:<12}{seconds:9.1f} s {seconds / frames * 1e3:9.1f} ms"
-            for name, seconds in {**self.stages, "total": self.total}.items()
-        ]
-        rate = self.frames / self.total if self.total else 0.0
-        return "\n".join(
-            [f"{self.frames} frames, {rate:.2f} per second; each stage at work:", *rows]
-        )
 
 
 @dataclass
@@ -276,31 +239,6 @@ class VideoTranslation:
         ended = encoder.submit(self.writer.commit)
         if self.saver is not None and self.saver.due:
             self.saver.later(self.translator.session.frames_in, self._stream_state(), ended)
-
-
-def shown_numbers(shown: Iterable[Shown]) -> Tensor:
-    """Convert times and durations to int64 [n, 4]: numerators and denominators."""
-    rows = [
-        [s.time.numerator, s.time.denominator, s.duration.numerator, s.duration.denominator]
-        for s in shown
-    ]
-    return torch.tensor(rows, dtype=torch.int64).view(-1, 4)
-
-
-def shown_from(state: Mapping[str, Tensor], name: str, count: int | None = None) -> list[Shown]:
-    """Read what `shown_numbers` made of `count` times, or of any number of them.
-
-    Raises:
-        ValueError: the entry is missing or damaged.
-    """
-    numbers = state.get(name, torch.empty(0))
-    rows = len(numbers) if count is None else count
-    require(
-        (numbers.dtype, tuple(numbers.shape)) == (torch.int64, (rows, 4))
-        and bool((numbers[:, 1::2] > 0).all()),
-        f"'{name}' should be the times of {'some' if count is None else count} frames",
-    )
-    return [Shown(Fraction(a, b), Fraction(c, d)) for a, b, c, d in numbers.tolist()]
 
 
 def _tensor(image: Image) -> Tensor:

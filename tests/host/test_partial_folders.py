@@ -76,5 +76,5 @@ def test_the_identity_of_0_1_0_is_read_under_todays_titles(pack):
 @pytest.mark.parametrize("identity", [{}, {"stream": {}}, {"prompt": ""}])
 def test_the_state_of_a_video_is_no_live_stream(pack, tmp_path, identity):
     file = save(tmp_path, "video", settings(identity)) / core("run.partial_folder").OLD_STATE
-    with pytest.raises(core("run.live").OtherStreamError, match="is the state of a video"):
-        core("run.live").SavedStream.read("name", file)
+    with pytest.raises(core("run.saved_stream").OtherStreamError, match="is the state of a video"):
+        core("run.saved_stream").SavedStream.read("name", file)
