@@ -16,10 +16,11 @@ from torch import Tensor
 
 from ..stream.state import StateError, describe
 from ..video.output import sync_folder
+from .checksum import checksum
 
 FORMAT = "comfyui-live2diff stream 2"
-# Entry of the metadata for `contents`; version 0.1.0 did not write it.
-_CONTENTS = "contents"
+# Entries of the metadata that version 0.1.0 did not write.
+_CONTENTS, _CHECKSUM = "contents", "checksum"
 
 
 class StateFileError(ValueError):
@@ -43,10 +44,12 @@ def save_state(path: Path, state: Mapping[str, Tensor], identity: Mapping[str, A
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     tensors = _on_their_own(tensors)
+    settings = json.dumps(identity, sort_keys=True, default=str)
     metadata = {
         "format": FORMAT,
-        "settings": json.dumps(identity, sort_keys=True, default=str),
+        "settings": settings,
         _CONTENTS: contents(tensors),
+        _CHECKSUM: checksum(settings, tensors),
     }
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
@@ -85,10 +88,12 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with _opened(path) as file:
         identity = _identity(file, path)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        expected = file.metadata().get(_CONTENTS)
+        metadata = file.metadata()
     try:
-        if expected not in (None, contents(tensors)):
+        if metadata.get(_CONTENTS) not in (None, contents(tensors)):
             raise StateError("tensors are missing, or are others than those that were saved")
+        if metadata.get(_CHECKSUM) not in (None, checksum(metadata["settings"], tensors)):
+            raise StateError("its content is not what was written")
         _check_finite(tensors)
     except StateError as error:
         raise damaged(path, error) from error
