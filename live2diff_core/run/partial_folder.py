@@ -99,7 +99,7 @@ class PartialFolder:
             try:
                 yield
             finally:
-                if self.path.is_dir() and not any(self._files(but=ABOUT)):
+                if self.path.is_dir() and not any(self._files(but=f"{ABOUT}*")):
                     self.remove()
 
     def create(self, video: str) -> None:

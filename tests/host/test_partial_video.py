@@ -436,3 +436,17 @@ def test_states_are_saved_by_time(folders, sd15, motion, monkeypatch):
     monkeypatch.setattr(saving.StateSaver, "__init__", with_clock)
     translated(block_clip(folders, range(24)), sd15, denoise=0.25, save_minutes=5.0)
     assert saved == [6, 12, 18, 24]
+
+
+def test_a_run_that_cannot_write_a_byte_leaves_no_folder(folders, sd15, monkeypatch):
+    """The disk is full before the run: what it is about is half written."""
+    write = Path.write_text
+
+    def half(path, text, **options):
+        write(path, text[:10], **options)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(ValueError, match="cannot be used .No space left"):
+        translate_video(block_clip(folders, range(4)), sd15)
+    assert not list((folders / "out" / "live2diff_partial").iterdir())
