@@ -112,6 +112,8 @@ class PartialFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self.path).close()  # Now, not at the first segment.
+            if about.exists() and not about.is_file():
+                put_aside(about)
             if about.exists():
                 self._check_format(about)
                 return

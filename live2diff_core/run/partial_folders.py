@@ -125,14 +125,20 @@ def _is_ours(path: Path) -> bool:
 def _info(path: Path, now: float) -> PartialInfo:
     folder = PartialFolder(path, {})
     stats = [file.stat() for file in path.glob("*") if file.is_file()]
-    try:
-        video = str(json.loads((path / ABOUT).read_text(encoding="utf-8"))["video"])
-    except (OSError, ValueError, LookupError, TypeError):
-        video = "unknown"
     return PartialInfo(
         folder,
-        video,
+        _video(path / ABOUT),
         frames=None if folder.result() else folder.frames_saved,
         nbytes=sum(stat.st_size for stat in stats),
         idle_seconds=now - max((stat.st_mtime for stat in stats), default=now),
     )
+
+
+def _video(about: Path) -> str:
+    """Return the name of the video that a folder is about."""
+    try:
+        # To open a pipe would wait for another process for ever.
+        text = about.read_text(encoding="utf-8") if about.is_file() else ""
+        return str(json.loads(text)["video"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return "unknown"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -187,6 +188,9 @@ def upgraded(saved: dict[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
 def _opened(path: Path) -> Iterator[Any]:
     # First by itself, to tell a file that may not be read from one that is damaged.
     try:
+        # To open a pipe would wait for another process for ever.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UnusableStateError(f"{path.name} is no file, but a folder, a pipe or a device.")
         with path.open("rb"):
             pass
     except FileNotFoundError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import stat
 from dataclasses import dataclass
 from fractions import Fraction
 from io import BytesIO
@@ -66,6 +67,9 @@ def _read_head(source: Source) -> bytes:
         if isinstance(source, BytesIO):
             head = bytes(source.getbuffer()[:16])
         else:
+            # To open a pipe would wait for another process for ever.
+            if not stat.S_ISREG(Path(source).stat().st_mode):
+                raise VideoError(f"{source} is no file, but a folder, a pipe or a device.")
             with Path(source).open("rb") as file:
                 head = file.read(16)
     except FileNotFoundError as error:

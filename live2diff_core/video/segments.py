@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import json
 import logging
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -105,8 +106,8 @@ def put_aside(path: Path) -> Path:
 
 def _read(path: Path) -> Segment | None:
     """Read the segment of a file, or None if it is damaged or not one of ours."""
-    if path.is_dir():
-        return None
+    if not stat.S_ISREG(path.stat().st_mode):
+        return None  # To open a pipe would wait for another process for ever.
     with path.open("rb"):
         pass  # What keeps it from being opened is no damage.
     try:

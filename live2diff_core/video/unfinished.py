@@ -8,6 +8,7 @@ them anew, within the same segment.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -83,6 +84,8 @@ def count_pictures(path: Path) -> int:
     Raises:
         OSError: it is missing or cannot be read.
     """
+    if not stat.S_ISREG(path.stat().st_mode):
+        return 0  # To open a pipe would wait for another process for ever.
     with path.open("rb"):
         pass
     try:

@@ -1,6 +1,7 @@
 """Broken files: every frame that decodes, a warning with the place, and clear errors."""
 
 import logging
+import os
 
 import clips
 import numpy as np
@@ -148,3 +149,14 @@ def test_a_file_that_nobody_may_read(tmp_path, monkeypatch):
     monkeypatch.setattr(type(path), "open", refuse)
     with pytest.raises(VideoError, match="cannot be read: Permission denied"):
         open_video(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes there")
+def test_a_pipe_or_a_folder_is_no_video(tmp_path):
+    """To open a pipe waits for its other end for ever."""
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "folder.mp4").mkdir()
+    with pytest.raises(VideoError, match="pipe.mp4 is no file, but a folder, a pipe or a device"):
+        open_video(tmp_path / "pipe.mp4")
+    with pytest.raises(VideoError, match="folder.mp4"):
+        open_video(tmp_path / "folder.mp4")
