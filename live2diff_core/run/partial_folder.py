@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ..host.identity import json_digest
 from ..video.output import SUFFIXES, sync_folder
-from ..video.segments import put_aside
+from ..video.segments import list_segments, put_aside
 from .folder_lock import PartialFolderError, holding
 from .state_file import (
     StateFileError,
@@ -35,6 +35,7 @@ from .state_file import (
     read_identity,
     save_state,
 )
+from .written_files import FILES, WrittenFiles
 
 FORMAT = "comfyui-live2diff partial video 1"
 ABOUT, SAVED, RESULT = "about.json", "saved", "result"
@@ -69,6 +70,7 @@ class PartialFolder:
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
         """Touch nothing yet."""
         self.path, self._identity = path, identity
+        self._written = WrittenFiles()
 
     @classmethod
     def of(cls, root: Path, identity: Mapping[str, Any]) -> PartialFolder:
@@ -147,6 +149,12 @@ class PartialFolder:
         """Read one of `states`; see `load_state`."""
         return load_state(state, self._identity)
 
+    def changed_file(
+        self, state: Path, tensors: Mapping[str, Tensor], segments: list[Path]
+    ) -> Path | None:
+        """Return the first file, of `segments` and pictures, that a state was not saved with."""
+        return self._written.changed(tensors, segments, self.pictures(state))
+
     @staticmethod
     def pictures(state: Path) -> Path:
         """Return the path of the pictures that belong to a state."""
@@ -169,7 +177,9 @@ class PartialFolder:
         if pictures is not None:
             pictures.replace(self.pictures(state))
         try:
-            save_state(state, tensors, self._identity)
+            segments = [segment.path for segment in list_segments(self.path)]
+            files = self._written.numbers(segments, self.pictures(state))
+            save_state(state, {**tensors, FILES: files}, self._identity)
             self._drop_old_states()
         finally:
             self._drop_lone_pictures()

@@ -83,6 +83,10 @@ class VideoResumption:
         first = translation.frames_finished - translation.frames_unwritten - len(shown)
         if first and first not in [segment.stop_frame for segment in writer.segments]:
             return f"{state.name} needs the first {first} frames, and some are missing or damaged."
+        needed = [segment.path for segment in writer.segments if segment.stop_frame <= first]
+        changed = self._folder.changed_file(state, tensors, needed)
+        if changed is not None:
+            return f"{changed.name} is not what it was when {state.name} was saved."
         pictures = self._folder.pictures(state)
         if shown and (not pictures.exists() or count_pictures(pictures) < len(shown)):
             return f"the pictures that belong to {state.name} are missing or damaged."
