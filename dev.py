@@ -54,8 +54,11 @@ def build_parser() -> argparse.ArgumentParser:
     test.add_argument(
         "--also",
         metavar="NAME,...",
-        help="beside the usual tests, those marked fuzz, thorough, long, marathon or network "
-        "(pyproject.toml says what that is), or the tests on an older ComfyUI, e.g. 0.20.1",
+        help="beside the usual tests, those marked fuzz, thorough, long, marathon, hostile or "
+        "network (pyproject.toml says what that is), or the tests on an older ComfyUI, e.g. 0.20.1",
+    )
+    test.add_argument(
+        "--soak", action="store_true", help="as --all, and let the hostile tests take an hour"
     )
 
     golden = commands.add_parser("golden", help="check recorded traces of the reference code")

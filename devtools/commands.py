@@ -21,11 +21,13 @@ from devtools.server import choose_port
 
 RUNNER = REPO / "devtools" / "run.py"
 # Pytest marks (described in pyproject.toml) and older hosts that `test` runs only with `--all`.
-MARKS = ("fuzz", "thorough", "long", "marathon", "network")
+MARKS = ("fuzz", "thorough", "long", "marathon", "hostile", "network")
 OLDER_HOSTS = tuple(version for version in CARRIER_VERSIONS if version != DEFAULT_VERSION)
 # Use all cores; tests that share a server stay together (tests/conftest.py).
 PARALLEL = ("-n", "logical", "--maxprocesses=8", "--dist=loadgroup")
-ALL_TESTS = ("tests/unit", "tests/host", "tests/server", "tests/browser")
+ALL_TESTS = ("tests/unit", "tests/host", "tests/server", "tests/browser", "tests/hostile")
+# Tells the tests that they may take an hour (tests/hostile).
+SOAK = "LIVE2DIFF_SOAK"
 # The tests that depend on the host's version; the others need to run only once.
 HOST_TESTS = ("tests/host", "tests/server")
 PAGE_TESTS = REPO / "tests" / "browser"
@@ -37,7 +39,7 @@ def run(options: argparse.Namespace, pytest_arguments: list[str]) -> int:
     if options.command == "demo":
         return _demo(options)
     if options.command == "test":
-        return _test(options.host, parts(options.also), pytest_arguments)
+        return _run_tests(options, pytest_arguments)
     if options.command == "golden":
         return _run_module(ensure_host(), "devtools.golden", golden_arguments(options))
     return _lint()
@@ -65,15 +67,20 @@ def _demo(options: argparse.Namespace) -> int:
     return _run_module(ensure_host(options.host), "devtools.demo", arguments)
 
 
+def _run_tests(options: argparse.Namespace, arguments: list[str]) -> int:
+    if options.soak:
+        os.environ[SOAK] = "1"
+    return _test(options.host, parts("all" if options.soak else options.also), arguments)
+
+
 def _test(version: str | None, also: set[str], arguments: list[str]) -> int:
     failed = []
     for each in [version, *(older for older in OLDER_HOSTS if older in also)]:
         host = ensure_host(each)
         say(f"Testing with ComfyUI {host.version} ({host.source})")
         older = each in also
-        status = _pytest(
-            host, pytest_arguments(arguments, also, HOST_TESTS if older else ALL_TESTS)
-        )
+        folders, marks = (HOST_TESTS, also - {"hostile"}) if older else (ALL_TESTS, also)
+        status = _pytest(host, pytest_arguments(arguments, marks, folders))
         # A selection of tests (-k) may contain none that depend on the host.
         if status and not (older and status == NO_TESTS_COLLECTED):
             failed.append(host.version)

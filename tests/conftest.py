@@ -25,7 +25,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-OWN_SERVERS = ROOT / "tests" / "server"
+# Each file there starts servers of its own.
+OWN_SERVERS = (ROOT / "tests" / "server", ROOT / "tests" / "hostile")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -34,7 +35,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "comfy_server" in item.fixturenames:
             item.add_marker(pytest.mark.xdist_group("server"))
-        elif item.path.parent == OWN_SERVERS:
+        elif item.path.parent in OWN_SERVERS:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 

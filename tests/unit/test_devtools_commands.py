@@ -1,5 +1,6 @@
 """`dev.py test`: what it asks pytest for, on which hosts, and what it makes of the answers."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from devtools import commands
 from devtools.console import ToolError
 from devtools.hosts import Host
 
-USUAL = ["-m", "not (fuzz or thorough or long or marathon or network)"]
+USUAL = ["-m", "not (fuzz or thorough or long or marathon or hostile or network)"]
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_named_tests_run_as_they_are(calls):
 def test_parts_are_added_by_name(calls):
     run_test("--also", "fuzz,long,0.20.1", "--host", "0.24.0")
     newest, older = calls
-    marks = ["-m", "not (thorough or marathon or network)"]
+    marks = ["-m", "not (thorough or marathon or hostile or network)"]
     assert newest[:2] == ("0.24.0", [*commands.PARALLEL, *marks, *commands.ALL_TESTS])
     assert older == ("0.20.1", [*commands.PARALLEL, *marks, *commands.HOST_TESTS], {})
 
@@ -61,7 +62,21 @@ def test_parts_are_added_by_name(calls):
 def test_all_is_everything_on_every_host(calls):
     run_test("--all")
     assert [version for version, *_ in calls] == ["new", *commands.OLDER_HOSTS]
-    assert not any("-m" in arguments for _, arguments, _ in calls)
+    (_, newest, _), *older = calls
+    assert "-m" not in newest
+    # One hostile day is enough: what it attacks does not depend on the host.
+    assert all(arguments[-4:-2] == ["-m", "not (hostile)"] for _, arguments, _ in older)
+
+
+def test_soak_is_everything_and_tells_the_tests(calls, monkeypatch):
+    monkeypatch.delenv(commands.SOAK, raising=False)
+    run_test("--all")
+    assert commands.SOAK not in os.environ
+    once = list(calls)
+    calls.clear()
+    monkeypatch.setenv(commands.SOAK, "")  # so that it is put back
+    run_test("--soak")
+    assert os.environ[commands.SOAK] == "1" and list(calls) == once
 
 
 def test_unknown_parts_are_one_line(calls):
