@@ -50,6 +50,11 @@ def stream_graph(load, **changes):
     }
 
 
+def partial_root(server):
+    """The server's folder of partial results."""
+    return server.base / "output" / "live2diff_partial"
+
+
 def saved(server, graph):
     (path,) = server.client.run(graph).files("save")
     return path
