@@ -93,9 +93,9 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         if metadata.get(_CONTENTS) not in (None, contents(tensors)):
             raise StateError("tensors are missing, or are others than those that were saved")
+        _check_finite(tensors)
         if metadata.get(_CHECKSUM) not in (None, checksum(metadata["settings"], tensors)):
             raise StateError("its content is not what was written")
-        _check_finite(tensors)
     except StateError as error:
         raise damaged(path, error) from error
     return tensors, identity
