@@ -25,7 +25,6 @@ class Live2DiffExtension(ComfyExtension):
         """Register the model folders before any node lists its files, and tidy up."""
         register_model_folders()
         RESULTS.sweep()
-        RESULTS.limit()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """List the node classes."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import folder_paths
@@ -66,7 +66,7 @@ class KeptResults:
         self._ended, self._lock = ended, threading.Lock()
         # The host's cache keeps VIDEOs for later prompts, which read the same files.
         self._videos: dict[Path, weakref.WeakSet] = {}
-        self._waiting: dict[str, Path] = {}
+        self._waiting: dict[str, set[Path]] = {}
         self._watching = False
 
     def keep(self, path: Path, video: object) -> None:
@@ -77,7 +77,7 @@ class KeptResults:
             self._videos.setdefault(path, weakref.WeakSet()).add(video)
             if context is None:
                 return
-            self._waiting[context.prompt_id] = path
+            self._waiting.setdefault(context.prompt_id, set()).add(path)
             if not self._watching:
                 self._watching = True
                 threading.Thread(target=self._watch, name="live2diff-results", daemon=True).start()
@@ -85,16 +85,17 @@ class KeptResults:
     def sweep(self) -> None:
         """Delete the results that were saved and are not used."""
         self._look()
-        remove_saved(partial_root(), self._used())
+        remove_saved(partial_root(), self.used())
 
     def limit(self) -> None:
         """Delete what is beyond the limits; not before a run that could go on with it."""
-        apply_limits(partial_root(), partial_limits(), self._used())
+        apply_limits(partial_root(), partial_limits(), self.used())
 
-    def _used(self) -> list[Path]:
+    def used(self) -> set[Path]:
+        """Return the results that must stay: a VIDEO refers to them, or their prompt still runs."""
         with self._lock:
             self._videos = {path: videos for path, videos in self._videos.items() if len(videos)}
-            return list(self._videos)
+            return set(self._videos).union(*self._waiting.values())
 
     def _watch(self) -> None:
         """Wait for the prompts to end: the server may be stopped soon after."""
@@ -104,28 +105,28 @@ class KeptResults:
     def _look(self) -> bool:
         """Mark the results whose prompt has ended well; return whether to look again."""
         with self._lock:
-            for prompt_id, path in list(self._waiting.items()):
+            for prompt_id in list(self._waiting):
                 well = self._ended(prompt_id)
-                if well is None:
-                    continue
-                del self._waiting[prompt_id]
-                if well:
-                    _mark(path.parent / SAVED)
-                else:
-                    logging.warning(
-                        "Live2Diff: the prompt failed, and its finished video is kept: %s. Queue "
-                        "the same inputs again to save it.",
-                        path,
-                    )
+                if well is not None:
+                    _settle(self._waiting.pop(prompt_id), well)
             self._watching = bool(self._waiting)
             return self._watching
 
 
-def _mark(path: Path) -> None:
-    try:
-        path.touch()
-    except OSError as error:
-        logging.info("Live2Diff: %s cannot be written: %s.", path, error.strerror)
+def _settle(results: Iterable[Path], well: bool) -> None:
+    """Mark the results of a prompt that has ended well; name those of one that failed."""
+    for path in results:
+        if not well:
+            logging.warning(
+                "Live2Diff: the prompt failed, and its finished video is kept: %s. Queue the same "
+                "inputs again to save it.",
+                path,
+            )
+            continue
+        try:
+            (path.parent / SAVED).touch()
+        except OSError as error:
+            logging.info("Live2Diff: %s cannot be marked: %s.", path, error.strerror)
 
 
 RESULTS = KeptResults()

@@ -57,9 +57,12 @@ class Live2DiffPartialResults(io.ComfyNode):
         remove, root = remove.strip(), partial_root()
         found = list_partial(root)
         asked = [info for info in found if remove in (ALL, info.folder.path.name)]
-        removed = remove_partial(asked, "it was asked for") if remove else []
+        free = [info for info in asked if info.folder.result() not in RESULTS.used()]
+        removed = remove_partial(free, "it was asked for") if remove else []
         if remove and remove != ALL and not removed:
-            why = "a run is using it." if asked else "there is none of that name."
+            why = "there is none of that name."
+            if asked:
+                why = "a run is using it." if free else "a VIDEO in ComfyUI's memory still uses it."
             raise ValueError(f"The partial result '{remove}' cannot be removed: {why}")
         lines = [f"Removed {info}" for info in removed]
         lines += [str(info) for info in list_partial(root)] or ["There are no partial results."]

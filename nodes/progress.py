@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import comfy.model_management
@@ -28,7 +29,7 @@ class RunProgress:
         be with an error.
         """
         self._node_id, self._frames, self._notices = node_id, frames, notices
-        self._finding = ""
+        self._finding = self._kept = ""
         self._done = 0
         self._bar = comfy.utils.ProgressBar(frames or 1)
         self._first: int | None = None
@@ -38,8 +39,12 @@ class RunProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._notices.text:
-            self._show(self._text())
+        if self._notices.text or self._kept:
+            self._show(self._text() + self._kept)
+
+    def keeps(self, path: Path) -> None:
+        """Say at the end where the result is kept until a node has saved it."""
+        self._kept = f"\nKept until it is saved: {path}"
 
     def finding(self, frame: int, reached: int) -> None:
         """Show that a resumed run skips to `frame` and has read `reached`; may be interrupted."""

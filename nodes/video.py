@@ -82,6 +82,7 @@ class Live2DiffStreamVideo(io.ComfyNode):
             RESULTS.sweep()
             with RunProgress(cls.hidden.unique_id, info.frame_count, run.notices) as progress:
                 result = run.run(output_folder(), progress)
+                progress.keeps(result)
         translated = InputImpl.VideoFromFile(str(result))
         RESULTS.keep(result, translated)
         RESULTS.limit()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import comfy.model_management
 import torch
@@ -21,30 +21,40 @@ class MemoryNeed:
 
     Attributes:
         stream: KV-caches and feature banks.
-        unet: activations of the UNet in its largest call.
-        pictures: most activations of VAE and depth, which work in turn with the UNet.
-        whole_weights: weights that are loaded as a whole (depth).
-        weights: all others, of which the host can keep a part in RAM.
+        unet_work: activations of the UNet in its largest call.
+        vae_work, depth_work: those of VAE and depth, which work in turn with the UNet.
+        depth_weights: loaded as a whole.
+        unet_weights, vae_weights: of which the host can keep a part in RAM; the UNet's include
+            those of motion modules and ControlNets.
     """
 
     stream: int
-    unet: int = 0
-    pictures: int = 0
-    whole_weights: int = 0
-    weights: int = 0
+    unet_work: int = 0
+    vae_work: int = 0
+    depth_work: int = 0
+    depth_weights: int = 0
+    unet_weights: int = 0
+    vae_weights: int = 0
 
     @property
     def least(self) -> int:
         """Bytes without which the stream cannot run."""
-        return self.stream + max(self.unet, self.pictures) + self.whole_weights
+        work = max(self.unet_work, self.vae_work, self.depth_work)
+        return self.stream + work + self.depth_weights
+
+    @property
+    def all(self) -> int:
+        """Bytes with which nothing has to wait in RAM."""
+        return self.least + self.unet_weights + self.vae_weights
 
     def __str__(self) -> str:
         """List the parts with their figures."""
+        stream, unet_work, vae_work, depth_work, depth, unet, vae = map(format_bytes, astuple(self))
         return (
-            f"{format_bytes(self.stream)} for the stream's memory (KV-caches, feature banks), "
-            f"{format_bytes(self.unet)} for the UNet's activations, {format_bytes(self.pictures)} "
-            f"for those of VAE and depth in turn with it, {format_bytes(self.whole_weights)} for "
-            f"the depth model and {format_bytes(self.weights)} for other weights"
+            f"{stream} for the stream's memory (KV-caches, feature banks), {depth} for the depth "
+            f"model, the largest of {unet_work} (UNet), {vae_work} (VAE) and {depth_work} (depth) "
+            f"for activations, and {unet} (UNet) and {vae} (VAE) for weights, of which a part can "
+            "wait in RAM"
         )
 
 
@@ -60,19 +70,19 @@ def check_memory(need: MemoryNeed, device: torch.device) -> None:
         # The weights lie there already.
         limit = management.get_free_memory(device)
     else:
-        # Models can be unloaded; the bytes that the host and other programs need cannot.
+        # Other models can be unloaded; the bytes that the host keeps free cannot be used.
         limit = management.get_total_memory(device) - management.extra_reserved_memory()
-    least = need.least - (need.whole_weights if on_cpu else 0)
+    least = need.least - (need.depth_weights if on_cpu else 0)
     logging.info("Live2Diff: of %s, the stream takes %s.", format_bytes(int(limit)), need)
     if least > limit:
         raise StreamMemoryError(
             f"The stream needs at least {format_bytes(least)}, but {device} has only "
-            f"{format_bytes(int(limit))} for it: {need}, of which parts can wait in RAM. Use "
+            f"{format_bytes(int(limit))} for it: {need}. Use "
             "smaller frames, fewer denoising steps (lower denoise), a smaller window in 'Configure "
             "Warm-up & KV-Cache' or a shorter queue in 'Apply Feature Bank', cfg 1 (or guidance "
             "'self', which needs no more), TAESD in place of the VAE, or no depth."
         )
-    if not on_cpu and need.least + need.weights > limit:
+    if not on_cpu and need.all > limit:
         logging.warning(
             "Live2Diff: %s does not have room for all weights beside the stream, so ComfyUI keeps "
             "a part of them in RAM, which is slower: of %s, it takes %s.",

@@ -7,9 +7,9 @@ model is opened, and restored in reverse order when it is closed, even after an 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 import comfy.hooks
 import comfy.model_management
@@ -40,7 +40,18 @@ from .control_hints import ControlHints, FrameImages, HintFrames
 from .frame_conditions import FrameConditions, has_steps, texts_on, within_steps
 from .memory_need import MemoryNeed, check_memory
 from .whole_batches import run_together
-from .whole_patcher import WholePatcher
+
+
+class Companion(NamedTuple):
+    """A model that works beside the UNet.
+
+    Attributes:
+        patcher: the host's handle of it.
+        working_bytes: bytes that it needs for its activations.
+    """
+
+    patcher: Any
+    working_bytes: int
 
 
 class HostModel:
@@ -57,8 +68,7 @@ class HostModel:
         frames: frames in the stream, which batches of masks and prompts must match; None if
             unknown.
         hints: the frames that the ControlNets' images belong to; by default those of the stream.
-        companions: other models' handles (VAE, depth), loaded with this one and kept beside it.
-        companion_bytes: bytes that they need for their activations.
+        companions: other models ("vae", "depth"), loaded with this one and kept beside it.
         held_bytes: bytes that the stream's caches hold already, from earlier openings.
     """
 
@@ -71,8 +81,7 @@ class HostModel:
         schedule: ConsistencySchedule,
         latent_size: tuple[int, int],
         frames: int | None,
-        companions: Sequence[Any] = (),
-        companion_bytes: int = 0,
+        companions: Mapping[str, Companion] | None = None,
         held_bytes: int = 0,
         hints: HintFrames | None = None,
     ) -> None:
@@ -87,10 +96,16 @@ class HostModel:
         # A negative prompt that guidance does not read must not have any other effect either.
         read = {k: c for k, c in self._conds.items() if k == "positive" or guidance.uses_negative}
         check_texts(read, model)
+        self._companions = dict(companions or {})
+        # They run one after another.
+        work = [companion.working_bytes for companion in self._companions.values()]
+        self._companion_bytes = max(work, default=0)
         # The host loads a conditioning's models together with the UNet.
         first = self._conds["positive"][0]
-        first["additional_models"] = [*first.get("additional_models", []), *companions]
-        self._companions, self._companion_bytes = tuple(companions), companion_bytes
+        first["additional_models"] = [
+            *first.get("additional_models", []),
+            *(companion.patcher for companion in self._companions.values()),
+        ]
         self._held_bytes = held_bytes
         self._hints = ControlHints(read, hints or HintFrames(count=frames))
         self._frame_conditions = FrameConditions(read, frames)
@@ -264,16 +279,17 @@ class HostModel:
 
     def _memory_need(self, stream: int, rows: int) -> MemoryNeed:
         """Add up what the stream's `stream` bytes and calls of `rows` rows need on the device."""
-        model = self._model
-        whole = [each for each in self._companions if isinstance(each, WholePatcher)]
-        others = [each for each in self._companions if each not in whole]
-        partly = [model, *model.get_nested_additional_models(), *others]
+        model, sizes = self._model, {k: c.patcher.model_size() for k, c in self._companions.items()}
+        work = {kind: companion.working_bytes for kind, companion in self._companions.items()}
+        parts = [model, *model.get_nested_additional_models()]
         return MemoryNeed(
-            stream=stream,
-            unet=int(model.model.memory_required([rows, 4, *self._latent_size])),
-            pictures=self._companion_bytes,
-            whole_weights=sum(each.model_size() for each in whole),
-            weights=sum(each.model_size() for each in partly),
+            stream,
+            unet_work=int(model.model.memory_required([rows, 4, *self._latent_size])),
+            vae_work=work.get("vae", 0),
+            depth_work=work.get("depth", 0),
+            depth_weights=sizes.get("depth", 0),
+            unet_weights=sum(part.model_size() for part in parts),
+            vae_weights=sizes.get("vae", 0),
         )
 
     @property

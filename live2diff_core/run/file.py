@@ -17,8 +17,9 @@ from ..video.container import name_of
 from ..video.encoder import Encoding
 from ..video.frame_size import FrameSizePlan
 from ..video.reader import VideoReader
-from ..video.segments import Segment, assemble
+from ..video.segments import Segment, assemble, put_aside
 from ..video.sound import container_for
+from ..video.unfinished import count_pictures
 from ..video.writer import SegmentWriter
 from .disk import check_disk
 from .input_warnings import with_warnings
@@ -102,6 +103,9 @@ class VideoRun:
         folder = PartialFolder.of(output_folder / PARTIAL_FOLDER, self.identity())
         with folder.held():
             found = folder.result()
+            if found is not None and not count_pictures(found):
+                self.notices.warn(f"the result was damaged, and is kept as {put_aside(found)}.")
+                found = None
             if found is not None:
                 logging.info("Live2Diff: the result of the same inputs was kept: %s.", found)
                 return found

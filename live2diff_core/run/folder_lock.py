@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -38,6 +38,8 @@ def holding(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
+        # Before it is let go, or another run could lock a file without a name. Windows refuses.
         if not path.exists():
-            place.unlink(missing_ok=True)
+            with suppress(OSError):
+                place.unlink()
+        lock.release()

@@ -17,22 +17,25 @@ class Notices:
         self._lock = threading.Lock()
         self._texts: dict[str, str] = {}
 
-    def warn(self, text: str, key: str = "") -> None:
+    def warn(self, text: str, key: str = "", first: bool = False) -> None:
         """Log and keep a warning.
 
         Args:
             text: what happened, and what to do about it.
             key: a warning with the same key takes its place, as a count that grows does; it is
                 logged only the first time. By default the text itself.
+            first: put it before those that there are: a node shows some only.
         """
-        if self.keep(text, key):
+        if self.keep(text, key, first):
             logging.warning("Live2Diff: %s", text)
 
-    def keep(self, text: str, key: str = "") -> bool:
+    def keep(self, text: str, key: str = "", first: bool = False) -> bool:
         """Keep a warning that is logged elsewhere; return whether its key is new. See `warn`."""
         with self._lock:
             new = (key or text) not in self._texts
             self._texts[key or text] = text
+            if first:
+                self._texts = {key or text: text, **self._texts}
         return new
 
     @property

@@ -114,6 +114,8 @@ class PartialFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self.path).close()  # Now, not at the first segment.
+            for left in self.path.glob("state_*.part"):
+                left.unlink()  # Of a run that was killed while it saved.
             if about.exists() and not about.is_file():
                 put_aside(about)
             if about.exists():
@@ -171,18 +173,17 @@ class PartialFolder:
             pictures: the file of pictures that belongs to it, which is moved.
 
         Raises:
-            StateFileError: it cannot be written; the states before it still exist.
+            StateFileError: it cannot be written; the states before it still exist, and so do the
+                pictures.
         """
         state = self.path / f"state_{frames:09d}.safetensors"
         if pictures is not None:
             pictures.replace(self.pictures(state))
-        try:
-            segments = [segment.path for segment in list_segments(self.path)]
-            files = self._written.numbers(segments, self.pictures(state))
-            save_state(state, {**tensors, FILES: files}, self._identity)
-            self._drop_old_states()
-        finally:
-            self._drop_lone_pictures()
+        segments = [segment.path for segment in list_segments(self.path)]
+        files = self._written.numbers(segments, self.pictures(state))
+        save_state(state, {**tensors, FILES: files}, self._identity)
+        self._drop_old_states()
+        self._drop_lone_pictures()
 
     def _drop_old_states(self) -> None:
         """Keep the newest state, and the last two behind whole segments.

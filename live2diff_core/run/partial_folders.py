@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..stream.byte_size import format_bytes
+from ..video.segments import list_segments
 from .folder_lock import PartialFolderError, holding
 from .partial_folder import ABOUT, SAVED, PartialFolder
 
@@ -37,6 +38,8 @@ class PartialInfo:
     def __str__(self) -> str:
         """Format the line."""
         done = "complete" if self.frames is None else f"{self.frames} frames saved"
+        if self.folder.states() and not self.frames:
+            done = "saved by version 0.1.0"
         days = self.idle_seconds / 86400
         idle = f"{days:.0f} days" if days >= 2 else f"{self.idle_seconds / 3600:.0f} h"
         size = format_bytes(self.nbytes)
@@ -66,12 +69,14 @@ def remove_partial(found: Collection[PartialInfo], reason: str) -> list[PartialI
     """Delete folders that no run holds; return those that were deleted."""
     removed = []
     for info in found:
+        saved = (info.folder.path / SAVED).exists()
         try:
             with holding(info.folder.path):
                 info.folder.remove()
         except PartialFolderError:
             continue  # A run is at work in it.
-        logging.info("Live2Diff: removed the partial result %s: %s.", info, reason)
+        level = logging.INFO if saved else logging.WARNING
+        logging.log(level, "Live2Diff: removed the partial result %s: %s.", info, reason)
         removed.append(info)
     return removed
 
@@ -94,6 +99,8 @@ def apply_limits(
 ) -> list[PartialInfo]:
     """Delete folders that are beyond the limits, those unused for longest first.
 
+    However large it is, the folder that was used last stays: its run may be to go on.
+
     Args:
         root: holds them.
         limits: see there.
@@ -105,7 +112,7 @@ def apply_limits(
     late = [info for info in loose if 0 < limits.days * 86400 < info.idle_seconds]
     removed = remove_partial(late, f"it was not used for {limits.days:g} days")
     total = sum(info.nbytes for info in oldest_first if info not in removed)
-    for info in (info for info in loose if info not in removed):
+    for info in (info for info in loose if info not in (*removed, oldest_first[-1])):
         if not limits.gigabytes or total <= limits.gigabytes * 1e9:
             break
         beyond = remove_partial([info], f"all together may take {limits.gigabytes:g} GB")
@@ -118,8 +125,12 @@ def _is_ours(path: Path) -> bool:
     """Return whether this pack wrote a folder: nothing else is listed or deleted."""
     if not path.is_dir() or path.is_symlink():
         return False
-    folder = PartialFolder(path, {})
-    return (path / ABOUT).is_file() or bool(folder.states())
+    if (path / ABOUT).is_file() or PartialFolder(path, {}).states():
+        return True
+    try:
+        return bool(list_segments(path))  # Version 0.1.0, stopped before its first state.
+    except OSError:
+        return False
 
 
 def _info(path: Path, now: float) -> PartialInfo:

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..video.frame import VideoError
 from ..video.segments import Segment
 from ..video.unfinished import DamagedPicturesError, count_pictures, read_pictures
 from .notices import Notices
@@ -71,6 +70,8 @@ class VideoResumption:
     def _try(self, state: Path) -> str:
         """Restore the run from a state; return why that cannot be, or an empty text."""
         translation, writer = self._translation, self._translation.writer
+        if state.is_dir():
+            return f"{state.name} is a folder."
         try:
             tensors = self._folder.load(state)
             translation.load_state_dict(tensors)
@@ -130,28 +131,34 @@ class VideoResumption:
 
         It is called while an error is raised, and raises none of its own.
         """
-        translation = self._translation
+        frames, unfinished = self._translation.frames_finished, None
         try:
-            unfinished = translation.writer.pause()
-        except (VideoError, OSError) as error:
-            unfinished = None
+            unfinished = self._translation.writer.pause()
+        except Exception as error:
             self._notices.warn(f"the unfinished part cannot be written: {error}")
-        frames = translation.frames_finished
         reason = self._save()
         if not frames and reason:
             return
-        segments = [*translation.writer.segments, *([unfinished] if unfinished else [])]
-        stopped = f"stopped after {frames} frames, which are in {self._join(segments)}."
+        segments = [*self._translation.writer.segments, *([unfinished] if unfinished else [])]
+        joined = self._join(segments)
+        said = [f"stopped after {frames} finished frames."]
+        if joined is not None:
+            held = "They" if segments[-1].stop_frame == frames else f"{segments[-1].stop_frame}"
+            said.append(f"{held} are in {joined}.")
+        said += self._next_run(reason, joined is not None)
+        self._notices.warn(" ".join(said), first=True)
+
+    def _next_run(self, reason: str, has_file: bool) -> list[str]:
+        """Say from where the next run goes on; `reason` is why the state could not be saved."""
         if not reason:
-            self._notices.warn(f"{stopped} Queue the same inputs again to go on.")
-            return
+            return ["Queue the same inputs again to go on."]
         again = "begins anew"
-        if self._folder.frames_saved:
-            again = f"goes on from frame {self._folder.frames_saved}"
-        self._notices.warn(
-            f"{stopped} The state behind them could not be saved: {reason} Queued again, the video "
-            f"{again}; the file is kept."
-        )
+        if self._folder.states():
+            saved = self._folder.frames_saved
+            again = f"goes on from frame {saved}" if saved else "goes on from the state before"
+        kept = "; the file is kept" if has_file else ""
+        said = f"Queued again, the video {again}{kept}."
+        return [f"The state behind them could not be saved: {reason}", said]
 
     def _save(self) -> str:
         """Save the state; return why that cannot be, or an empty text."""
@@ -174,18 +181,18 @@ class VideoResumption:
             return f"{error}"
         return ""
 
-    def _join(self, segments: Sequence[Segment]) -> Path:
-        """Join the finished frames into one playable file; return it, or the folder."""
+    def _join(self, segments: Sequence[Segment]) -> Path | None:
+        """Join the finished frames into one playable file; return it, or None without one."""
         if not segments:
-            return self._folder.path
+            return None
         path = self._folder.path / f"partial{self._suffix}"
         try:
-            if path.exists() and count_pictures(path) > segments[-1].stop_frame:
-                path.rename(path.with_name(f"partial_{count_pictures(path)}{self._suffix}"))
+            if path.exists() and (before := count_pictures(path)) > segments[-1].stop_frame:
+                path.replace(path.with_name(f"partial_{before}{self._suffix}"))
             self._assemble(path, segments)
-        except (VideoError, OSError) as error:
+        except Exception as error:
             self._notices.warn(f"the finished parts could not be joined: {error}")
-            return self._folder.path
+            return None
         for segment in segments:
             if segment not in self._translation.writer.segments:
                 segment.path.unlink(missing_ok=True)

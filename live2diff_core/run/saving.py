@@ -60,8 +60,15 @@ class StateSaver:
             after: makes the frames safe that the state speaks of.
         """
         self._last = self._clock()
-        copied = _copied(state)
+        try:
+            copied = _copied(state)
+        except (MemoryError, RuntimeError) as error:
+            self._tell(frames, error)
+            return
         self._saving = self._executor.submit(self._save, frames, copied, after)
+
+    def _tell(self, frames: int, error: Exception) -> None:
+        self._notices.warn(f"The state after {frames} frames was not saved: {error}")
 
     def _save(self, frames: int, state: State, after: Future[Any]) -> None:
         if after.exception() is not None:
@@ -71,7 +78,7 @@ class StateSaver:
             try:
                 self._write(frames, state)
             except Exception as error:
-                self._notices.warn(f"The state after {frames} frames was not saved: {error}")
+                self._tell(frames, error)
 
 
 def _copied(state: Mapping[str, Tensor]) -> State:

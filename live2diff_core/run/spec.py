@@ -11,7 +11,7 @@ from ..depth.model import DepthModel
 from ..host.checks import check_depth, check_model
 from ..host.control_hints import HintFrames
 from ..host.identity import model_identity, prompt_identity, prompt_layout, weights_identity
-from ..host.model import HostModel
+from ..host.model import Companion, HostModel
 from ..host.sd15 import host_schedule
 from ..host.vae import FrameVAE, check_vae
 from ..stream.guidance import Guidance, GuidanceMode
@@ -136,14 +136,14 @@ class StreamSpec:
         Raises:
             ValueError: a stream cannot run the inputs, see `HostModel`.
         """
-        companions, working = [], [0]
+        companions: dict[str, Companion] = {}
         vae = None if self.vae is None else FrameVAE(self.vae)
         if vae is not None:
-            companions.append(vae.patcher)
-            working.append(vae.working_bytes(latent_size[0] * 8, latent_size[1] * 8))
+            height, width = latent_size[0] * 8, latent_size[1] * 8
+            companions["vae"] = Companion(vae.patcher, vae.working_bytes(height, width))
         if self.depth_model is not None:
-            companions.append(self.depth_model.patcher)
-            working.append(self.depth_model.working_bytes)
+            depth = self.depth_model
+            companions["depth"] = Companion(depth.patcher, depth.working_bytes)
         model = HostModel(
             self.model,
             self.positive,
@@ -153,8 +153,6 @@ class StreamSpec:
             latent_size,
             frames,
             companions=companions,
-            # The companions run one after another.
-            companion_bytes=max(working),
             held_bytes=held_bytes,
             hints=hints,
         )

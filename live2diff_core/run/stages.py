@@ -15,6 +15,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +25,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from ..stream.state import State, in_order, join, numbered, part
+from ..stream.state import State, in_order, integer, integers, join, numbered, part, require
 from ..stream.transfer import HostCopy
 from ..video.frame import DecodedFrame, Image
 from ..video.writer import SegmentWriter
@@ -84,7 +85,9 @@ class VideoTranslation:
     notices: Notices = field(default_factory=Notices)
     times: StageTimes = field(default_factory=StageTimes)
     _inside: deque[Shown] = field(default_factory=deque)
-    _unwritten: deque[FinishedFrame] = field(default_factory=deque)
+    # Frames and, as None, the ends of segments.
+    _unwritten: deque[FinishedFrame | None] = field(default_factory=deque)
+    _ended_at: int = 0
     _unreported: deque[tuple[int, HostCopy]] = field(default_factory=deque)
     _waited: float = 0.0
 
@@ -129,17 +132,24 @@ class VideoTranslation:
         Behind a writer that failed, it has the pictures that could not be written. While one
         works, use `_stream_state`.
         """
-        pictures = [frame.picture.get() for frame in self._unwritten]
+        frames = [frame for frame in self._unwritten if frame is not None]
+        before = [list(self._unwritten)[:at] for at, f in enumerate(self._unwritten) if f is None]
+        ends = [sum(frame is not None for frame in earlier) for earlier in before]
         return {
             **self._stream_state(),
-            **join(unwritten=numbered(pictures)),
-            "unwritten_shown": shown_numbers(frame.shown for frame in self._unwritten),
+            **join(unwritten=numbered([frame.picture.get() for frame in frames])),
+            "unwritten_shown": shown_numbers(frame.shown for frame in frames),
+            "unwritten_ends": torch.tensor(ends, dtype=torch.int64),
         }
 
     def _stream_state(self) -> State:
         """Return the state for a time at which all finished frames have been written."""
         state = join(translator=self.translator.state_dict())
-        return {**state, "inside": shown_numbers(self._inside)}
+        return {
+            **state,
+            "inside": shown_numbers(self._inside),
+            "ended_at": torch.tensor(self._ended_at),
+        }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore what `state_dict` returned; version 0.1.0 wrote all pictures before it saved.
@@ -151,6 +161,13 @@ class VideoTranslation:
         inside = shown_from(state, "inside", read.session.frames_in - read.delivered)
         pictures = in_order(part(state, "unwritten"))
         unwritten = shown_from(state, "unwritten_shown", len(pictures)) if pictures else []
+        ends = integers(state, "unwritten_ends") if "unwritten_ends" in state else []
+        require(
+            sorted(ends) == ends and max(ends, default=0) <= len(pictures), "its ends are wrong"
+        )
+        # Version 0.1.0 saved at the ends of segments only.
+        entered = read.session.frames_in
+        ended_at = integer(state, "ended_at") if "ended_at" in state else entered
         self.translator.load_state_dict(part(state, "translator"), self.opened.device)
         self._inside = deque(inside)
         first = self.frames_finished - len(pictures)
@@ -158,17 +175,21 @@ class VideoTranslation:
             FinishedFrame(number, HostCopy(picture), when)
             for number, (picture, when) in enumerate(zip(pictures, unwritten, strict=True), first)
         )
+        for end in reversed(ends):
+            self._unwritten.insert(end, None)
+        self._ended_at = ended_at
 
     def restart(self) -> None:
         """Discard what `load_state_dict` loaded."""
         self.translator.reset()
         self._inside.clear()
         self._unwritten.clear()
+        self._ended_at = 0
 
     @property
     def frames_unwritten(self) -> int:
         """Finished frames that wait for the writer."""
-        return len(self._unwritten)
+        return sum(frame is not None for frame in self._unwritten)
 
     @property
     def frames_finished(self) -> int:
@@ -176,10 +197,11 @@ class VideoTranslation:
         return self.translator.session.frames_in - len(self._inside)
 
     def _translate(self, ahead: Prefetch[Any], encoder: BackgroundCalls) -> None:
+        if self._end_is_due:
+            # An earlier run was stopped between the last frame of a segment and its end.
+            self._pass_on(self.translator.finish(self.opened), encoder)
         for frame, image in ahead:
             self._pass_on(self._push(frame, image), encoder)
-            if self.checkpoint_every and (frame.index + 1) % self.checkpoint_every == 0:
-                self._end_segment(encoder)
         tell_of_unreached_prompts(self.translator.session, self.opened.model, self.notices)
         for picture in self.translator.drain(self.opened):
             self._pass_on([picture], encoder)
@@ -195,25 +217,44 @@ class VideoTranslation:
             if session.frames_in > before:
                 self._inside.append(Shown(frame.time, frame.duration))
 
+    @property
+    def _end_is_due(self) -> bool:
+        """Whether the frame that entered last is the last of a segment that has not ended."""
+        entered, every = self.translator.session.frames_in, self.checkpoint_every
+        return bool(every and entered) and entered % every == 0 and self._ended_at != entered
+
     def _write_again(self, encoder: BackgroundCalls) -> None:
         """Write the pictures that an earlier run could not write."""
         for frame in list(self._unwritten):
-            encoder.submit(partial(self._write, frame))
+            encoder.submit(self._end if frame is None else partial(self._write, frame))
 
     def _pass_on(self, pictures: list[HostCopy], encoder: BackgroundCalls) -> None:
-        """Give finished pictures to the encoder, and report those that it was given before."""
-        earlier = len(self._unreported)
-        finished = []
+        """Give finished pictures to the encoder, and report those that it was given before.
+
+        With the last frame of a segment goes the segment's end. All of it is noted first, so that
+        nothing is lost, and no end either, if the encoder has failed or a report raises.
+        """
+        earlier, given = len(self._unreported), []
         for picture in pictures:
             frame = FinishedFrame(self.frames_finished, picture, self._inside.popleft())
-            finished.append(frame)
+            given.append(frame)
             self._unreported.append((frame.number + 1, picture))
-        # All of them first, so that none is lost if the encoder has failed.
-        self._unwritten.extend(finished)
-        for frame in finished:
+        self._unwritten.extend(given)
+        ends = self._end_is_due
+        if ends:
+            self._unwritten.append(None)
+            self._ended_at = self.translator.session.frames_in
+        for frame in given:
             self.times.frames += 1
             encoder.submit(partial(self._write, frame))
+        if ends:
+            self._save_behind(encoder.submit(self._end))
         self._report(earlier)
+
+    def _end(self) -> None:
+        """End a segment, in the encoder's thread."""
+        self.writer.commit()
+        self._unwritten.popleft()
 
     def _write(self, frame: FinishedFrame) -> None:
         """Wait for the picture of a frame and encode it, in the encoder's thread."""
@@ -231,12 +272,8 @@ class VideoTranslation:
             if self.on_frame is not None:
                 self.on_frame(done, picture)
 
-    def _end_segment(self, encoder: BackgroundCalls) -> None:
-        """End a segment, and save the state if it is time.
-
-        The frames are safe before the state is written: a state ahead of them cannot be resumed.
-        """
-        ended = encoder.submit(self.writer.commit)
+    def _save_behind(self, ended: Future[Any]) -> None:
+        """Save the state behind a segment, if it is time; `ended` makes the segment safe."""
         if self.saver is not None and self.saver.due:
             self.saver.later(self.translator.session.frames_in, self._stream_state(), ended)
 

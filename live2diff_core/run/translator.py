@@ -108,6 +108,10 @@ class FrameTranslator:
         """
         finished = self._push(opened, picture)
         self._latents += zip(finished, self.session.faults, strict=True)
+        return self.finish(opened)
+
+    def finish(self, opened: OpenStream) -> list[HostCopy]:
+        """Return finished frames that no call has returned, because decoding had failed."""
         while self._latents:
             self._decode_one(opened)
         pictures, self._pictures = self._pictures, []

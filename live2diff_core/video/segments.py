@@ -89,7 +89,10 @@ def clear_segments(folder: Path, keep: Sequence[Segment]) -> list[Path]:
     """
     kept = {segment.path for segment in keep}
     for path in folder.glob(f"segment_*{SUFFIX}{PART}"):
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            put_aside(path)
+        else:
+            path.unlink(missing_ok=True)
     # The last comes first: if this is interrupted, what is left still has no gap.
     found = sorted(folder.glob(f"segment_*{SUFFIX}"), reverse=True)
     return [put_aside(path) for path in found if path not in kept]

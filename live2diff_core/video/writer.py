@@ -15,9 +15,16 @@ from av.video.frame import VideoFrame
 
 from .encoder import Encoding
 from .frame import Image, VideoError
-from .output import VideoOutput, VideoWriteError
+from .output import VideoOutput, VideoWriteError, sync_folder
 from .pixels import Yuv420FromRgb, frame_of
-from .segments import Segment, clear_segments, list_segments, segment_path, segment_tag
+from .segments import (
+    Segment,
+    clear_segments,
+    list_segments,
+    put_aside,
+    segment_path,
+    segment_tag,
+)
 from .unfinished import SUFFIX as PICTURES_SUFFIX
 from .unfinished import UnfinishedPictures, count_pictures
 
@@ -167,6 +174,7 @@ class SegmentWriter:
         segment = self._close(self._output)
         path = self.folder / UNFINISHED
         segment.path.replace(path)
+        sync_folder(self.folder)
         return replace(segment, path=path)
 
     @property
@@ -272,6 +280,8 @@ class SegmentWriter:
 
     def _open_pictures(self) -> UnfinishedPictures:
         try:
+            if self.pictures_path.is_dir():
+                put_aside(self.pictures_path)
             return UnfinishedPictures(self.pictures_path, *self._size)
         except (av.error.FFmpegError, OSError) as error:
             message = f"{self.pictures_path.name} cannot be written ({error})."

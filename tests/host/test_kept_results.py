@@ -168,3 +168,27 @@ def test_a_stopped_run_beyond_the_limit_goes_on_all_the_same(folders, sd15, kept
     with caplog.at_level("INFO"):
         translate_video(clip, sd15)
     assert "going on at frame" in caplog.text
+
+
+def test_a_result_in_use_is_not_removed(folders, sd15, kept):
+    """Neither one that a VIDEO reads, nor one whose prompt still runs."""
+    video = run_in_prompt("p", block_clip(folders, range(5)), sd15)
+    path = Path(video.get_stream_source())
+    assert "complete" in partial_results("all") and path.is_file()
+    with pytest.raises(ValueError, match="a VIDEO in ComfyUI's memory still uses it"):
+        partial_results(path.parent.name)
+    del video
+    gc.collect()
+    assert "complete" in partial_results("all") and path.is_file()
+    kept[1]["p"] = False
+    assert partial_results("all").startswith("Removed") and not path.exists()
+
+
+def test_two_results_of_one_prompt_both_go(folders, sd15, kept):
+    module, ends = kept
+    clip = block_clip(folders, range(5))
+    paths = [Path(run_in_prompt("p", clip, sd15, seed=seed).get_stream_source()) for seed in (1, 2)]
+    ends["p"] = True
+    gc.collect()
+    module.RESULTS.sweep()
+    assert not any(path.exists() for path in paths)

@@ -198,10 +198,10 @@ def test_a_full_disk_at_the_stop_says_where_the_next_run_begins(
         with pytest.raises(StoppedError):
             translate_video(clip, model)
     assert not list(partial(folders).glob("*.part"))
-    (state,) = partial(folders).glob("state_*")
+    (state,) = partial(folders).glob("state_*.safetensors")
     told = re.search(
-        r"stopped after (\d+) frames, which are in (.*partial.mp4). The state behind them could "
-        r"not be saved: .* goes on from frame (\d+); the file is kept",
+        r"stopped after (\d+) finished frames. They are in (.*partial.mp4). The state behind them "
+        r"could not be saved: .* goes on from frame (\d+); the file is kept",
         caplog.text,
     )
     assert state.stem == f"state_{int(told[3]):09d}"
