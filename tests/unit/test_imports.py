@@ -21,6 +21,7 @@ FOLDERS = {
     "feature_bank": ({"feature_bank", "stream", "host"}, {"torch"}),
     "depth": ({"depth", "host"}, {"torch"}),
     "video": ({"video"}, {"av", "PIL", "numpy"}),
+    "metrics": ({"metrics", "video", "depth", "host"}, {"torch", "numpy", "PIL"}),
     "run": (
         {"run", "stream", "host", "depth", "video"},
         {"torch", "numpy", "safetensors", "filelock"},
@@ -32,6 +33,11 @@ FILES = {
     "live2diff/motion_module.py": {"comfy"},
     "feature_bank/patch.py": {"comfy"},
     "depth/model.py": {"comfy", "controlnet_aux"},
+    "metrics/host_models.py": {"comfy"},
+    "metrics/command.py": {"comfy", "tqdm"},
+    "metrics/flow.py": {"cv2"},
+    "metrics/scene_cuts.py": {"cv2", "scenedetect"},
+    "metrics/raft.py": {"torchvision"},
 }
 NODES_ONLY = {"comfy_api", "folder_paths", "server", "latent_preview", "nodes"}
 # The command runs beside the server, and takes one file of the engine.

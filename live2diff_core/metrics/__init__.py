@@ -1,0 +1,1 @@
+"""Measures translated videos against their inputs, frame by frame, in constant memory."""
