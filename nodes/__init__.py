@@ -8,6 +8,7 @@ from .kept_results import RESULTS
 from .live import Live2DiffStreamStep
 from .live_files import Live2DiffLoadStream, Live2DiffSaveStream
 from .live_streams import Live2DiffResetStream
+from .measure import Live2DiffMeasureVideo
 from .model_folders import register_model_folders
 from .motion import Live2DiffApply, Live2DiffLoadMotionModule, Live2DiffSettings
 from .options import Live2DiffSimilarFrameFilter, Live2DiffStreamOptions
@@ -46,4 +47,5 @@ class Live2DiffExtension(ComfyExtension):
             Live2DiffResetStream,
             Live2DiffSaveStream,
             Live2DiffLoadStream,
+            Live2DiffMeasureVideo,
         ]

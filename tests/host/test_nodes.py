@@ -38,6 +38,7 @@ NODES = (
     "Live2DiffResetStream",
     "Live2DiffSaveStream",
     "Live2DiffLoadStream",
+    "Live2DiffMeasureVideo",
 )
 
 
