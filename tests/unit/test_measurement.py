@@ -206,7 +206,7 @@ def test_scene_cuts_are_counted_by_video():
     assert found.values["scene_cuts_input"] == 0 and found.values["scene_cuts"] == 2
 
 
-def test_scene_cuts_are_those_of_pyscenedetect(tmp_path):
+def test_scene_cuts_are_those_of_pyscenedetect(tmp_path, monkeypatch):
     """As its own reader and manager find them, at a size that both scale down."""
     scenedetect = pytest.importorskip("scenedetect")
     from clips import make_lossless
@@ -214,11 +214,21 @@ def test_scene_cuts_are_those_of_pyscenedetect(tmp_path):
     frames = np.ascontiguousarray(scenes(1, 2, 3).repeat(5, 1).repeat(5, 2))
     frames[20:40] = 255 - frames[20:40]
     path = make_lossless(tmp_path, frames)
+    detector = scenedetect.AdaptiveDetector
+    process, seen = detector.process_frame, []
+
+    def spied(self, timecode, frame_img):
+        seen.append(frame_img)
+        return process(self, timecode, frame_img)
+
+    monkeypatch.setattr(detector, "process_frame", spied)
     expected = scenedetect.detect(str(path), scenedetect.AdaptiveDetector())
     counter = SceneCuts()
     for frame in frames:
         counter.add(frame)
     assert counter.count == len(expected) - 1 == 2
+    theirs, ours = seen[: len(frames)], seen[len(frames) :]
+    assert all((a == b).all() for a, b in zip(theirs, ours, strict=True))
 
 
 # What is missing

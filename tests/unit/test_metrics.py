@@ -307,7 +307,7 @@ def test_flicker_is_what_was_added_where_the_input_stands_still():
 
 def test_camera_noise_stands_still_and_a_pan_does_not():
     generator = np.random.default_rng(0)
-    noisy = rendered.still(2) // 2 + generator.normal(60, 1.5, (2, 80, 96, 3))
+    noisy = rendered.still(2) // 2 + generator.normal(60, 2.2, (2, 80, 96, 3))
     assert still(*noisy.astype(np.uint8)).mean() > 0.95
     assert still(*rendered.translating(2).frames).mean() < 0.2
     nothing = np.zeros((80, 96), bool)
