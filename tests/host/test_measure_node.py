@@ -89,6 +89,9 @@ def test_videos_and_images_measure_the_same(tmp_path):
     before, after = video(tmp_path, clip, "a.mkv"), video(tmp_path, changed, "b.mkv")
     assert measured(before, after)[1] == expected
     assert measured(before, images(changed))[1] == expected
+    # Between two levels the nearer one counts, as where frames are saved.
+    between = torch.tensor([-0.4, 0.4, -0.4, 0.4])[:, None, None, None] / 255
+    assert measured(before, images(changed) + between)[1] == expected
 
 
 def test_a_trimmed_video_is_measured_as_trimmed(tmp_path):
@@ -105,6 +108,9 @@ def test_a_folder_of_pictures_is_measured(pack, tmp_path):
     pictures = picture_video.PictureVideo(str(make_pictures(tmp_path, frames=3)), 24.0)
     batch = pictures.get_components().images
     assert measured(pictures, batch)[1] == measured(batch, batch)[1]
+    # Its frame rate is its own, where it is trimmed.
+    trimmed = picture_video.PictureVideo(pictures.folder, 2.0, start=0.5)
+    assert measured(trimmed, batch[1:])[1]["frames"] == 2
 
 
 def test_progress_is_shown(shown, monkeypatch):
@@ -147,22 +153,22 @@ class Brightness(nn.Module):
         self.pretrained = type("", (), {"activations": {}})()
 
     def forward(self, frames):
-        return (frames.mean(dim=1) + 1.0) * self.scale
+        return (frames.mean(dim=1) + 1.0) ** 2 * self.scale
 
 
 def test_depth_is_that_of_the_depth_model(pack):
-    """A darker picture has the same depth, an inverted one the opposite."""
+    """A darker picture has the same depth, an inverted one another."""
     model = core("depth.model").DepthModel(Brightness())
     clip = rendered.still(2)
-    clip[:, :2, :2], clip[:, -2:, -2:] = 0, 255
-    same, opposite = (
+    clip[:, :2, :2], clip[:, -2:, -2:] = 0, 254
+    same, inverted = (
         measured(images(clip), images(each), depth_model=model)[1]["metrics"]["depth_mse"]
         for each in (clip // 2, 255 - clip)
     )
-    depth = model.predict(images(clip[:1]))[0]
-    depth = (depth - depth.min()) / (depth.max() - depth.min())
-    assert same < 1e-4
-    assert opposite == pytest.approx(float(((2 * depth - 1) ** 2).mean()), rel=1e-3)
+    depths = [model.predict(images(each[:1]))[0] for each in (clip, 255 - clip)]
+    stretched = [(depth - depth.min()) / (depth.max() - depth.min()) for depth in depths]
+    expected = float((stretched[0] - stretched[1]).square().mean())
+    assert same < 1e-4 and inverted == pytest.approx(expected, rel=1e-3) and expected > 0.01
 
 
 @pytest.fixture
