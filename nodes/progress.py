@@ -40,7 +40,7 @@ class RunProgress:
 
     def __exit__(self, *_: object) -> None:
         if self._notices.text or self._kept:
-            self._show(self._text() + self._kept)
+            show_text(self._node_id, self._notices.below(self._text()) + self._kept)
 
     def keeps(self, path: Path) -> None:
         """Say at the end where the result is kept until a node has saved it."""

@@ -73,7 +73,12 @@ def check_memory(need: MemoryNeed, device: torch.device) -> None:
         # Other models can be unloaded; the bytes that the host keeps free cannot be used.
         limit = management.get_total_memory(device) - management.extra_reserved_memory()
     least = need.least - (need.depth_weights if on_cpu else 0)
-    logging.info("Live2Diff: of %s, the stream takes %s.", format_bytes(int(limit)), need)
+    logging.info(
+        "Live2Diff: the stream's memory takes %s of %s; all of it: %s.",
+        format_bytes(need.stream),
+        format_bytes(int(limit)),
+        need,
+    )
     if least > limit:
         raise StreamMemoryError(
             f"The stream needs at least {format_bytes(least)}, but {device} has only "

@@ -272,7 +272,8 @@ class HostModel:
         rows = max(len(self._schedule), *(memory.largest_group for memory in applied), 1)
         rows *= self._conditionings_together
         missing = max(0, self.memory_bytes - self._held_bytes)
-        check_memory(self._memory_need(missing, rows), self.device)
+        if missing:
+            check_memory(self._memory_need(missing, rows), self.device)
         needed = missing + self._companion_bytes
         row = base.memory_required([1, 4, *self._latent_size])
         return [rows + math.ceil(needed / max(row, 1)), 4, *self._latent_size]
