@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
+from typing import Any, NamedTuple
 
 import comfy.model_management
 import torch
@@ -13,6 +15,18 @@ from ..stream.byte_size import format_bytes
 
 class StreamMemoryError(MemoryError):
     """A stream does not fit; the message says what needs how much, and what to do."""
+
+
+class Companion(NamedTuple):
+    """A model that works beside the UNet.
+
+    Attributes:
+        patcher: the host's handle of it.
+        working_bytes: bytes that it needs for its activations.
+    """
+
+    patcher: Any
+    working_bytes: int
 
 
 @dataclass(frozen=True)
@@ -25,7 +39,7 @@ class MemoryNeed:
         vae_work, depth_work: those of VAE and depth, which work in turn with the UNet.
         depth_weights: loaded as a whole.
         unet_weights, vae_weights: of which the host can keep a part in RAM; the UNet's include
-            those of motion modules and ControlNets.
+            those of the motion module.
     """
 
     stream: int
@@ -56,6 +70,31 @@ class MemoryNeed:
             f"for activations, and {unet} (UNet) and {vae} (VAE) for weights, of which a part can "
             "wait in RAM"
         )
+
+
+def memory_need(
+    model: Any, companions: Mapping[str, Companion], stream: int, batch: Sequence[int]
+) -> MemoryNeed:
+    """Add up what a stream needs.
+
+    Args:
+        model: ComfyUI's ModelPatcher.
+        companions: "vae" and "depth", where there are such.
+        stream: bytes of the stream's memory that are yet to be allocated.
+        batch: shape of the latents of the largest call.
+    """
+    sizes = {kind: each.patcher.model_size() for kind, each in companions.items()}
+    work = {kind: each.working_bytes for kind, each in companions.items()}
+    parts = [model, *model.get_nested_additional_models()]
+    return MemoryNeed(
+        stream,
+        unet_work=int(model.model.memory_required(batch)),
+        vae_work=work.get("vae", 0),
+        depth_work=work.get("depth", 0),
+        depth_weights=sizes.get("depth", 0),
+        unet_weights=sum(part.model_size() for part in parts),
+        vae_weights=sizes.get("vae", 0),
+    )
 
 
 def check_memory(need: MemoryNeed, device: torch.device) -> None:

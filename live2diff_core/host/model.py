@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import Any
 
 import comfy.hooks
 import comfy.model_management
@@ -38,20 +38,8 @@ from .checks import (
 )
 from .control_hints import ControlHints, FrameImages, HintFrames
 from .frame_conditions import FrameConditions, has_steps, texts_on, within_steps
-from .memory_need import MemoryNeed, check_memory
+from .memory_need import Companion, check_memory, memory_need
 from .whole_batches import run_together
-
-
-class Companion(NamedTuple):
-    """A model that works beside the UNet.
-
-    Attributes:
-        patcher: the host's handle of it.
-        working_bytes: bytes that it needs for its activations.
-    """
-
-    patcher: Any
-    working_bytes: int
 
 
 class HostModel:
@@ -273,25 +261,13 @@ class HostModel:
         rows *= self._conditionings_together
         missing = max(0, self.memory_bytes - self._held_bytes)
         if missing:
-            check_memory(self._memory_need(missing, rows), self.device)
+            need = memory_need(
+                self._model, self._companions, missing, [rows, 4, *self._latent_size]
+            )
+            check_memory(need, self.device)
         needed = missing + self._companion_bytes
         row = base.memory_required([1, 4, *self._latent_size])
         return [rows + math.ceil(needed / max(row, 1)), 4, *self._latent_size]
-
-    def _memory_need(self, stream: int, rows: int) -> MemoryNeed:
-        """Add up what the stream's `stream` bytes and calls of `rows` rows need on the device."""
-        model, sizes = self._model, {k: c.patcher.model_size() for k, c in self._companions.items()}
-        work = {kind: companion.working_bytes for kind, companion in self._companions.items()}
-        parts = [model, *model.get_nested_additional_models()]
-        return MemoryNeed(
-            stream,
-            unet_work=int(model.model.memory_required([rows, 4, *self._latent_size])),
-            vae_work=work.get("vae", 0),
-            depth_work=work.get("depth", 0),
-            depth_weights=sizes.get("depth", 0),
-            unet_weights=sum(part.model_size() for part in parts),
-            vae_weights=sizes.get("vae", 0),
-        )
 
     @property
     def _conditionings_together(self) -> int:

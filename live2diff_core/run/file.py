@@ -103,7 +103,7 @@ class VideoRun:
         folder = PartialFolder.of(output_folder / PARTIAL_FOLDER, self.identity())
         with folder.held():
             found = folder.result()
-            if found is not None and not count_pictures(found):
+            if found is not None and not count_pictures(found, most=1):
                 self.notices.warn(f"the result was damaged, and is kept as {put_aside(found)}.")
                 found = None
             if found is not None:

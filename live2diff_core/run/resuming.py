@@ -103,6 +103,9 @@ class VideoResumption:
         except DamagedPicturesError as error:
             writer.abandon()
             return f"{error}"
+        if len(writer.unfinished) != len(shown):
+            writer.abandon()
+            return f"{pictures.name} holds fewer pictures than it should."
         return ""
 
     def _start_over(self, had_states: bool) -> None:

@@ -11,7 +11,8 @@ from ..depth.model import DepthModel
 from ..host.checks import check_depth, check_model
 from ..host.control_hints import HintFrames
 from ..host.identity import model_identity, prompt_identity, prompt_layout, weights_identity
-from ..host.model import Companion, HostModel
+from ..host.memory_need import Companion
+from ..host.model import HostModel
 from ..host.sd15 import host_schedule
 from ..host.vae import FrameVAE, check_vae
 from ..stream.guidance import Guidance, GuidanceMode

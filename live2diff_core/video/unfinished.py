@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -75,8 +76,12 @@ class UnfinishedPictures:
         self.path.unlink(missing_ok=True)
 
 
-def count_pictures(path: Path) -> int:
+def count_pictures(path: Path, most: int | None = None) -> int:
     """Count the pictures of a file, without decoding them.
+
+    Args:
+        path: the file.
+        most: stop there, so that a large file need not be read to its end.
 
     Returns:
         0 if the file is no video.
@@ -90,7 +95,8 @@ def count_pictures(path: Path) -> int:
         pass
     try:
         with av.open(str(path)) as container:
-            return sum(1 for packet in container.demux(video=0) if packet.size)
+            packets = (packet for packet in container.demux(video=0) if packet.size)
+            return sum(1 for _ in islice(packets, most))
     except OSError:
         raise
     except (av.error.FFmpegError, LookupError):
