@@ -19,7 +19,7 @@ from devtools.paths import REPO, cache_dir, exclusive, remove_tree, require_free
 
 # The last torchaudio is 2.11 and the three must match, or the host fails at its start.
 TORCH_PINS = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
-REQUIREMENT_FILES = ("requirements.txt", "requirements-dev.txt")
+REQUIREMENT_FILES = ("requirements.txt", "requirements-training.txt", "requirements-dev.txt")
 CONSTRAINTS = REPO / "devtools" / "constraints.txt"
 INSTALL_GIGABYTES = 8.0
 STAMP = "complete"
