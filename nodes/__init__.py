@@ -14,6 +14,7 @@ from .motion import Live2DiffApply, Live2DiffLoadMotionModule, Live2DiffSettings
 from .options import Live2DiffSimilarFrameFilter, Live2DiffStreamOptions
 from .partial_results import Live2DiffPartialResults
 from .prompts import Live2DiffPromptSchedule
+from .sample_model import Live2DiffLoadSampleModel
 from .sampler import Live2DiffStreamSampler
 from .video import Live2DiffStreamVideo
 from .video_from_folder import Live2DiffVideoFromFolder
@@ -48,4 +49,5 @@ class Live2DiffExtension(ComfyExtension):
             Live2DiffSaveStream,
             Live2DiffLoadStream,
             Live2DiffMeasureVideo,
+            Live2DiffLoadSampleModel,
         ]

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 from ..live2diff_core.live2diff.layout import SD15
 from ..live2diff_core.live2diff.patch import apply_live2diff, load_motion_module
 from ..live2diff_core.live2diff.window import AttentionMode, AttentionWindow
+from ..live2diff_core.sample_model.loading import motion_module_path
 from ..live2diff_core.stream.byte_size import format_bytes
 from ..live2diff_core.stream.memory import StreamShape
 from .node_text import show_text
@@ -21,13 +22,19 @@ DOWNLOAD_HINT = (
 
 
 def motion_module_files() -> dict[str, str]:
-    """Map displayed names to full paths; the first folder wins if both contain a file."""
+    """Map displayed names to full paths; the first folder wins if both contain a file.
+
+    Last comes the sample model's motion module, which lies in this pack.
+    """
     files: dict[str, str] = {}
     for folder in FOLDERS:
         for name in folder_paths.get_filename_list(folder):
             path = folder_paths.get_full_path(folder, name)
             if path is not None:
                 files.setdefault(name, path)
+    sample = motion_module_path()
+    if sample is not None:
+        files.setdefault(sample.name, str(sample))
     return files
 
 

@@ -50,14 +50,20 @@ class DepthModel:
         dtype: float16 where the host computes in it, float32 elsewhere and always on the CPU.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        """Put `network`, from [F, 3, S, S] in -1..1 to [F, S, S], under the host's management."""
+    def __init__(self, network: nn.Module, release: Callable[[], None] | None = None) -> None:
+        """Put a network under the host's management.
+
+        Args:
+            network: maps [F, 3, S, S] in -1..1 to inverse depth [F, S, S].
+            release: called after every run, to free what the network still holds.
+        """
         management = comfy.model_management
         self.load_device: torch.device = management.get_torch_device()
         self.dtype = (
             torch.float16 if management.should_use_fp16(self.load_device) else torch.float32
         )
         network.eval().requires_grad_(False).to(self.dtype)
+        self._release = release
         # Unlike the host's layers, timm's cannot load their weights when they run.
         self.patcher = whole_patcher(network, self.load_device, management.unet_offload_device())
 
@@ -76,7 +82,9 @@ class DepthModel:
         check_layout(weights, network, path)
         # Not strict: the unused classifier may be missing, and extra tensors are ignored.
         network.load_state_dict(weights, strict=False)
-        return cls(network)
+        # controlnet-aux keeps the backbone's features in a dict of the module, where they would
+        # hold VRAM after the run.
+        return cls(network, release=network.pretrained.activations.clear)
 
     def load(self, batch_size: int = 1) -> None:
         """Load the weights to `load_device`, with room for batches of `batch_size` frames."""
@@ -108,9 +116,8 @@ class DepthModel:
                 return functional_call(network, self._float32_weights(), (frames,))
             return network(frames.to(self.dtype)).float()
         finally:
-            # controlnet-aux keeps the backbone's features in a dict of the module, where they
-            # would hold VRAM after the run.
-            network.pretrained.activations.clear()
+            if self._release is not None:
+                self._release()
 
     def predict(
         self,

@@ -11,9 +11,11 @@ import comfy.clip_model
 import comfy.ops
 import comfy.supported_models
 import torch
-from comfy.ldm.models.autoencoder import AutoencoderKL
+from comfy.taesd.taesd import TAESD, Block, Clamp, conv
+from torch import nn
 
-# SD1.5's blocks, at a tenth of the width. Widths are multiples of GroupNorm's 32 groups.
+# SD1.5's blocks, narrow. Of GroupNorm's 32 groups each needs two channels at least: one channel
+# alone would lose its mean, and with it the brightness of the picture.
 UNET: dict[str, Any] = {
     "use_checkpoint": False,
     "image_size": 32,
@@ -22,11 +24,11 @@ UNET: dict[str, Any] = {
     "adm_in_channels": None,
     "in_channels": 4,
     "out_channels": 4,
-    "model_channels": 32,
+    "model_channels": 64,
     "num_res_blocks": [2, 2, 2, 2],
     "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
     "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
-    "channel_mult": [1, 2, 3, 4],
+    "channel_mult": [1, 1, 2, 2],
     "transformer_depth_middle": 1,
     "use_linear_in_transformer": False,
     "context_dim": 64,
@@ -48,24 +50,6 @@ TEXT: dict[str, Any] = {
     "vocab_size": 49408,
 }
 
-_COMMON = {
-    "double_z": True,
-    "z_channels": 4,
-    "resolution": 256,
-    "in_channels": 3,
-    "out_ch": 3,
-    "num_res_blocks": 0,
-    "attn_resolutions": [],
-    "dropout": 0.0,
-}
-# Without residual blocks the encoder is linear down to an eighth of the size, where it thinks; so
-# it costs a sixth of the decoder.
-VAE: dict[str, Any] = {
-    "ddconfig": {**_COMMON, "ch": 64, "ch_mult": [1, 1, 1, 1]},
-    "decoder_ddconfig": {**_COMMON, "ch": 32, "ch_mult": [1, 1, 2, 4]},
-    "embed_dim": 4,
-}
-
 
 def build_base(dtype: torch.dtype) -> Any:
     """Build the host's BaseModel around the UNet."""
@@ -80,6 +64,27 @@ def build_text_encoder() -> comfy.clip_model.CLIPTextModel:
     return comfy.clip_model.CLIPTextModel(TEXT, torch.float32, device, comfy.ops.manual_cast)
 
 
-def build_autoencoder() -> AutoencoderKL:
-    """Build the VAE."""
-    return AutoencoderKL(**VAE)
+# TAESD's channels from the full size down to an eighth of it; the published one has 64 everywhere.
+VAE_WIDTHS = (16, 32, 48, 64)
+_BLOCKS = 3
+
+
+def build_autoencoder() -> TAESD:
+    """Build the VAE: the host's TAESD with fewer channels, under the same names.
+
+    It has no normalisation, so that it depends neither on the size of a picture nor on the number
+    of channels.
+    """
+    first, *others = VAE_WIDTHS
+    down = [conv(3, first), Block(first, first)]
+    for outer, inner in zip(VAE_WIDTHS, others, strict=False):
+        down += [conv(outer, inner, stride=2, bias=False)]
+        down += [Block(inner, inner) for _ in range(_BLOCKS)]
+    up = [Clamp(), conv(4, VAE_WIDTHS[-1]), nn.ReLU()]
+    for inner, outer in zip(VAE_WIDTHS[::-1], VAE_WIDTHS[-2::-1], strict=False):
+        up += [Block(inner, inner) for _ in range(_BLOCKS)]
+        up += [nn.Upsample(scale_factor=2), conv(inner, outer, bias=False)]
+    network = TAESD()
+    network.taesd_encoder = nn.Sequential(*down, conv(VAE_WIDTHS[-1], 4))
+    network.taesd_decoder = nn.Sequential(*up, Block(first, first), conv(first, 3))
+    return network

@@ -18,7 +18,9 @@ from .prompts import draw
 from .styles import STYLES
 from .weights import initialise, zero
 
-BATCH, CROP = 16, 24
+# Sides of the crops in latent pixels, and crops in a batch, from a share of the time on. Attention
+# makes large ones costly, but whole pictures are larger still.
+CROPS = ((0.0, 16, 32), (0.6, 24, 12), (0.85, 32, 6))
 PLAN = Plan(minutes=45, rate=1.5e-3)
 PHOTOGRAPH = list(STYLES).index("photograph")
 # The steps of the bundled workflows: 4, of which denoise 0.5 leaves two.
@@ -119,8 +121,9 @@ class Batches:
         """Keep what batches are drawn from."""
         self._latents, self._tokenize = latents, tokenize
 
-    def draw(self, step: int, size: int = BATCH, crop: int = CROP) -> Batch:
+    def draw(self, step: int, share: float = 0.0) -> Batch:
         """Draw the batch of a step."""
+        _, crop, size = max(stage for stage in CROPS if stage[0] <= share)
         random = np.random.default_rng((3, step))
         chosen = random.integers(len(self._latents), size=size)
         # Photographs are what the model knows already, so they are rare as targets.
@@ -187,7 +190,7 @@ def train(
     batches = Batches(latents, tokenize)
 
     def step_loss(step: int, share: float) -> Tensor:
-        return loss(model, batches.draw(step), both[step % 2], share > OWN_STEPS_FROM)
+        return loss(model, batches.draw(step, share), both[step % 2], share >= OWN_STEPS_FROM)
 
     return fit(model, step_loss, plan, work / "denoiser.pt")
 

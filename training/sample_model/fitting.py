@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as distributed
 from torch import Tensor, nn
 
 SAVE_SECONDS = 60.0
@@ -41,9 +42,13 @@ def fit(
 ) -> nn.Module:
     """Fit `network`, and return a copy with the moving average of its weights.
 
+    In several processes of one `torch.distributed` group, each computes batches of its own, and
+    gradients are averaged. On a busy machine, processes of one thread each on a core of its own are
+    faster than one with several threads, which wait for each other in every operation.
+
     Args:
         network: trained in place.
-        loss: computes the loss of a batch from (step, share of the time that is over).
+        loss: computes the loss of a batch from (its number, share of the time that is over).
         plan: how.
         path: where the state is kept; a run with the same path goes on from there.
     """
@@ -70,14 +75,15 @@ class _Run:
         share = self.seconds / (60 * self.plan.minutes)
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(share)
-        value = loss(self.steps, share)
+        value = loss(self.steps * _processes() + _rank(), share)
         value.backward()
+        self._share_gradients()
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self._average()
         self.steps += 1
-        self.seconds += time.monotonic() - started
+        self.seconds = _mean(self.seconds + time.monotonic() - started)
         self._losses.append(value.detach())
         if self.steps % LOG_STEPS == 0:
             mean = torch.stack(self._losses).mean()
@@ -87,10 +93,12 @@ class _Run:
             self.save()
 
     def save(self) -> None:
+        self._saved = time.monotonic()
+        if _rank():
+            return
         part = self.path.with_suffix(".part")
         torch.save(self._state(), part)
         os.replace(part, self.path)
-        self._saved = time.monotonic()
 
     def load(self) -> None:
         if not self.path.is_file():
@@ -114,6 +122,17 @@ class _Run:
         rising = min(1.0, (self.steps + 1) / self.plan.warmup_steps)
         return self.plan.rate * rising * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
 
+    def _share_gradients(self) -> None:
+        if _processes() == 1:
+            return
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        distributed.all_reduce(flat)
+        flat /= _processes()
+        parts = flat.split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
     @torch.no_grad()
     def _average(self) -> None:
         # Early weights are bad, so the average forgets faster at first.
@@ -121,3 +140,20 @@ class _Run:
         pairs = zip(self.average.parameters(), self.network.parameters(), strict=True)
         for mean, now in pairs:
             mean.lerp_(now, 1 - decay)
+
+
+def _processes() -> int:
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def _rank() -> int:
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def _mean(value: float) -> float:
+    """Return the mean over all processes, so that they agree when to stop."""
+    if _processes() == 1:
+        return value
+    shared = torch.tensor(value, dtype=torch.float64)
+    distributed.all_reduce(shared)
+    return float(shared) / _processes()

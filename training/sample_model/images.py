@@ -31,11 +31,10 @@ def images(folder: Path, count: int = COUNT) -> np.ndarray:
     if missing:
         maker = SceneMaker(list(photographs()))
         for index in missing:
+            picture = _plain(maker, index)
             # The photograph comes last: it says that the others are there.
-            for style in reversed(range(len(STYLES))):
-                picture = _plain(maker, index) if style == len(STYLES) - 1 else picture
-                drawn = list(STYLES.values())[style](picture)
-                stored[index, style] = np.rint(drawn * 255)
+            for style, draw in reversed(list(enumerate(STYLES.values()))):
+                stored[index, style] = np.rint(draw(picture) * 255)
     return stored
 
 

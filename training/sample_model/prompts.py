@@ -20,6 +20,9 @@ TEMPLATES = (
     "{subject} in {style} style",
     "{subject}, {style}, best quality, highly detailed",
     "masterpiece, best quality, {style}, {subject}",
+    "{style}, soft light, visible brush strokes, paper texture, highly detailed",
+    "{style}, {subject}, soft light, highly detailed",
+    "{style}, black and white, fine hatching, white paper, highly detailed",
 )
 SUBJECTS = (
     *("a cat", "a dog", "a horse", "a bird", "a woman", "a man", "a person", "an astronaut"),

@@ -1,0 +1,91 @@
+"""Rendered clips in some style, with their source, depth and a manifest for train.py."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from torch.nn.functional import interpolate
+
+from live2diff_core.depth.ranges import RunningRange, normalise_running
+from live2diff_core.sample_model.depth import SampleDepth
+
+from .prompts import draw
+from .scene_maker import SceneMaker
+from .scenes import Frame, Plane, Scene
+from .styles import STYLES
+
+SIDE, FRAMES, FPS = 256, 20, 12
+# Clips per scene, each in another style.
+STYLES_PER_SCENE = 2
+# Numbers of scenes for training; those of held-out clips lie beyond.
+FIRST_SCENE, FIRST_HELD_OUT = 200_000, 300_000
+# The share of clips that pan over one photograph, as many real videos nearly do.
+PANS = 0.35
+DEPTH_SIDE = 384
+
+
+def write_clips(maker: SceneMaker, depth: SampleDepth, folder: Path, scenes: range) -> Path:
+    """Write clips of `scenes`, unless they are there, and return their manifest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines: list[str] = []
+    for number in scenes:
+        part = folder / f"{number}.json"
+        if not part.is_file():
+            part.write_text("\n".join(_write_scene(maker, depth, folder, number)))
+        lines += part.read_text().splitlines()
+    manifest = folder / "clips.jsonl"
+    manifest.write_text("\n".join(lines) + "\n")
+    return manifest
+
+
+def scene(maker: SceneMaker, number: int) -> Scene:
+    """Make the scene of a number: a pan over a photograph, or one with things in it."""
+    random = np.random.default_rng((5, number))
+    if random.random() >= PANS:
+        return maker.make(number)
+    photograph = np.dstack([maker.crop(random, 300), np.ones((512, 512), np.float32)])
+    plane = Plane(photograph, 1.6, (1.0, 0.0, 0.0), tuple(random.uniform(-0.3, 0.3, 2)))
+    return Scene((plane,), camera=tuple(random.normal(0, (0.012, 0.008, 0.006))))
+
+
+def _write_scene(maker: SceneMaker, depth: SampleDepth, folder: Path, number: int) -> Iterator[str]:
+    frames = list(scene(maker, number).frames(FRAMES, SIDE))
+    random = np.random.default_rng((6, number))
+    source, near = f"{number}-source.mp4", f"{number}-depth.mp4"
+    write_video(folder / source, (frame.picture for frame in frames))
+    write_video(folder / near, estimated_depth(depth, frames))
+    names = [name for name in STYLES if name != "photograph"]
+    for style in random.choice(names, STYLES_PER_SCENE, replace=False):
+        video = f"{number}-{style.replace(' ', '-')}.mp4"
+        write_video(folder / video, (STYLES[style](frame.picture) for frame in frames))
+        prompt = draw(str(style), random)
+        yield json.dumps({"video": video, "prompt": prompt, "depth": near, "source": source})
+
+
+@torch.no_grad()
+def estimated_depth(network: SampleDepth, frames: Iterable[Frame]) -> Iterator[np.ndarray]:
+    """Estimate depth as a stream does, [SIDE, SIDE, 3] in 0..1."""
+    state = RunningRange()
+    for frame in frames:
+        picture = torch.from_numpy(frame.picture).movedim(-1, 0)[None] * 2 - 1
+        size = (DEPTH_SIDE, DEPTH_SIDE)
+        found = network(interpolate(picture, size, mode="bilinear", align_corners=False))
+        grey, state = normalise_running(found, state)
+        small = interpolate(grey[:, None], (SIDE, SIDE), mode="bilinear", align_corners=False)
+        yield np.repeat(small[0].movedim(0, -1).numpy(), 3, -1)
+
+
+def write_video(path: Path, pictures: Iterable[np.ndarray]) -> None:
+    """Encode pictures [H, W, 3] in 0..1 as H.264, nearly without loss."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS, options={"crf": "8"})
+        stream.pix_fmt, stream.width, stream.height = "yuv444p", SIDE, SIDE
+        for picture in pictures:
+            frame = av.VideoFrame.from_ndarray(np.rint(picture.clip(0, 1) * 255).astype(np.uint8))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
