@@ -11,6 +11,7 @@ import os
 import sys
 
 OLDEST, NEWEST = (3, 10), (3, 12)
+SAMPLE_STAGES = ["images", "vae", "depth", "latents", "denoiser", "clips", "export"]
 
 
 def python_problem(version):
@@ -28,12 +29,13 @@ def python_problem(version):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser of the command line: demo, test, golden, lint."""
+    """Build the parser of the command line: demo, test, golden, sample-model, lint."""
     parser = argparse.ArgumentParser(prog="dev.py", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     demo = commands.add_parser("demo", help="translate a video in a real ComfyUI, into output/")
     demo.add_argument("--input", metavar="FILE", help="a video of your own")
+    demo.add_argument("--prompt", metavar="TEXT", help="another style, such as 'neon lights'")
     demo.add_argument("--checkpoint", metavar="FILE", help="an SD1.5 checkpoint: path or name")
     demo.add_argument("--motion-module", metavar="FILE", help="a motion module: path or name")
     demo.add_argument("--depth-model", metavar="FILE", help="a MiDaS file: path or name")
@@ -67,6 +69,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     golden.add_argument("--device", default="cpu", help="cuda: on a GPU, and what only it shows")
     golden.add_argument("--dtype", action="append", help="on a GPU: float32, float16 or bfloat16")
+
+    sample = commands.add_parser("sample-model", help="make the sample model again (hours)")
+    sample.add_argument("work", metavar="WORK", help="folder for what is made on the way")
+    sample.add_argument("--stages", nargs="+", metavar="STAGE", default=SAMPLE_STAGES)
 
     commands.add_parser("lint", help="ruff check, ruff format --check, mypy")
     return parser

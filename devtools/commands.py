@@ -42,6 +42,9 @@ def run(options: argparse.Namespace, pytest_arguments: list[str]) -> int:
         return _run_tests(options, pytest_arguments)
     if options.command == "golden":
         return _run_module(ensure_host(), "devtools.golden", golden_arguments(options))
+    if options.command == "sample-model":
+        arguments = [str(Path(options.work).resolve()), "--stages", *options.stages]
+        return _run_module(ensure_host(), "training.sample_model.build", arguments)
     return _lint()
 
 
@@ -58,7 +61,7 @@ def _demo(options: argparse.Namespace) -> int:
     if options.input is not None and not Path(options.input).is_file():
         raise ToolError(f"there is no file {options.input}")
     arguments = ["--keep-server"] if options.keep_server else []
-    for name in ("input", "checkpoint", "motion_module", "depth_model", "port"):
+    for name in ("input", "prompt", "checkpoint", "motion_module", "depth_model", "port"):
         value = getattr(options, name)
         if value is not None:
             # The demo runs in the checkout, but a relative path starts at the user's folder.

@@ -15,6 +15,7 @@ from devtools import media, models
 from devtools.console import ToolError, run_main, say
 from devtools.hosts import Host, current_host
 from devtools.paths import REPO, cache_dir
+from devtools.sample_graph import with_sample_model
 from devtools.server import ComfyServer, has_accelerator
 from devtools.workspace import cache_models, default_workspace, prepare_workspace
 from folder_queue.answers import Progress, PromptResult
@@ -33,7 +34,7 @@ WORK = {
     "VAEDecode": "Decoding",
 }
 # Longest side of the translated pictures in pixels; a CPU still takes minutes.
-LONGEST_SIDE, LONGEST_SIDE_CPU = 512, 192
+LONGEST_SIDE, LONGEST_SIDE_CPU, LONGEST_SIDE_SAMPLE = 512, 192, 256
 # Node class -> (input, key of models.WANTED).
 MODEL_INPUTS = {
     "CheckpointLoaderSimple": ("ckpt_name", "checkpoint"),
@@ -55,9 +56,16 @@ def main() -> int:
     prepare_workspace(workspace, chosen.folders)
     video = f"{CLIP_NAME}{clip.suffix}"
     shutil.copyfile(clip, workspace / "input" / video)
-    graph = patch_graph(json.loads(WORKFLOW.read_text(encoding="utf-8")), video, chosen.names)
+    graph = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+    if chosen.sample:
+        graph = with_sample_model(graph)
+    patch_graph(graph, video, chosen.names)
+    if options.prompt is not None:
+        set_prompt(graph, options.prompt)
     cpu = not has_accelerator(host.python)
-    size = working_size(media.frame_size(clip), LONGEST_SIDE_CPU if cpu else LONGEST_SIDE)
+    longest = LONGEST_SIDE_CPU if cpu else LONGEST_SIDE
+    longest = LONGEST_SIDE_SAMPLE if chosen.sample else longest
+    size = working_size(media.frame_size(clip), longest)
     set_size(graph, size)
     say(f"Starting ComfyUI {host.version} on the {'CPU' if cpu else 'GPU'} ...")
     with ComfyServer(host, workspace, port=options.port, cpu=cpu) as server:
@@ -75,7 +83,7 @@ def main() -> int:
 def parse_options(arguments: list[str]) -> argparse.Namespace:
     """Parse the options that dev.py passes on."""
     parser = argparse.ArgumentParser(prog="dev.py demo")
-    for name in ("--input", "--checkpoint", "--motion-module", "--depth-model"):
+    for name in ("--input", "--prompt", "--checkpoint", "--motion-module", "--depth-model"):
         parser.add_argument(name)
     parser.add_argument("--port", type=int)
     parser.add_argument("--keep-server", action="store_true")
@@ -92,7 +100,7 @@ def sample_or_given(path: str | None) -> Path:
 
 
 def choose(options: argparse.Namespace, host: Host, workspace: Path) -> models.Models:
-    """Choose the models and tell the user when they are stand-ins."""
+    """Choose the models and tell the user when they are not real ones."""
     folders = [folder for folder in (host.models, cache_models()) if folder is not None]
     keys = ("checkpoint", "motion_module", "depth_model")
     wanted = {key: getattr(options, key) for key in keys}
@@ -110,6 +118,13 @@ def patch_graph(graph: Graph, video: str, names: dict[str, str]) -> Graph:
             name, key = MODEL_INPUTS[node["class_type"]]
             node["inputs"][name] = names[key]
     return graph
+
+
+def set_prompt(graph: Graph, prompt: str) -> None:
+    """Put `prompt` in place of the workflow's positive prompt."""
+    for node in graph.values():
+        if node["class_type"] == SAMPLER:
+            graph[node["inputs"]["positive"][0]]["inputs"]["text"] = prompt
 
 
 def working_size(size: tuple[int, int], longest: int) -> tuple[int, int]:

@@ -1,6 +1,7 @@
-"""The models of the demo: the real files if all of them exist, else stand-ins.
+"""The models of the demo: the real files if all of them exist, else the pack's sample model.
 
-Runs inside the venv (the stand-ins need torch).
+Where the user names a file of their own and others are missing, those are stand-ins. Runs inside
+the venv (the stand-ins need torch).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from devtools import standins
 from devtools.console import ToolError, say
 from devtools.paths import remove_tree
+from devtools.sample_graph import MOTION_MODULE
 from devtools.workspace import link_file
 
 
@@ -72,21 +74,30 @@ WANTED = {
 
 @dataclass
 class Models:
-    """The chosen models: `names` as the nodes list them, by key of WANTED, and their folders."""
+    """The chosen models.
+
+    Attributes:
+        names: as the nodes list them, by key of WANTED.
+        folders: where they are.
+        missing: sources of the real ones that were not found.
+        sample: whether the pack's sample model is to be used instead of all of them.
+    """
 
     names: dict[str, str] = field(default_factory=dict)
     folders: list[Path] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    sample: bool = False
 
 
 def choose_models(
     real_folders: Sequence[Path], chosen: dict[str, str | None], scratch: Path
 ) -> Models:
-    """Choose the models of a run; generate stand-ins when a real one is missing.
+    """Choose the models of a run: all real, or the sample model when a real one is missing.
 
     `chosen` maps keys of WANTED to a path or a name of the user's choice, which always wins; such
-    files are linked into `scratch`, a folder of ours that is emptied first. Real files and
-    stand-ins have different widths, so the other models are either all real or all stand-ins.
+    files are linked into `scratch`, a folder of ours that is emptied first. Beside such a file the
+    sample model cannot be used, so stand-ins are generated for those that are missing. Real files
+    and stand-ins have different widths, so the other models are either all real or all stand-ins.
     """
     remove_tree(scratch)
     scratch.mkdir(parents=True)
@@ -97,7 +108,10 @@ def choose_models(
     }
     models = Models(missing=[WANTED[key].source for key, name in found.items() if name is None])
     real = list(real_folders)
-    if models.missing:
+    if models.missing and not any(chosen.values()):
+        models.folders, models.sample = [scratch, *real], True
+        models.names = {"motion_module": MOTION_MODULE}
+    elif models.missing:
         models.folders = [scratch, standins.ensure_standins(), *real]
         models.names = {key: Path(wanted.standin).name for key, wanted in WANTED.items()}
     else:
@@ -145,8 +159,13 @@ def is_sd15(path: Path) -> bool:
 
 
 def announce(models: Models, put_into: Path) -> None:
-    """If the run uses stand-ins, print that in one line, and which files to download."""
-    if models.missing:
+    """If not all models are real, say what is used, and which files to download."""
+    if models.sample:
+        say(
+            "Using the small sample model that comes with this pack. For SD1.5 itself, put into "
+            f"{put_into} (from Hugging Face): {'; '.join(models.missing)}."
+        )
+    elif models.missing:
         say(
             "Using stand-in models with random weights: the pictures are texture, not art. For "
             f"real ones, put into {put_into} (from Hugging Face): {'; '.join(models.missing)}."

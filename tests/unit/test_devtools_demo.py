@@ -100,12 +100,31 @@ def test_real_models_are_used_when_all_are_there(tmp_path, real_models, fake_sta
     assert chosen.names["depth_model"] == "dpt_hybrid_384.pt"
 
 
-def test_one_missing_file_means_standins_and_is_named(tmp_path, real_models, fake_standins, capsys):
+def test_one_missing_file_means_the_sample_model_and_is_named(
+    tmp_path, real_models, fake_standins, capsys
+):
     (real_models / "live2diff" / "live2diff.ckpt").unlink()
     chosen = models.choose_models([real_models], {}, tmp_path / "scratch")
-    # Before the real folder, whose checkpoint has other widths and may have the same name.
+    assert chosen.sample and fake_standins not in chosen.folders
+    assert set(chosen.names) == {"motion_module"}
+    models.announce(chosen, real_models)
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert "sample model" in said and "Leoxing/Live2Diff" in said
+    assert "taesd" not in said and "stand-in" not in said
+
+
+def test_beside_a_chosen_file_a_missing_one_means_standins(
+    tmp_path, real_models, fake_standins, capsys
+):
+    (real_models / "live2diff" / "live2diff.ckpt").unlink()
+    own = tmp_path / "own.safetensors"
+    checkpoint(own, 768)
+    chosen = models.choose_models([real_models], {"checkpoint": str(own)}, tmp_path / "scratch")
+    # Before the real folder, whose files have other widths and may have the same names.
     assert chosen.folders.index(fake_standins) < chosen.folders.index(real_models)
-    assert chosen.names["checkpoint"] == Path(standins.CHECKPOINT).name
+    assert not chosen.sample
+    assert chosen.names["motion_module"] == Path(standins.MOTION_MODULE).name
     models.announce(chosen, real_models)
     said = capsys.readouterr().out
     assert said.count("\n") == 1
@@ -139,6 +158,13 @@ def test_graph_is_patched_by_class():
     assert graph["2"]["inputs"] == {"motion_module": "m.ckpt"}
     assert graph["3"]["inputs"] == {"width": 256, "height": 144}
     assert graph["4"]["inputs"] == {"vae_name": "taesd"}
+
+
+def test_another_prompt_replaces_the_positive_one():
+    graph = json.loads(demo.WORKFLOW.read_text())
+    demo.set_prompt(graph, "neon lights")
+    texts = [n["inputs"]["text"] for n in graph.values() if n["class_type"] == "CLIPTextEncode"]
+    assert texts.count("neon lights") == 1 and len(texts) == 2
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ FOLDERS = {
     "depth": ({"depth", "host"}, {"torch"}),
     "video": ({"video"}, {"av", "PIL", "numpy"}),
     "metrics": ({"metrics", "video", "depth", "host"}, {"torch", "numpy", "PIL"}),
+    "sample_model": ({"sample_model", "depth", "host"}, {"torch", "comfy"}),
     "run": (
         {"run", "stream", "host", "depth", "video"},
         {"torch", "numpy", "safetensors", "filelock"},

@@ -80,12 +80,40 @@ def estimated_depth(network: SampleDepth, frames: Iterable[Frame]) -> Iterator[n
         yield np.repeat(small[0].movedim(0, -1).numpy(), 3, -1)
 
 
+def write_cut(manifest: Path, folder: Path, side: int) -> Path:
+    """Cut squares from the clips of a manifest, at multiples of 8 pixels; return a new manifest.
+
+    Attention makes whole pictures costly; most of what is to be learned is in a part of one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for number, line in enumerate(manifest.read_text().splitlines()):
+        entry = json.loads(line)
+        left, top = np.random.default_rng((7, number)).integers((SIDE - side) // 8 + 1, size=2) * 8
+        for kind in ("video", "depth", "source"):
+            name = f"{number}-{entry[kind]}"
+            read = _pictures(manifest.parent / entry[kind])
+            write_video(folder / name, (p[top : top + side, left : left + side] for p in read))
+            entry[kind] = name
+        lines.append(json.dumps(entry))
+    cut = folder / manifest.name
+    cut.write_text("\n".join(lines) + "\n")
+    return cut
+
+
+def _pictures(path: Path) -> Iterator[np.ndarray]:
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            yield frame.to_ndarray(format="rgb24").astype(np.float32) / 255
+
+
 def write_video(path: Path, pictures: Iterable[np.ndarray]) -> None:
-    """Encode pictures [H, W, 3] in 0..1 as H.264, nearly without loss."""
+    """Encode square pictures [S, S, 3] in 0..1 as H.264, nearly without loss."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "8"})
-        stream.pix_fmt, stream.width, stream.height = "yuv444p", SIDE, SIDE
+        stream.pix_fmt = "yuv444p"
         for picture in pictures:
             frame = av.VideoFrame.from_ndarray(np.rint(picture.clip(0, 1) * 255).astype(np.uint8))
+            stream.width, stream.height = frame.width, frame.height
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

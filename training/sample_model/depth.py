@@ -14,8 +14,8 @@ from .autoencoder import to_tensor
 from .fitting import Plan, fit
 from .scene_maker import SceneMaker
 
-SIDE, COUNT, BATCH = 192, 1200, 8
-PLAN = Plan(minutes=8, rate=2e-3)
+SIDE, COUNT, BATCH = 192, 2400, 8
+PLAN = Plan(minutes=13, rate=2e-3)
 
 
 def scenes(maker: SceneMaker, folder: Path, count: int = COUNT) -> tuple[np.ndarray, np.ndarray]:
