@@ -12,7 +12,7 @@ from devtools.sample_graph import with_sample_model
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / "workflows" / "api").glob("*.json"))
 CLIP, PICTURE, FRAMES, SIDE = "sample-clip.mp4", "sample.png", 10, 64
-# Between them: both memories, depth, a Prompt Schedule, a file, a live stream. The rest is thorough.
+# Between them: both memories, depth, a Prompt Schedule, a file, a live stream.
 USUAL = ("video_to_video_depth", "prompt_travel", "long_video", "streamv2v", "live_webcam")
 
 pytestmark = pytest.mark.server

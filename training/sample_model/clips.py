@@ -112,8 +112,9 @@ def write_video(path: Path, pictures: Iterable[np.ndarray]) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "8"})
         stream.pix_fmt = "yuv444p"
-        for picture in pictures:
+        for index, picture in enumerate(pictures):
             frame = av.VideoFrame.from_ndarray(np.rint(picture.clip(0, 1) * 255).astype(np.uint8))
-            stream.width, stream.height = frame.width, frame.height
+            if index == 0:
+                stream.width, stream.height = frame.width, frame.height
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
