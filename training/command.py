@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
         "changes",
         metavar="NAME=VALUE",
         nargs="*",
-        help="options that replace those of the file, e.g. videos=clips checkpoint=sd15.safetensors",
+        help="options that replace those of the file, e.g. videos=clips steps=500",
     )
     add(
         "--dry-run",

@@ -243,14 +243,14 @@ class Run:
 
 
 def make_optimizer(config: TrainingConfig, parameters: list[Tensor]) -> torch.optim.Optimizer:
-    """Make Adam or AdamW, in one kernel where there is a GPU."""
+    """Make Adam or AdamW, as one kernel where torch has it."""
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
     return kind(
         parameters,
         lr=config.learning_rate,
         betas=config.betas,
         weight_decay=config.weight_decay,
-        fused=parameters[0].is_cuda,
+        fused=parameters[0].device.type in ("cpu", "cuda"),
     )
 
 

@@ -141,7 +141,7 @@ class WindowModel:
         return CallContext(plan, named)
 
     def _view(self, batch: int) -> WindowView:
-        """Return the windows of a call: a group per window, as if each were at a step of its own."""
+        """Return the windows of a call: a group each, as if each were at a step of its own."""
         if batch not in self._views:
             rows, size = [self._row] * batch, self._window.window_size
             integers = torch.tensor(WindowView.integers(rows), device=self._device)

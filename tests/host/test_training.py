@@ -53,14 +53,11 @@ def test_a_resumed_run_reaches_the_same_weights(tmp_path, videos):
     more = {"ema_decay": 0.9, "lr_decay": "cosine", "steps": 4, "cache": str(tmp_path / "cache")}
     whole, points = run(tmp_path / "whole", videos=str(videos), **more)
 
-    class Stopped(Exception):
-        pass
-
     def stop(step, point):
         if step == 3:
-            raise Stopped
+            raise KeyboardInterrupt
 
-    with pytest.raises(Stopped):
+    with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", shown=stop, videos=str(videos), **more)
     resumed, rest = run(tmp_path / "cut", videos=str(videos), **more)
     assert sorted(rest) == [3, 4], "saved after step 2"
@@ -72,7 +69,9 @@ def test_a_resumed_run_reaches_the_same_weights(tmp_path, videos):
     state = load_file(resumed.with_name("state.safetensors"))
     exported, key = load_file(resumed), "up_blocks.0.motion_modules.0.temporal_transformer"
     assert torch.equal(exported[f"{key}.proj_out.weight"], state[f"mean/{key}.proj_out.weight"])
-    assert not torch.equal(exported[f"{key}.norm.weight"], state[f"weights/{key}.norm.weight"])
+    assert not torch.equal(
+        exported[f"{key}.proj_out.weight"], state[f"weights/{key}.proj_out.weight"]
+    )
 
 
 def test_a_finished_run_makes_no_more_steps_and_may_go_on_longer(tmp_path, videos):
@@ -96,18 +95,30 @@ def test_a_run_with_other_options_is_not_resumed(tmp_path, videos):
 
 
 def test_accumulated_passes_make_the_same_step(tmp_path, videos):
-    """Two passes of two windows are one of four."""
+    """Four passes of one window are one of four."""
     cache = str(tmp_path / "cache")
     files = [
-        run(tmp_path / f"{size}", videos=str(videos), cache=cache, steps=1, batch_size=size)[0]
-        for size in (4, 2, 1)
+        run(
+            tmp_path / f"{size}",
+            videos=str(videos),
+            cache=cache,
+            steps=1,
+            batch_size=size,
+            effective_batch=4,
+        )[0]
+        for size in (4, 1)
     ]
-    # Adam's first step has the sign of the gradient alone: compare its moments.
-    moments = [load_file(file.with_name("state.safetensors")) for file in files]
-    for name in (name for name in moments[0] if name.startswith("exp_avg/")):
-        size = moments[0][name].abs().max()
-        for other in moments[1:]:
-            assert (moments[0][name] - other[name]).abs().max() <= 1e-4 * size, name
+    assert_same_gradient(*files)
+
+
+def assert_same_gradient(one, other):
+    """Adam's first step has the sign of the gradient alone, so its moments are compared."""
+    states = [load_file(file.with_name("state.safetensors")) for file in (one, other)]
+    names = [name for name in states[0] if name.startswith("exp_avg/")]
+    size = max(states[0][name].abs().max() for name in names)
+    assert size > 1e-6
+    for name in names:
+        assert (states[0][name] - states[1][name]).abs().max() <= 1e-3 * size, name
 
 
 def test_everything_is_encoded_once(tmp_path, videos):
@@ -265,8 +276,9 @@ def test_samples_depend_on_their_number_alone(tmp_path):
     for choice in choices:
         assert len(choice.frames) == 4 and choice.frames.step == 2
         assert choice.frames[0] >= 0 and choice.frames[-1] < 20 + choice.video
-    starts = {choice.frames[0] for choice in choices if choice.video == 0}
-    assert {0, 13} <= starts, "from the first frame to the last"
+    more = [windows.choose(number) for number in range(1000)]
+    starts = {choice.frames[0] for choice in more if choice.video == 0}
+    assert starts == set(range(14)), "from the first frame to the last"
 
 
 def script(folder, options, environment=None, launcher=()):
@@ -316,15 +328,12 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, videos):
 @pytest.mark.thorough
 def test_two_processes_make_the_steps_of_one(tmp_path, videos):
     """The same effective batch by gloo, encoded side by side."""
-    options = tiny_options(tmp_path, steps=2, save_every=1)
+    options = tiny_options(tmp_path, steps=1)
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"]
     one = {**options, "output": str(tmp_path / "one")}
     two = {**options, "output": str(tmp_path / "two"), "batch_size": 1}
     finished(script(tmp_path, one))
     finished(script(tmp_path, two, {"ACCELERATE_USE_CPU": "true"}, launcher))
-    states = [load_file(tmp_path / run / "state.safetensors") for run in ("one", "two")]
-    for name in (name for name in states[0] if name.startswith("exp_avg/")):
-        size = states[0][name].abs().max()
-        assert (states[0][name] - states[1][name]).abs().max() <= 2e-2 * size, name
+    assert_same_gradient(*(tmp_path / run / "motion_module.safetensors" for run in ("one", "two")))
     caches = [sorted(p.name for p in (tmp_path / r / "cache").iterdir()) for r in ("one", "two")]
     assert caches[0] == caches[1]
