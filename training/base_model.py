@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,8 @@ def load_base(config: TrainingConfig) -> BaseModel:
         ConfigError: there is no such file.
         ValueError: from `DepthModel.from_file`; or the checkpoint is incomplete.
     """
+    if config.checkpoint == SAMPLE:
+        return _sample()
     _require_file("checkpoint", config.checkpoint)
     model, clip, vae, *_ = comfy.sd.load_checkpoint_guess_config(
         config.checkpoint, model_options={"dtype": getattr(torch, config.dtype)}
@@ -52,6 +56,14 @@ def load_base(config: TrainingConfig) -> BaseModel:
         _require_file("depth_model", config.depth_model)
         depth = DepthModel.from_file(config.depth_model)
     return BaseModel(model, clip, vae, depth)
+
+
+def _sample() -> BaseModel:
+    if importlib.util.find_spec("live2diff_core.sample_model") is None:
+        raise ConfigError("checkpoint: this version of the pack has no sample model; name a file.")
+    module = importlib.import_module("live2diff_core.sample_model.load")
+    sample = module.load_sample_model()
+    return BaseModel(sample.model, sample.clip, sample.vae, sample.depth_model)
 
 
 def _require_file(option: str, path: str) -> None:

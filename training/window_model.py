@@ -82,6 +82,8 @@ class WindowModel:
         self._patched = apply_live2diff(model, loaded, window)
         if self._patched.is_dynamic():
             self._patched = self._patched.get_non_dynamic_delegate()
+        self._patched.set_model_attn2_patch(_frames_together)
+        self._patched.set_model_attn2_output_patch(self._frames_apart)
         if recompute:
             recompute_blocks(self._patched)
         self._motion, self._window, self._device = motion, window, device
@@ -120,7 +122,7 @@ class WindowModel:
         out = self._base.apply_model(
             x.flatten(0, 1),
             sigmas.repeat_interleave(frames),
-            c_crossattn=text.repeat_interleave(frames, 0),
+            c_crossattn=text,
             transformer_options=options,
         )
         return out.unflatten(0, (batch, frames))
@@ -151,6 +153,10 @@ class WindowModel:
             self._views[batch] = WindowView.from_integers(range(batch), shape, full, packed)
         return self._views[batch]
 
+    def _frames_apart(self, attended: Tensor, _: Any) -> Tensor:
+        """Undo `_frames_together` (an attn2_output_patch)."""
+        return attended.unflatten(1, (self._window.window_size, -1)).flatten(0, 1)
+
     def _make_options(self) -> dict[str, Any]:
         """Collect the hooks as the host does before it samples."""
         options = comfy.model_patcher.create_model_options_clone(self._patched.model_options)
@@ -166,6 +172,16 @@ class WindowModel:
             "cond_or_uncond": [0],
             "optimized_attention_override": _differentiable,
         }
+
+
+def _frames_together(
+    queries: Tensor, text: Tensor, _: Tensor, __: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Let the frames of a window share the keys and values of its text (an attn2_patch).
+
+    Every frame has the same text: [B*L, HW, C] becomes [B, L*HW, C], where B texts come.
+    """
+    return queries.unflatten(0, (len(text), -1)).flatten(1, 2), text, text
 
 
 def _differentiable(_: Any, *args: Any, **kwargs: Any) -> Tensor:
