@@ -61,7 +61,7 @@ def load_base(config: TrainingConfig) -> BaseModel:
 def _sample() -> BaseModel:
     if importlib.util.find_spec("live2diff_core.sample_model") is None:
         raise ConfigError("checkpoint: this version of the pack has no sample model; name a file.")
-    module = importlib.import_module("live2diff_core.sample_model.load")
+    module = importlib.import_module("live2diff_core.sample_model.loading")
     sample = module.load_sample_model()
     return BaseModel(sample.model, sample.clip, sample.vae, sample.depth_model)
 

@@ -96,7 +96,8 @@ class TrainingConfig:
         ema_decay: of the mean of the weights, which is what is exported; 0 for none.
         loss: "eps", "eps_l1", "x0" or "min_snr"; see `window_loss`.
         timesteps: the timesteps to train, 0..999; null for all.
-        source_probability: how often a pair is noised from its source.
+        source_probability: how often a pair is noised from its source; or a list, one for each of
+            `timesteps`. In a stream the first step starts from the source, the others do not.
         prompt_dropout: how often the prompt is left out.
         gradient_checkpointing: compute blocks again in the backward pass, to save memory.
         dtype: in which the UNet computes; weights that are trained stay float32.
@@ -138,7 +139,7 @@ class TrainingConfig:
     ema_decay: float = 0.0
     loss: str = "eps"
     timesteps: tuple[int, ...] | None = None
-    source_probability: float = 1.0
+    source_probability: float | tuple[float, ...] = 1.0
     prompt_dropout: float = 0.0
     gradient_checkpointing: bool = True
     dtype: str = "bfloat16"
@@ -157,7 +158,11 @@ class TrainingConfig:
             ConfigError: a value is of another kind, or out of range.
         """
         for each in fields(self):
+            if each.name == "source_probability" and isinstance(self.source_probability, list):
+                continue
             _check_kind(each.name, getattr(self, each.name), str(each.type))
+        if isinstance(self.source_probability, list):
+            object.__setattr__(self, "source_probability", tuple(self.source_probability))
         if self.timesteps is not None:
             object.__setattr__(self, "timesteps", tuple(self.timesteps))
         object.__setattr__(self, "betas", tuple(self.betas))
@@ -186,8 +191,7 @@ class TrainingConfig:
         for name in ("width", "height"):
             side = getattr(self, name)
             _require(side >= 8 and side % 8 == 0, name, side, "a multiple of 8")
-        for name in ("source_probability", "prompt_dropout"):
-            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
+        _require(0 <= self.prompt_dropout <= 1, "prompt_dropout", self.prompt_dropout, "0 to 1")
         _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
         _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
         _require(self.lr_warmup_steps >= 0, "lr_warmup_steps", self.lr_warmup_steps, "at least 0")
@@ -201,6 +205,15 @@ class TrainingConfig:
             _require(
                 bool(right), "timesteps", list(self.timesteps), "numbers from 0 to 999, or null"
             )
+        self._check_source()
+
+    def _check_source(self) -> None:
+        given, count = self.source_probability, len(self.timesteps or ())
+        each = given if isinstance(given, tuple) else (given,)
+        right = all(isinstance(p, int | float) and 0 <= p <= 1 for p in each)
+        right = right and (not isinstance(given, tuple) or len(given) == count)
+        allowed = f"from 0 to 1, or a list of such with one for each of the {count} timesteps"
+        _require(right, "source_probability", given, allowed)
 
     def _check_window(self) -> None:
         try:

@@ -89,13 +89,13 @@ class Windows:
         random = keyed_generator(config.seed, number, 0, "window")
         start = int(random.integers(video.frames - config.frames_needed + 1))
         steps = config.timesteps or range(TIMESTEPS)
-        timestep = steps[int(random.integers(len(steps)))]
+        place_of_step = int(random.integers(len(steps)))
         source, prompt = random.random(2)
         return Choice(
             video=index,
             frames=range(start, start + config.frames_needed, config.frame_stride),
-            timestep=timestep,
-            from_source=video.source is not None and source < config.source_probability,
+            timestep=steps[place_of_step],
+            from_source=video.source is not None and source < self._source_at(place_of_step),
             prompted=bool(prompt >= config.prompt_dropout),
         )
 
@@ -117,6 +117,10 @@ class Windows:
             text=_same_length([self._text(choice) for choice in choices]),
             depth=torch.stack(depth) if depth else None,
         )
+
+    def _source_at(self, step: int) -> float:
+        given = self._config.source_probability
+        return given[step] if isinstance(given, tuple) else given
 
     def _of(self, choice: Choice) -> Encoded:
         return self._videos[choice.video]
