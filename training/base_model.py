@@ -13,7 +13,8 @@ import torch
 
 from live2diff_core.depth.model import DepthModel
 
-from .config import ConfigError, TrainingConfig
+from .config import TrainingConfig
+from .option_checks import ConfigError
 
 SAMPLE = "sample"
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from live2diff_core.host.location import find_host
 
-from .config import ConfigError, TrainingConfig, read_config
+from .config import TrainingConfig
+from .config_file import read_config
 from .manifest import ManifestError
+from .option_checks import ConfigError
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 # custom_nodes/THIS_PACK/training/command.py

@@ -1,17 +1,16 @@
-"""A training run as a YAML file: its options, their defaults and their limits."""
+"""The options of a training run, their defaults and their limits."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from math import cos, pi
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from live2diff_core.live2diff.window import AttentionMode, AttentionWindow
+
+from .option_checks import ConfigError, check_kind, require, texts
 
 LOSSES = ("eps", "eps_l1", "x0", "min_snr")
 OPTIMIZERS = ("adam", "adamw")
@@ -22,10 +21,6 @@ TIMESTEPS = 1000
 
 # What a resumed run may change: how long it runs, and what it writes on the way.
 _FREE = ("output", "cache", "steps", "threads", "save_every", "log_every", "samples", "device")
-
-
-class ConfigError(ValueError):
-    """The configuration cannot be used; the message says which option, and what is allowed."""
 
 
 @dataclass(frozen=True)
@@ -52,20 +47,18 @@ class SampleConfig:
     def __post_init__(self) -> None:
         """Check the values."""
         for name in ("videos", "prompts"):
-            object.__setattr__(self, name, _texts(f"samples.{name}", getattr(self, name)))
-        _require(self.every >= 0, "samples.every", self.every, "0 (none) or a number of steps")
+            object.__setattr__(self, name, texts(f"samples.{name}", getattr(self, name)))
+        require(self.every >= 0, "samples.every", self.every, "0 (none) or a number of steps")
         if not self.every:
             return
-        _require(
-            bool(self.videos), "samples.videos", "empty", "files of videos, or samples.every 0"
-        )
+        require(bool(self.videos), "samples.videos", "empty", "files of videos, or samples.every 0")
         matching = len(self.prompts) in (1, len(self.videos))
-        _require(matching, "samples.prompts", len(self.prompts), "one text, or one for each video")
-        _require(self.frames > 0, "samples.frames", self.frames, "at least 1")
-        _require(self.steps > 0, "samples.steps", self.steps, "at least 1")
-        _require(0 < self.denoise <= 1, "samples.denoise", self.denoise, "above 0, at most 1")
+        require(matching, "samples.prompts", len(self.prompts), "one text, or one for each video")
+        require(self.frames > 0, "samples.frames", self.frames, "at least 1")
+        require(self.steps > 0, "samples.steps", self.steps, "at least 1")
+        require(0 < self.denoise <= 1, "samples.denoise", self.denoise, "above 0, at most 1")
         known = self.few_step_model in ("lcm", "x0")
-        _require(known, "samples.few_step_model", self.few_step_model, "lcm or x0")
+        require(known, "samples.few_step_model", self.few_step_model, "lcm or x0")
 
 
 @dataclass(frozen=True)
@@ -160,7 +153,7 @@ class TrainingConfig:
         for each in fields(self):
             if each.name == "source_probability" and isinstance(self.source_probability, list):
                 continue
-            _check_kind(each.name, getattr(self, each.name), str(each.type))
+            check_kind(each.name, getattr(self, each.name), str(each.type))
         if isinstance(self.source_probability, list):
             object.__setattr__(self, "source_probability", tuple(self.source_probability))
         if self.timesteps is not None:
@@ -182,27 +175,27 @@ class TrainingConfig:
             ("device", DEVICES),
         ):
             value = getattr(self, name)
-            _require(value in allowed, name, value, f"one of {', '.join(allowed)}")
+            require(value in allowed, name, value, f"one of {', '.join(allowed)}")
 
     def _check_numbers(self) -> None:
         whole = "frame_stride steps batch_size effective_batch save_every log_every"
         for name in (*whole.split(), *(n for n in ("max_frames", "threads") if getattr(self, n))):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
+            require(getattr(self, name) > 0, name, getattr(self, name), "at least 1")
         for name in ("width", "height"):
             side = getattr(self, name)
-            _require(side >= 8 and side % 8 == 0, name, side, "a multiple of 8")
-        _require(0 <= self.prompt_dropout <= 1, "prompt_dropout", self.prompt_dropout, "0 to 1")
-        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
-        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
-        _require(self.lr_warmup_steps >= 0, "lr_warmup_steps", self.lr_warmup_steps, "at least 0")
-        _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "from 0 (none) to below 1")
+            require(side >= 8 and side % 8 == 0, name, side, "a multiple of 8")
+        require(0 <= self.prompt_dropout <= 1, "prompt_dropout", self.prompt_dropout, "0 to 1")
+        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
+        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
+        require(self.lr_warmup_steps >= 0, "lr_warmup_steps", self.lr_warmup_steps, "at least 0")
+        require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "from 0 (none) to below 1")
         betas = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
-        _require(betas, "betas", self.betas, "two numbers from 0 to below 1")
+        require(betas, "betas", self.betas, "two numbers from 0 to below 1")
         norm = self.max_gradient_norm
-        _require(norm is None or norm > 0, "max_gradient_norm", norm, "above 0, or null")
+        require(norm is None or norm > 0, "max_gradient_norm", norm, "above 0, or null")
         if self.timesteps is not None:
             right = self.timesteps and all(0 <= t < TIMESTEPS for t in self.timesteps)
-            _require(
+            require(
                 bool(right), "timesteps", list(self.timesteps), "numbers from 0 to 999, or null"
             )
         self._check_source()
@@ -213,7 +206,7 @@ class TrainingConfig:
         right = all(isinstance(p, int | float) and 0 <= p <= 1 for p in each)
         right = right and (not isinstance(given, tuple) or len(given) == count)
         allowed = f"from 0 to 1, or a list of such with one for each of the {count} timesteps"
-        _require(right, "source_probability", given, allowed)
+        require(right, "source_probability", given, allowed)
 
     def _check_window(self) -> None:
         try:
@@ -266,93 +259,3 @@ class TrainingConfig:
             values["lr_decay"] = f"{self.lr_decay} over {self.steps} steps"
         kept = {name: value for name, value in values.items() if name not in _FREE}
         return dict(json.loads(json.dumps(kept)))
-
-
-def read_config(path: Path, changes: Sequence[str] = ()) -> TrainingConfig:
-    """Read a YAML file.
-
-    Args:
-        path: the file.
-        changes: options that replace those of the file, each as `name=value` in YAML.
-
-    Raises:
-        ConfigError: it cannot be read, has unknown options, lacks some, or values out of range.
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        changed = {name: yaml.safe_load(text) for name, text in map(_pair, changes)}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The configuration {path} cannot be read ({error}).") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is no valid YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} should hold options, one `name: value` a line.")
-    return make_config({**values, **changed})
-
-
-def make_config(values: Mapping[str, Any]) -> TrainingConfig:
-    """Make a configuration from options by name.
-
-    Raises:
-        ConfigError: as above.
-    """
-    values = dict(values)
-    samples = values.pop("samples", None) or {}
-    if not isinstance(samples, Mapping):
-        raise ConfigError("samples should hold options: every, videos, prompts, ...")
-    _check_names("", values, TrainingConfig)
-    _check_names("samples.", samples, SampleConfig)
-    missing = [name for name in ("checkpoint", "videos", "output") if not values.get(name)]
-    if missing:
-        raise ConfigError(f"The configuration lacks {', '.join(missing)}.")
-    return TrainingConfig(**values, samples=SampleConfig(**samples))
-
-
-def _pair(change: str) -> tuple[str, str]:
-    name, equals, text = change.partition("=")
-    if not equals:
-        raise ConfigError(f"'{change}' is no change of an option: write it as name=value.")
-    return name, text
-
-
-def _check_names(prefix: str, values: Mapping[str, Any], kind: type) -> None:
-    known = [each.name for each in fields(kind)]
-    unknown = sorted(str(name) for name in values if name not in known)
-    if unknown:
-        named = ", ".join(prefix + name for name in unknown)
-        raise ConfigError(f"Unknown option {named}. There are: {', '.join(known)}.")
-
-
-def _check_kind(name: str, value: Any, annotation: str) -> None:
-    """Compare a value with its annotation, as far as YAML's kinds go."""
-    if value is None and "None" in annotation:
-        return
-    kind = annotation.split(" |")[0].split("[")[0]
-    kinds: dict[str, tuple[str, Any]] = {
-        "str": ("a text", str),
-        "bool": ("true or false", bool),
-        "int": ("a whole number", int),
-        "float": ("a number (YAML reads 1e-4 as text: write 1.0e-4)", (int, float)),
-        "tuple": ("a list of numbers", (list, tuple)),
-    }
-    if kind not in kinds:
-        return
-    expected, types = kinds[kind]
-    right = isinstance(value, types) and (kind == "bool" or not isinstance(value, bool))
-    if right and kind == "tuple":
-        right = all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
-        whole = "[int" not in annotation or all(isinstance(v, int) for v in value)
-        right = right and whole
-    _require(right, name, value, expected)
-
-
-def _require(condition: bool, name: str, value: Any, allowed: str) -> None:
-    if not condition:
-        raise ConfigError(f"{name} is {value!r}; it must be {allowed}.")
-
-
-def _texts(name: str, value: Any) -> tuple[str, ...]:
-    """Accept one text or a list of texts."""
-    texts = (value,) if isinstance(value, str) else tuple(value or ())
-    _require(all(isinstance(text, str) for text in texts), name, value, "a list of texts")
-    return texts

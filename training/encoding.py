@@ -23,8 +23,9 @@ from live2diff_core.video.reader import open_video
 
 from .base_model import BaseModel
 from .cache import Cache, in_batches, length
-from .config import ConfigError, TrainingConfig
+from .config import TrainingConfig
 from .manifest import TrainingVideo
+from .option_checks import ConfigError
 
 _BATCH = 8
 # What may be wrong with one video, which is then left out.

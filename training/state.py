@@ -13,7 +13,7 @@ from torch import Tensor
 
 from live2diff_core.run.state_file import differences, write_tensors
 
-from .config import ConfigError
+from .option_checks import ConfigError
 
 FORMAT = "comfyui-live2diff training 1"
 _MOMENTS = ("exp_avg", "exp_avg_sq")

@@ -23,7 +23,7 @@ def videos(tmp_path):
 
 def run(folder, base=None, shown=None, **changes):
     """Train; return the file and the points of the curves."""
-    from training.config import make_config
+    from training.config_file import make_config
     from training.loop import train
 
     config, points = make_config(tiny_options(folder, **changes)), {}
@@ -81,7 +81,7 @@ def test_a_finished_run_makes_no_more_steps_and_may_go_on_longer(tmp_path, video
 
 
 def test_a_run_with_other_options_is_not_resumed(tmp_path, videos):
-    from training.config import ConfigError
+    from training.option_checks import ConfigError
 
     run(tmp_path, steps=1)
     with pytest.raises(ConfigError, match="learning_rate 0.001 -> 0.002.*another `output`"):
@@ -150,7 +150,7 @@ def test_broken_and_short_videos_are_left_out_and_reported(tmp_path, videos, cap
 
 
 def test_a_run_without_usable_videos_says_so(tmp_path):
-    from training.config import ConfigError
+    from training.option_checks import ConfigError
 
     folder = tmp_path / "videos"
     folder.mkdir()
@@ -161,7 +161,7 @@ def test_a_run_without_usable_videos_says_so(tmp_path):
 
 def test_pairs_of_videos_with_their_own_depth(tmp_path, videos):
     """`source` is noised, `depth` is read as it is, the video is the target; all frame by frame."""
-    from training.config import make_config
+    from training.config_file import make_config
     from training.encoding import Encoder
     from training.manifest import list_training_videos
     from training.windows import Windows
@@ -194,7 +194,7 @@ def test_pairs_of_videos_with_their_own_depth(tmp_path, videos):
 
 
 def test_depth_needs_a_model_or_videos(tmp_path, videos):
-    from training.config import ConfigError
+    from training.option_checks import ConfigError
 
     with pytest.raises(ConfigError, match="clip0.mp4 has no depth video.*no depth_model"):
         run(tmp_path, tiny_base(), depth=True)
@@ -202,7 +202,7 @@ def test_depth_needs_a_model_or_videos(tmp_path, videos):
 
 def test_stage_two_goes_on_with_the_module_of_stage_one(tmp_path, videos):
     """The mapping network is added, its last layer zero: the first prediction is the same."""
-    from training.config import make_config
+    from training.config_file import make_config
     from training.initial import initial_motion_model
 
     first, _ = run(tmp_path)
@@ -221,7 +221,7 @@ def test_stage_two_goes_on_with_the_module_of_stage_one(tmp_path, videos):
 def test_the_published_layout_is_a_start(tmp_path, videos, golden_folder, golden):
     """live2diff.ckpt, as the traces have it; without depth its mapping network is left out."""
     from training.base_model import BaseModel
-    from training.config import make_config
+    from training.config_file import make_config
     from training.initial import initial_motion_model
 
     plain = tiny_base()
@@ -260,7 +260,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, videos):
 
 def test_samples_depend_on_their_number_alone(tmp_path):
     """Every video once per epoch; the same whatever was drawn before; windows within the video."""
-    from training.config import make_config
+    from training.config_file import make_config
     from training.encoding import Encoded
     from training.windows import Windows
 

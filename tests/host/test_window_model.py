@@ -16,7 +16,7 @@ def random(*shape, seed=0):
 def config(**changes):
     from pathlib import Path
 
-    from training.config import make_config
+    from training.config_file import make_config
 
     options = tiny_options(Path("unused"), window_size=6, warmup_frames=3, depth=True)
     return make_config({**options, **changes})

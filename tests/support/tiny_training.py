@@ -115,7 +115,7 @@ def main(path):
     from devtools.golden import import_host
 
     import_host()
-    from training.config import make_config
+    from training.config_file import make_config
     from training.loop import train
 
     config = make_config(json.loads(Path(path).read_text(encoding="utf-8")))

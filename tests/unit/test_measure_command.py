@@ -1,5 +1,6 @@
 """measure.py: files in, a table or JSON out."""
 
+import importlib.util
 import json
 import subprocess
 import sys

@@ -12,7 +12,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "training" / "configs"
 
 
 def made(**changes):
-    from training.config import make_config
+    from training.config_file import make_config
 
     return make_config({**OPTIONS, **changes})
 
@@ -22,7 +22,7 @@ def made(**changes):
 )
 def test_the_papers_numbers(name, steps, depth):
     """Section 3.5 of the paper."""
-    from training.config import read_config
+    from training.config_file import read_config
 
     config = read_config(CONFIGS / f"{name}.yaml")
     assert (config.width, config.height) == (256, 256)
@@ -35,7 +35,7 @@ def test_the_papers_numbers(name, steps, depth):
 
 
 def test_the_second_stage_starts_from_the_first():
-    from training.config import read_config
+    from training.config_file import read_config
 
     first, second = (read_config(CONFIGS / f"live2diff{n}.yaml") for n in ("", "_stage2"))
     assert Path(second.start_from).parent == Path(first.output)
@@ -74,14 +74,15 @@ def test_the_second_stage_starts_from_the_first():
     ],
 )
 def test_a_wrong_option_is_named_with_what_is_allowed(changes, message):
-    from training.config import ConfigError
+    from training.option_checks import ConfigError
 
     with pytest.raises(ConfigError, match=message):
         made(**changes)
 
 
 def test_files_that_are_no_configuration(tmp_path):
-    from training.config import ConfigError, read_config
+    from training.config_file import read_config
+    from training.option_checks import ConfigError
 
     path = tmp_path / "config.yaml"
     with pytest.raises(ConfigError, match="cannot be read"):
@@ -93,7 +94,8 @@ def test_files_that_are_no_configuration(tmp_path):
 
 
 def test_options_on_the_command_line_win(tmp_path):
-    from training.config import ConfigError, read_config
+    from training.config_file import read_config
+    from training.option_checks import ConfigError
 
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(OPTIONS), encoding="utf-8")
@@ -105,7 +107,7 @@ def test_options_on_the_command_line_win(tmp_path):
 
 
 def test_an_effective_batch_that_cannot_be_made():
-    from training.config import ConfigError
+    from training.option_checks import ConfigError
 
     config = made(batch_size=3, effective_batch=16)
     with pytest.raises(ConfigError, match="multiple of 6"):
@@ -197,7 +199,7 @@ def test_masks_of_a_window_are_figure_1():
     """The red square: rows see columns, as written out from the paper for whole sequences."""
     import figure1
 
-    from training.config import AttentionWindow
+    from live2diff_core.live2diff.window import AttentionWindow
 
     for mode in ("bidirectional", "sliding", "causal", "causal_warmup"):
         window = AttentionWindow(6, 3, mode)
