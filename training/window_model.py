@@ -7,6 +7,8 @@ streamed (figure 1 of Live2Diff), so keys and values need no cache: those of the
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import comfy.ldm.modules.attention as host_attention
@@ -104,6 +106,18 @@ class WindowModel:
     def load(self) -> None:
         """Load the UNet to its device, with its noise schedule; again after other models ran."""
         comfy.model_management.load_models_gpu([self._patched], force_full_load=True)
+
+    @contextmanager
+    def wrapped(self, kind: str, wrapper: Callable[..., Any]) -> Iterator[None]:
+        """Add one of the host's wrappers for a while, inside all others."""
+        before = self._options
+        options = comfy.model_patcher.create_model_options_clone({"transformer_options": before})
+        comfy.patcher_extension.add_wrapper(kind, wrapper, options, is_model_options=True)
+        self._options = options["transformer_options"]
+        try:
+            yield
+        finally:
+            self._options = before
 
     def __call__(self, x: Tensor, sigmas: Tensor, text: Tensor, depth: Tensor | None) -> Tensor:
         """Predict x0 of B windows.
