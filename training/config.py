@@ -19,8 +19,13 @@ DTYPES = ("float32", "bfloat16", "float16")
 DEVICES = ("auto", "cpu")
 TIMESTEPS = 1000
 
-# What a resumed run may change: how long it runs, and what it writes on the way.
-_FREE = ("output", "cache", "steps", "threads", "save_every", "log_every", "samples", "device")
+# What a resumed run may change: how long it runs, what it writes on the way, what changes results
+# by rounding alone, and the names of what is recognised by its content.
+_FREE = (
+    *("output", "cache", "steps", "threads", "device", "save_every", "log_every", "samples"),
+    *("batch_size", "gradient_checkpointing", "export_dtype"),
+    *("checkpoint", "depth_model", "videos", "caption"),
+)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
+from live2diff_core.host.identity import weights_identity
+
 from .base_model import BaseModel
 from .config import TrainingConfig
 from .ema import MovingMean
@@ -99,12 +101,14 @@ def _prepare(
     encoder.encode(listed)
     accelerator.wait_for_everyone()
     videos = encoder.usable(listed)
-    return Windows(config, videos, encoder.text("")), _content(videos)
+    return Windows(config, videos, encoder.text("")), _content(videos, base.model)
 
 
-def _content(videos: Sequence[Encoded]) -> str:
+def _content(videos: Sequence[Encoded], model: Any) -> str:
+    """Name what the options of a run name by path only."""
     text = "\n".join(video.key for video in videos)
-    return f"{len(videos)} videos {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    unet = weights_identity(model.model.diffusion_model, "diffusion_model.", model.backup)
+    return f"{len(videos)} videos {hashlib.sha256(text.encode()).hexdigest()[:16]}, UNet {unet}"
 
 
 class Run:

@@ -125,9 +125,9 @@ def test_learning_rates():
 
 
 def test_what_a_resumed_run_may_change():
-    one, other = made(), made(steps=5, output="elsewhere", threads=2, log_every=3)
+    one, other = made(), made(steps=5, output="elsewhere", threads=2, log_every=3, batch_size=2)
     assert one.identity() == other.identity()
-    for change in ({"seed": 1}, {"depth": True}, {"loss": "x0"}, {"batch_size": 2}):
+    for change in ({"seed": 1}, {"depth": True}, {"loss": "x0"}, {"effective_batch": 4}):
         assert one.identity() != made(**change).identity()
     falling = made(lr_decay="cosine").identity()
     assert falling != made(lr_decay="cosine", steps=5).identity()
