@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import io
 import json
 import sys
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from ..host.location import find_host
 from ..video.frame import VideoError
 from ..video.frame_size import FrameSizeError, plan_frame_size
 from ..video.reader import VideoReader, open_video
@@ -143,7 +143,8 @@ def matched(before: VideoReader, after: VideoReader) -> Iterator[Picture]:
 def _instruments(options: argparse.Namespace) -> Instruments:
     depth = clip = None
     if options.depth_model or options.clip_vision:
-        _find_host(options.comfyui)
+        gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+        find_host(options.comfyui, "Measuring depth MSE and CLIP score", cpu=not gpu)
         from . import host_models
 
         if options.depth_model:
@@ -158,25 +159,6 @@ def _raft(path: Path) -> FlowEstimator:
     """Open RAFT on a GPU of NVIDIA's, if there is one, else on the CPU."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return RAFTFlow(load_raft(path).to(device))
-
-
-def _find_host(folder: Path) -> None:
-    """Make ComfyUI's code importable, and tell it whether there is a GPU.
-
-    Raises:
-        ImportError: it is not in `folder`.
-    """
-    if importlib.util.find_spec("comfy") is None:
-        if not (folder / "comfy" / "model_management.py").is_file():
-            raise ImportError(
-                f"Depth MSE and CLIP score are computed by ComfyUI's code, which is not in "
-                f"{folder}. Give its folder with --comfyui."
-            )
-        sys.path.insert(0, str(folder))
-    from comfy.cli_args import args
-
-    if not (torch.cuda.is_available() or torch.backends.mps.is_available()):
-        args.cpu = True
 
 
 def _write_pictures(folder: Path, name: str, measurement: Measurement) -> None:

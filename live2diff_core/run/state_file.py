@@ -52,18 +52,33 @@ def save_state(path: Path, state: Mapping[str, Tensor], identity: Mapping[str, A
         _CONTENTS: contents(tensors),
         _CHECKSUM: checksum(settings, tensors),
     }
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        save_file(tensors, str(temporary), metadata)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
+        write_tensors(path, tensors, metadata)
     except (SafetensorError, OSError) as error:
         raise StateFileError(
             f"The stream's state cannot be written to {path} ({error}). Is the disk full? Make "
             "room, then run it again."
         ) from error
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file that appears under its name only when it is whole and on the disk.
+
+    Args:
+        path: the file, in a folder that exists.
+        tensors: contiguous tensors on the CPU, each with memory of its own.
+        metadata: texts by name.
+
+    Raises:
+        SafetensorError, OSError: the file cannot be written; an old one still exists.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        save_file(dict(tensors), str(temporary), dict(metadata))
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 

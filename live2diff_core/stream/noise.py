@@ -38,7 +38,7 @@ class FrameNoise:
         Returns:
             [C, h, w] float32, normally distributed, drawn on the CPU so that all devices agree.
         """
-        generator = _generator(self.seed, 0 if self.shared else frame, step)
+        generator = keyed_generator(self.seed, 0 if self.shared else frame, step)
         return torch.from_numpy(generator.standard_normal(tuple(shape), dtype=numpy.float32))
 
 
@@ -50,16 +50,17 @@ class TokenPermutation:
 
     def __call__(self, frame: int, step: int, layer: str, count: int) -> Tensor:
         """Shuffle 0..count-1 for an attention `layer`, frame and step: [count] int64, on CPU."""
-        generator = _generator(self.seed, frame, step, f"tokens of {layer}")
+        generator = keyed_generator(self.seed, frame, step, f"tokens of {layer}")
         return torch.from_numpy(generator.permutation(count))
 
 
 def frame_chance(seed: int, frame: int) -> float:
     """Draw a number in [0, 1) for `frame`."""
-    return float(_generator(seed, frame, 0, "chance").random())
+    return float(keyed_generator(seed, frame, 0, "chance").random())
 
 
-def _generator(seed: int, frame: int, step: int, purpose: str = "") -> numpy.random.Generator:
+def keyed_generator(seed: int, frame: int, step: int, purpose: str = "") -> numpy.random.Generator:
+    """Return the random numbers of one frame, denoising step and purpose under `seed`."""
     # Philox is a counter-based generator: each (key, counter) starts its own sequence. torch's
     # CPU generator uses only 32 bits of a seed, so frames of a long stream would collide.
     key = (seed & _WORD) | (frame & _WORD) << 64

@@ -46,6 +46,23 @@ QUEUE = ROOT / "folder_queue"
 QUEUE_LIBRARIES, QUEUE_SHARES = {"aiohttp", "filelock", "tqdm", "av"}, "live2diff_core.video.folder"
 
 
+# The command runs beside the server, and takes the engine as a library.
+TRAINING = ROOT / "training"
+TRAINING_LIBRARIES = {"torch", "numpy", "safetensors", "tqdm", "yaml"}
+TRAINING_SHARES = {"stream", "host", "live2diff", "depth", "video", "run", "sample_model"}
+# Files that know the host, that run before it is loaded, or that use the developers' tools.
+TRAINING_FILES = {
+    "base_model.py": {"comfy"},
+    "dry_run.py": {"comfy", "devtools"},
+    "encoding.py": {"comfy"},
+    "initial.py": {"comfy"},
+    "loop.py": {"accelerate"},
+    "processes.py": {"accelerate"},
+    "recomputing.py": {"comfy"},
+    "window_model.py": {"comfy"},
+}
+
+
 def own_imports(path):
     """Modules of the engine that a module of it imports, as `folder.name`."""
     found = set()
@@ -105,6 +122,26 @@ def test_the_folder_queue_imports_what_it_may(path):
             assert (QUEUE / f"{module[1:]}.py").is_file(), module
         elif module != QUEUE_SHARES:
             assert top(module) in QUEUE_LIBRARIES | STANDARD, f"{path} may not import {module}"
+
+
+@pytest.mark.parametrize("path", sorted(TRAINING.glob("*.py")), ids=lambda path: path.name)
+def test_training_imports_what_it_may(path):
+    allowed = TRAINING_LIBRARIES | TRAINING_FILES.get(path.name, set()) | STANDARD
+    for module in imports(path):
+        if module.startswith("."):
+            assert (TRAINING / f"{module[1:]}.py").is_file(), module
+        elif top(module) == "live2diff_core":
+            assert module.split(".")[1] in TRAINING_SHARES, f"{path} may not import {module}"
+        else:
+            assert top(module) in allowed, f"{path} may not import {module}"
+
+
+def test_there_are_no_circles_in_training_and_nothing_imports_it():
+    found = {p.stem: imports(p) for p in TRAINING.glob("*.py")}
+    files = {name: {m[1:] for m in used if m.startswith(".")} for name, used in found.items()}
+    list(TopologicalSorter(files).static_order())
+    for path in (*MODULES, *(ROOT / "nodes").glob("*.py")):
+        assert "training" not in map(top, imports(CORE / path))
 
 
 def test_what_the_folder_queue_shares_imports_the_standard_library_only():

@@ -1,5 +1,6 @@
 """measure.py: files in, a table or JSON out."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -106,7 +107,7 @@ def test_pictures_are_written_if_asked(run, files, tmp_path):
 
 def test_networks_need_comfyuis_code(run, files, tmp_path, monkeypatch):
     """A note where none is asked for, an error where one is and ComfyUI is not there."""
-    monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     status, _, err = run(
         files["input"], files["steady"], "--depth-model", "x.pt", "--comfyui", tmp_path
     )

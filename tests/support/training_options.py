@@ -1,0 +1,3 @@
+"""The options that a training run must have."""
+
+OPTIONS = {"checkpoint": "sd15.safetensors", "videos": "videos", "output": "output"}
