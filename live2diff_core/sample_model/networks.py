@@ -28,7 +28,7 @@ UNET: dict[str, Any] = {
     "num_res_blocks": [2, 2, 2, 2],
     "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
     "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
-    "channel_mult": [1, 1, 2, 2],
+    "channel_mult": [1, 1, 1, 2],
     "transformer_depth_middle": 1,
     "use_linear_in_transformer": False,
     "context_dim": 64,

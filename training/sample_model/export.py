@@ -11,7 +11,7 @@ from torch import Tensor
 
 from live2diff_core.sample_model import loading
 
-from .prompts import UNKNOWN, known_words
+from .prompts import UNKNOWN, known_prompts
 from .words import tokens
 
 _TABLE = "text_model.embeddings.token_embedding.weight"
@@ -37,7 +37,7 @@ def export(path: Path, weights: Mapping[str, Tensor]) -> None:
 def known_rows(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Replace the word table by its trained rows; see `loading.full_table`."""
     kept = {name: tensor for name, tensor in weights.items() if name != _TABLE}
-    table, known = weights[_TABLE], sorted(set(tokens([known_words()]).flatten().tolist()))
+    table, known = weights[_TABLE], sorted(tokens(list(known_prompts())).unique().tolist())
     other = tokens([UNKNOWN])[0, 1]
     kept[loading.TOKENS] = torch.tensor(known, dtype=torch.int32)
     kept[loading.ROWS] = table[known]

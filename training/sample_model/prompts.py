@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 # By the names in `styles.STYLES`.
@@ -43,7 +45,10 @@ def draw(style: str, random: np.random.Generator) -> str:
     return template.format(style=words[random.integers(len(words))], subject=subject)
 
 
-def known_words() -> str:
-    """Return a text with all words that are known."""
-    words = [word for group in WORDS.values() for word in group]
-    return " ".join([*words, *TEMPLATES, *SUBJECTS, UNKNOWN]).replace("{", "").replace("}", "")
+def known_prompts() -> Iterator[str]:
+    """Yield prompts with all words that are known, together as they are in training."""
+    subjects = [*SUBJECTS, *(" ".join([UNKNOWN] * count) for count in range(1, 8))]
+    for words in WORDS.values():
+        for template in TEMPLATES:
+            for subject in subjects:
+                yield from (template.format(style=word, subject=subject) for word in words)
