@@ -27,6 +27,7 @@ from torch import Tensor
 from ..host.identity import json_digest
 from ..video.output import SUFFIXES, sync_folder
 from ..video.segments import list_segments, put_aside
+from .folder_access import check_readable, unusable
 from .folder_lock import PartialFolderError, holding
 from .state_file import (
     StateFileError,
@@ -78,7 +79,11 @@ class PartialFolder:
 
         Folders are named by the identity. One of an earlier version, which named things otherwise,
         is found by what its state says.
+
+        Raises:
+            PartialFolderError: `root` cannot be read.
         """
+        check_readable(root)
         own = root / json_digest(identity)
         if own.exists():
             return cls(own, identity)
@@ -98,6 +103,7 @@ class PartialFolder:
             PartialFolderError: another run holds it, or it cannot be used.
         """
         with holding(self.path):
+            check_readable(self.path)
             try:
                 yield
             finally:
@@ -132,7 +138,7 @@ class PartialFolder:
             sync_folder(self.path)
             sync_folder(self.path.parent)
         except OSError as error:
-            raise self._unusable(error) from error
+            raise unusable(self.path, error) from error
 
     def states(self) -> list[Path]:
         """List the state files, the newest first."""
@@ -249,17 +255,6 @@ class PartialFolder:
                 f"{self.path} was written by another version of this pack ({found!r}, expected "
                 f"{FORMAT!r}). Finish the video with that version, or delete the folder."
             )
-
-    def _unusable(self, error: OSError) -> PartialFolderError:
-        if self.path.exists() and not self.path.is_dir():
-            return PartialFolderError(
-                f"{self.path} is a file; partial results need a folder of that name. Move the file "
-                "away, then run it again."
-            )
-        return PartialFolderError(
-            f"The folder of partial results {self.path} cannot be used ({error.strerror}: "
-            f"{error.filename}). Let ComfyUI read and write it, or move it away, then run it again."
-        )
 
 
 def _delete(path: Path) -> None:

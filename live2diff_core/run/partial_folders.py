@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..stream.byte_size import format_bytes
 from ..video.segments import list_segments
+from .folder_access import check_readable
 from .folder_lock import PartialFolderError, holding
 from .partial_folder import ABOUT, SAVED, PartialFolder
 
@@ -27,6 +28,7 @@ class PartialInfo:
         frames: frames behind the newest saved state; None for a complete result.
         nbytes: bytes of all its files.
         idle_seconds: time since the last change.
+        problem: why it cannot be read; the numbers are 0 then. Such a folder is left alone.
     """
 
     folder: PartialFolder
@@ -34,9 +36,12 @@ class PartialInfo:
     frames: int | None
     nbytes: int
     idle_seconds: float
+    problem: str = ""
 
     def __str__(self) -> str:
         """Format the line."""
+        if self.problem:
+            return f"{self.folder.path.name}: {self.problem}"
         done = "complete" if self.frames is None else f"{self.frames} frames saved"
         if self.folder.states() and not self.frames:
             done = "saved by version 0.1.0"
@@ -60,15 +65,20 @@ class PartialLimits:
 
 
 def list_partial(root: Path, clock: Callable[[], float] = time.time) -> list[PartialInfo]:
-    """List the folders of partial results in `root`, those used last first."""
-    found = [_info(path, clock()) for path in root.glob("*") if _is_ours(path)]
+    """List the folders of partial results in `root`, those used last first.
+
+    Raises:
+        PartialFolderError: `root` cannot be read.
+    """
+    check_readable(root)
+    found = [info for path in root.glob("*") if (info := _listed(path, clock())) is not None]
     return sorted(found, key=lambda info: info.idle_seconds)
 
 
 def remove_partial(found: Collection[PartialInfo], reason: str) -> list[PartialInfo]:
-    """Delete folders that no run holds; return those that were deleted."""
+    """Delete folders that can be read and no run holds; return those that were deleted."""
     removed = []
-    for info in found:
+    for info in (info for info in found if not info.problem):
         saved = (info.folder.path / SAVED).exists()
         try:
             with holding(info.folder.path):
@@ -86,7 +96,9 @@ def remove_saved(root: Path, used: Collection[Path]) -> list[PartialInfo]:
     saved = [
         info
         for info in list_partial(root)
-        if (info.folder.path / SAVED).exists() and info.folder.result() not in used
+        if not info.problem
+        and (info.folder.path / SAVED).exists()
+        and info.folder.result() not in used
     ]
     return remove_partial(saved, "it has been saved")
 
@@ -107,7 +119,7 @@ def apply_limits(
         used: results that must stay.
         clock: returns seconds, as files' times do.
     """
-    oldest_first = list_partial(root, clock)[::-1]
+    oldest_first = [info for info in list_partial(root, clock)[::-1] if not info.problem]
     loose = [info for info in oldest_first if info.folder.result() not in used]
     late = [info for info in loose if 0 < limits.days * 86400 < info.idle_seconds]
     removed = remove_partial(late, f"it was not used for {limits.days:g} days")
@@ -121,10 +133,21 @@ def apply_limits(
     return removed
 
 
+def _listed(path: Path, now: float) -> PartialInfo | None:
+    """Return what is listed of a path; None for what this pack did not write."""
+    if not path.is_dir() or path.is_symlink():
+        return None
+    try:
+        check_readable(path)
+        return _info(path, now) if _is_ours(path) else None
+    except FileNotFoundError:
+        return None  # Another server has just removed it.
+    except PartialFolderError as error:
+        return PartialInfo(PartialFolder(path, {}), "unknown", 0, 0, 0.0, problem=str(error))
+
+
 def _is_ours(path: Path) -> bool:
     """Return whether this pack wrote a folder: nothing else is listed or deleted."""
-    if not path.is_dir() or path.is_symlink():
-        return False
     if (path / ABOUT).is_file() or PartialFolder(path, {}).states():
         return True
     try:
