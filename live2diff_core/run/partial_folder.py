@@ -24,16 +24,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ..host.identity import json_digest
 from ..video.output import SUFFIXES, sync_folder
 from ..video.segments import list_segments, put_aside
 from .folder_access import check_readable, unusable
 from .folder_lock import PartialFolderError, holding
 from .state_file import (
-    StateFileError,
     load_state,
-    normalised,
-    read_identity,
     save_state,
 )
 from .written_files import FILES, WrittenFiles
@@ -72,28 +68,6 @@ class PartialFolder:
         """Touch nothing yet."""
         self.path, self._identity = path, identity
         self._written = WrittenFiles()
-
-    @classmethod
-    def of(cls, root: Path, identity: Mapping[str, Any]) -> PartialFolder:
-        """Return the folder of a stopped run with this identity, or that of a new one.
-
-        Folders are named by the identity. One of an earlier version, which named things otherwise,
-        is found by what its state says.
-
-        Raises:
-            PartialFolderError: `root` cannot be read.
-        """
-        check_readable(root)
-        own = root / json_digest(identity)
-        if own.exists():
-            return cls(own, identity)
-        for state in sorted(root.glob(f"*/{OLD_STATE}")):
-            try:
-                if read_identity(state, identity) == normalised(identity):
-                    return cls(state.parent, identity)
-            except StateFileError:
-                continue  # Only its own run needs it, and reports the error.
-        return cls(own, identity)
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -1,19 +1,24 @@
-"""All folders of partial results: listed, removed, and kept within limits."""
+"""All folders of partial results: found, listed, removed, and kept within limits."""
 
 from __future__ import annotations
 
 import json
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from ..host.identity import json_digest
 from ..stream.byte_size import format_bytes
 from ..video.segments import list_segments
 from .folder_access import check_readable
 from .folder_lock import PartialFolderError, holding
-from .partial_folder import ABOUT, SAVED, PartialFolder
+from .partial_folder import ABOUT, OLD_STATE, SAVED, PartialFolder
+from .state_file import StateFileError, UnusableStateError, normalised, read_identity
+
+_LOG = logging.getLogger(__name__)
 
 PARTIAL_FOLDER = "live2diff_partial"
 
@@ -62,6 +67,49 @@ class PartialLimits:
 
     days: float = 30.0
     gigabytes: float = 200.0
+
+
+def folder_of(
+    root: Path, identity: Mapping[str, Any], warn: Callable[[str], object] = _LOG.warning
+) -> PartialFolder:
+    """Return the folder of a stopped run with this identity, or that of a new one.
+
+    Folders are named by the identity. One of version 0.1.0, which named things otherwise, is found
+    by what its state says.
+
+    Args:
+        root: holds all folders.
+        identity: of the run, see `VideoRun.identity`.
+        warn: told of folders that may be that of the run, but cannot be read.
+
+    Raises:
+        PartialFolderError: `root` cannot be read.
+    """
+    check_readable(root)
+    own = root / json_digest(identity)
+    if own.exists():
+        return PartialFolder(own, identity)
+    for folder in sorted(path for path in root.glob("*") if path.is_dir()):
+        try:
+            if _is_of_0_1_0(folder, identity):
+                return PartialFolder(folder, identity)
+        except UnusableStateError:
+            continue  # Of another stream, or damaged.
+        except (PartialFolderError, StateFileError) as error:
+            warn(f"If this video was stopped by version 0.1.0, it begins anew: {error}")
+    return PartialFolder(own, identity)
+
+
+def _is_of_0_1_0(folder: Path, identity: Mapping[str, Any]) -> bool:
+    """Return whether version 0.1.0 stopped a run of this identity in a folder.
+
+    Raises:
+        UnusableStateError: its state is damaged.
+        PartialFolderError, StateFileError: it cannot be read.
+    """
+    check_readable(folder)
+    state = folder / OLD_STATE
+    return state.exists() and read_identity(state, identity) == normalised(identity)
 
 
 def list_partial(root: Path, clock: Callable[[], float] = time.time) -> list[PartialInfo]:

@@ -54,11 +54,15 @@ def test_a_run_is_refused_with_a_remedy_and_nothing_is_touched(stopped, caplog, 
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_folder_of_another_video_blocks_no_run(stopped, sd15, mode):
+def test_a_folder_of_another_video_blocks_no_run(stopped, caplog, mode):
+    """Though it may be one that version 0.1.0 wrote for this very video."""
     before = snapshot(stopped.folder)
     with mode_of(stopped.folder, mode):
         other = translate_video(stopped.clip, stopped.model, forget=False, seed=9)
     assert other.get_stream_source() and snapshot(stopped.folder) == before
+    assert f"by version 0.1.0, it begins anew: The folder of partial results {stopped.folder}" in (
+        caplog.text
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)
