@@ -21,7 +21,7 @@ from .answers import (
     parse_json,
 )
 from .connection import Connection
-from .errors import AnswerError, ConnectionLostError, NonsenseError, PromptError
+from .errors import AnswerError, ConnectionLostError, NonsenseError, PromptError, SilentError
 from .refusal import refusal, refusal_in_body
 
 Graph = dict[str, dict[str, Any]]
@@ -107,7 +107,7 @@ class ComfyClient(Connection):
         with closing(self.listen(path, SILENCE_SECONDS, greeting)) as heard:
             # The server first sends a status message; from then on no message is missed.
             if next(heard) is None:
-                raise ConnectionLostError(f"{self.url} accepts connections but is silent")
+                raise SilentError(f"{self.url} accepts connections but is silent")
             first = self._standing(prompt_id) or self._begin(graph, prompt_id)
             for message in chain([first], self._about(prompt_id, heard)):
                 data = {**message["data"], "prompt_id": prompt_id}

@@ -25,6 +25,7 @@ from .errors import (
     NonsenseError,
     PromptError,
     ServerGoneError,
+    SilentError,
 )
 
 T = TypeVar("T")
@@ -43,7 +44,7 @@ POLL_SECONDS = 0.5
 CHUNK_BYTES = 1 << 20
 # A proxy's status codes while the server behind it is down.
 AWAY = (502, 503, 504)
-LOST = (aiohttp.ClientError, ConnectionError, asyncio.TimeoutError, futures.CancelledError)
+LOST = (aiohttp.ClientError, ConnectionError, futures.CancelledError)
 
 
 class Connection:
@@ -79,7 +80,8 @@ class Connection:
         """Send a request and return the answer; write its body `into` a file if one is given.
 
         `options` are passed to `aiohttp.ClientSession.request`. Raises AnswerError when the answer
-        is an error, ConnectionLostError when there is none or it is shorter than announced.
+        is an error, ConnectionLostError when there is none or it is shorter than announced, as its
+        kind SilentError when it takes too long.
         """
 
         async def exchange() -> Answer:
@@ -174,6 +176,8 @@ class Connection:
             return future.result()
         except aiohttp.ClientResponseError as error:
             raise self._refused(error) from error
+        except asyncio.TimeoutError as error:
+            raise SilentError(f"no answer from {self.url} in the time allowed") from error
         except LOST as error:
             reason = str(error) or type(error).__name__
             raise ConnectionLostError(f"no answer from {self.url}: {reason}") from error

@@ -68,6 +68,10 @@ class ConnectionLostError(PromptError):
     """The server does not answer; it may come back."""
 
 
+class SilentError(ConnectionLostError):
+    """The server took a request, or a connection, and sent no answer in the allowed time."""
+
+
 class ServerGoneError(PromptError):
     """The server did not come back in the allowed time."""
 

@@ -17,7 +17,7 @@ import av
 from .answers import Progress, SavedFile
 from .backoff import Backoff
 from .client import ComfyClient
-from .errors import ConnectionLostError, PromptError, PromptRefusedError
+from .errors import ConnectionLostError, PromptError, PromptRefusedError, SilentError
 from .ledger import content_hash
 from .transfer import SUBFOLDER, downloaded, on_server
 from .workflow import Workflow
@@ -26,6 +26,8 @@ T = TypeVar("T")
 PATIENCE_SECONDS = 300.0
 # A video that loses the server this many times is taken for the cause.
 MOST_LOSSES = 5
+# One that is silent this many times in a row, each time so soon, will not answer the next time.
+MOST_SILENCES, SOON_SECONDS = 2, 180.0
 
 
 @dataclass(frozen=True)
@@ -127,15 +129,19 @@ def cancel_on_error(client: ComfyClient, prompt_id: str) -> Iterator[None]:
 def outlast(client: ComfyClient, attempt: Callable[[], T], patience: float) -> T:
     """Try again after each lost connection, later and later.
 
-    Raises PromptError after MOST_LOSSES of them, with the last reason.
+    Raises PromptError after MOST_LOSSES of them, or MOST_SILENCES in a row of a server that is
+    there but does not answer, with the last reason.
     """
-    backoff, losses = Backoff(client.sleep), 0
+    backoff, losses, silences = Backoff(client.sleep), 0, 0
     while True:
+        began = monotonic()
         try:
             return attempt()
         except ConnectionLostError as error:
             losses += 1
-            if losses == MOST_LOSSES:
+            soon = isinstance(error, SilentError) and monotonic() - began < SOON_SECONDS
+            silences = silences + 1 if soon else 0
+            if losses == MOST_LOSSES or silences == MOST_SILENCES:
                 raise PromptError(f"given up after {losses} lost connections: {error}") from error
         backoff.wait()
         client.wait_until_up(patience)

@@ -16,6 +16,7 @@ import folder_paths
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
+from ..live2diff_core.run.folder_lock import PartialFolderError
 from ..live2diff_core.run.partial_folder import SAVED
 from ..live2diff_core.run.partial_folders import (
     PARTIAL_FOLDER,
@@ -89,7 +90,10 @@ class KeptResults:
 
     def limit(self) -> None:
         """Delete what is beyond the limits; not before a run that could go on with it."""
-        apply_limits(partial_root(), partial_limits(), self.used())
+        try:
+            apply_limits(partial_root(), partial_limits(), self.used())
+        except PartialFolderError as error:  # A finished video is not to fail by it.
+            logging.warning("Live2Diff: the limits of partial results are not kept: %s", error)
 
     def used(self) -> set[Path]:
         """Return the results that must stay: a VIDEO refers to them, or their prompt still runs."""

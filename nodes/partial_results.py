@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..live2diff_core.run.partial_folders import list_partial, remove_partial
+from ..live2diff_core.run.partial_folders import PartialInfo, list_partial, remove_partial
 from .kept_results import RESULTS, partial_root
 from .live_streams import always
 from .node_text import show_text
@@ -55,17 +55,25 @@ class Live2DiffPartialResults(io.ComfyNode):
         """
         RESULTS.sweep()
         remove, root = remove.strip(), partial_root()
-        found = list_partial(root)
-        asked = [info for info in found if remove in (ALL, info.folder.path.name)]
-        free = [info for info in asked if info.folder.result() not in RESULTS.used()]
-        removed = remove_partial(free, "it was asked for") if remove else []
-        if remove and remove != ALL and not removed:
-            why = "there is none of that name."
-            if asked:
-                why = "a run is using it." if free else "a VIDEO in ComfyUI's memory still uses it."
-            raise ValueError(f"The partial result '{remove}' cannot be removed: {why}")
+        removed = _remove(remove, list_partial(root)) if remove else []
         lines = [f"Removed {info}" for info in removed]
         lines += [str(info) for info in list_partial(root)] or ["There are no partial results."]
         text = "\n".join(lines)
         show_text(cls.hidden.unique_id, text)
         return io.NodeOutput(text)
+
+
+def _remove(name: str, found: list[PartialInfo]) -> list[PartialInfo]:
+    """Remove the folder of a name, or all; return those that were removed."""
+    asked = [info for info in found if name in (ALL, info.folder.path.name)]
+    readable = [info for info in asked if not info.problem]
+    free = [info for info in readable if info.folder.result() not in RESULTS.used()]
+    removed = remove_partial(free, "it was asked for")
+    if name != ALL and not removed:
+        why = "there is none of that name."
+        if asked:
+            why = "a run is using it." if free else "a VIDEO in ComfyUI's memory still uses it."
+        if asked and not readable:
+            why = asked[0].problem
+        raise ValueError(f"The partial result '{name}' cannot be removed: {why}")
+    return removed

@@ -7,6 +7,7 @@ from comfy_api.latest import InputImpl, io
 from ..live2diff_core.host.identity import graph_identity
 from ..live2diff_core.run.file import VideoRun
 from ..live2diff_core.run.spec import StreamSpec
+from ..live2diff_core.video.container import name_of
 from ..live2diff_core.video.encoder import Encoding
 from ..live2diff_core.video.frame_size import plan_frame_size
 from ..live2diff_core.video.reader import open_video
@@ -73,7 +74,7 @@ class Live2DiffStreamVideo(io.ComfyNode):
                 reader,
                 source,
                 trim,
-                size=plan_frame_size(info.width, info.height, size, width, height),
+                size=plan_frame_size(info.width, info.height, size, width, height, name_of(source)),
                 encoding=Encoding(codec, crf),
                 checkpoint_every=checkpoint_every,
                 made_from=graph_identity(cls.hidden.prompt, cls.hidden.unique_id, NOT_IN_RESULT),

@@ -13,6 +13,7 @@ import comfy.utils
 import torch
 from torch import Tensor, nn
 
+from .out_of_memory import unless_short
 from .sd15 import UnsupportedModelError
 
 LATENT_CHANNELS = 4
@@ -46,11 +47,12 @@ class FrameVAE:
 
     Attributes:
         tile: side of the tiles in latent pixels; 0 for whole frames.
+        short: whether a copy in float32 was asked for, and there was no memory for it.
     """
 
     def __init__(self, vae: Any) -> None:
         """Use a VAE that `check_vae` accepts."""
-        self._vae, self.tile = vae, 0
+        self._vae, self.tile, self.short = vae, 0, False
         self._exact: Any = None
         self._making = threading.Lock()
 
@@ -86,7 +88,7 @@ class FrameVAE:
 
         Args:
             images: see above.
-            exact: compute in float32, whatever the host has loaded.
+            exact: compute in float32, whatever the host has loaded, if there is memory for it.
         """
         dtype, model = self._computing(exact)
         images = images.movedim(-1, 1)
@@ -104,8 +106,8 @@ class FrameVAE:
 
         Args:
             latents: see above.
-            exact: compute in float32, whatever the host has loaded, without a change of `tile`:
-                other threads than that of the stream may do so.
+            exact: compute in float32, whatever the host has loaded, if there is memory for it, and
+                without a change of `tile`: other threads than that of the stream may do so.
 
         Returns:
             Frames [F, H, W, 3] in 0..1, float32, on the VAE's device; and on it a 0-d bool, whether
@@ -158,12 +160,15 @@ class FrameVAE:
 
     def _computing(self, exact: bool) -> tuple[torch.dtype, Any]:
         """Return the dtype in which to compute, and the host's model or a copy in float32."""
-        if not (exact and self.half):
-            return self._vae.vae_dtype, self._vae.first_stage_model
-        with self._making:
-            if self._exact is None:
-                self._exact = float32_copy(self._vae.first_stage_model, self.device)
-            return torch.float32, self._exact
+        loaded = self._vae.first_stage_model
+        if exact and self.half:
+            with self._making:
+                if self._exact is None and not self.short:
+                    self._exact = unless_short(lambda: float32_copy(loaded, self.device))
+                    self.short = self._exact is None
+            if self._exact is not None:
+                return torch.float32, self._exact
+        return self._vae.vae_dtype, loaded
 
 
 def float32_copy(model: nn.Module, device: torch.device) -> nn.Module:

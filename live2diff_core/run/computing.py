@@ -58,8 +58,15 @@ class Computing:
             if place in (DEPTH, ENCODE):
                 self.exact.add(place)
 
-    def note_tiles(self, opened: OpenStream, notices: Notices) -> None:
-        """Remember and tell if the VAE has run out of memory."""
+    def note_memory(self, opened: OpenStream, notices: Notices) -> None:
+        """Remember and tell if memory has run out."""
+        if opened.short:
+            notices.warn(
+                "no memory is left to compute in float32 what comes out as NaN or infinite, so "
+                "these frames show the frame before them. A smaller frame size, or TAESD for the "
+                "VAE, needs less memory.",
+                "float32",
+            )
         if opened.tile == self.tile:
             return
         self.tile = opened.tile

@@ -25,7 +25,7 @@ from .disk import check_disk
 from .input_warnings import with_warnings
 from .notices import Notices
 from .partial_folder import PartialFolder
-from .partial_folders import PARTIAL_FOLDER
+from .partial_folders import PARTIAL_FOLDER, folder_of
 from .resuming import VideoResumption
 from .saving import StateSaver
 from .spec import StreamSpec
@@ -100,11 +100,14 @@ class VideoRun:
         Raises:
             PartialFolderError: the partial folder cannot be used.
         """
-        folder = PartialFolder.of(output_folder / PARTIAL_FOLDER, self.identity())
+        folder = folder_of(output_folder / PARTIAL_FOLDER, self.identity(), self.notices.warn)
         with folder.held():
             found = folder.result()
             if found is not None and not count_pictures(found, most=1):
-                self.notices.warn(f"the result was damaged, and is kept as {put_aside(found)}.")
+                aside = put_aside(found)
+                self.notices.warn(
+                    f"the result was damaged, and is kept as {aside} until a new one is saved."
+                )
                 found = None
             if found is not None:
                 logging.info("Live2Diff: the result of the same inputs was kept: %s.", found)

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..depth.model import DepthModel, resize_depth
 from ..depth.ranges import RunningRange, is_depth, normalise_running
 from ..host.model import HostModel
+from ..host.out_of_memory import unless_short
 from ..host.vae import FrameVAE
 from ..stream.faults import DEPTH, ENCODE
 
@@ -27,6 +28,7 @@ class OpenStream:
     def __init__(self, model: HostModel, vae: FrameVAE | None, depth: DepthModel | None) -> None:
         """Store the models; nothing is loaded yet."""
         self.model, self._vae, self._depth = model, vae, depth
+        self._depth_short = False
         self.exact: Set[int] = frozenset()
 
     def __enter__(self) -> OpenStream:
@@ -58,6 +60,11 @@ class OpenStream:
     def half(self) -> bool:
         """Whether VAE or depth compute in less than float32, so that `exact` has an effect."""
         return any(model is not None and model.half for model in (self._vae, self._depth))
+
+    @property
+    def short(self) -> bool:
+        """Whether there was no memory to compute in float32."""
+        return self._depth_short or (self._vae is not None and self._vae.short)
 
     @property
     def tile(self) -> int:
@@ -111,9 +118,17 @@ class OpenStream:
             the depth model gave NaN, infinite or absurd depth.
         """
         assert self._depth is not None, "this stream has no depth model"
-        exact = {"exact": True} if DEPTH in self.exact else {}
-        raw = self._depth.infer(picture.unsqueeze(0), **exact)
+        raw = self._raw_depth(self._depth, picture.unsqueeze(0))
         depth, depth_range = normalise_running(raw, depth_range)
         depth = depth.masked_fill(~is_depth(*raw.aminmax()), math.nan)
         depth = resize_depth(depth, picture.shape[0], picture.shape[1])
         return depth[0, ..., None].repeat(1, 1, 3), depth_range
+
+    def _raw_depth(self, model: DepthModel, pictures: Tensor) -> Tensor:
+        """Estimate depth in float32 where that is asked for and there is memory for it."""
+        if DEPTH in self.exact and not self._depth_short:
+            raw = unless_short(lambda: model.infer(pictures, exact=True))
+            if raw is not None:
+                return raw
+            self._depth_short = True
+        return model.infer(pictures)

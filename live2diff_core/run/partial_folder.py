@@ -24,15 +24,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ..host.identity import json_digest
 from ..video.output import SUFFIXES, sync_folder
 from ..video.segments import list_segments, put_aside
+from .folder_access import check_readable, unusable
 from .folder_lock import PartialFolderError, holding
 from .state_file import (
-    StateFileError,
     load_state,
-    normalised,
-    read_identity,
     save_state,
 )
 from .written_files import FILES, WrittenFiles
@@ -72,24 +69,6 @@ class PartialFolder:
         self.path, self._identity = path, identity
         self._written = WrittenFiles()
 
-    @classmethod
-    def of(cls, root: Path, identity: Mapping[str, Any]) -> PartialFolder:
-        """Return the folder of a stopped run with this identity, or that of a new one.
-
-        Folders are named by the identity. One of an earlier version, which named things otherwise,
-        is found by what its state says.
-        """
-        own = root / json_digest(identity)
-        if own.exists():
-            return cls(own, identity)
-        for state in sorted(root.glob(f"*/{OLD_STATE}")):
-            try:
-                if read_identity(state, identity) == normalised(identity):
-                    return cls(state.parent, identity)
-            except StateFileError:
-                continue  # Only its own run needs it, and reports the error.
-        return cls(own, identity)
-
     @contextmanager
     def held(self) -> Iterator[None]:
         """Hold the folder for one run; one that this leaves empty is removed.
@@ -98,6 +77,7 @@ class PartialFolder:
             PartialFolderError: another run holds it, or it cannot be used.
         """
         with holding(self.path):
+            check_readable(self.path)
             try:
                 yield
             finally:
@@ -132,7 +112,7 @@ class PartialFolder:
             sync_folder(self.path)
             sync_folder(self.path.parent)
         except OSError as error:
-            raise self._unusable(error) from error
+            raise unusable(self.path, error) from error
 
     def states(self) -> list[Path]:
         """List the state files, the newest first."""
@@ -249,17 +229,6 @@ class PartialFolder:
                 f"{self.path} was written by another version of this pack ({found!r}, expected "
                 f"{FORMAT!r}). Finish the video with that version, or delete the folder."
             )
-
-    def _unusable(self, error: OSError) -> PartialFolderError:
-        if self.path.exists() and not self.path.is_dir():
-            return PartialFolderError(
-                f"{self.path} is a file; partial results need a folder of that name. Move the file "
-                "away, then run it again."
-            )
-        return PartialFolderError(
-            f"The folder of partial results {self.path} cannot be used ({error.strerror}: "
-            f"{error.filename}). Let ComfyUI read and write it, or move it away, then run it again."
-        )
 
 
 def _delete(path: Path) -> None:

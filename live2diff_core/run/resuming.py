@@ -58,7 +58,10 @@ class VideoResumption:
             if not reason:
                 break
             aside = self._folder.put_aside(state)
-            self._notices.warn(f"A saved state cannot be used: {reason} It is kept as {aside}.")
+            self._notices.warn(
+                f"A saved state cannot be used: {reason} It is kept as {aside} until the video is "
+                "complete."
+            )
         else:
             self._start_over(bool(states))
         self._tell_of_segments()
@@ -126,7 +129,7 @@ class VideoResumption:
         if aside:
             self._notices.warn(
                 f"{len(aside)} finished parts cannot be used, and are made anew; they are kept in "
-                f"{self._folder.path} as *.aside."
+                f"{self._folder.path} as *.aside until the video is complete."
             )
 
     def stop(self) -> None:

@@ -259,7 +259,7 @@ class FrameTranslator:
 
     def _encode(self, opened: OpenStream, picture: Tensor) -> Tensor:
         latent = opened.encode(picture)
-        self._computing.note_tiles(opened, self.notices)
+        self._computing.note_memory(opened, self.notices)
         return latent
 
     def _decode_one(self, opened: OpenStream) -> None:
@@ -269,7 +269,7 @@ class FrameTranslator:
         if self._decoded is None or self._decoded[0] is not x0:
             with self._timed("vae decode"):
                 picture, finite = opened.decode(x0)
-                self._computing.note_tiles(opened, self.notices)
+                self._computing.note_memory(opened, self.notices)
                 again = partial(self._decode_again, opened, x0)
                 copy = HostCopy(self._delivered(picture), finite, fault, again, self._last)
                 self._decoded, self._last = (x0, copy), copy

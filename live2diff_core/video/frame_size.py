@@ -72,7 +72,12 @@ class FrameSizePlan:
 
 
 def plan_frame_size(
-    width: int, height: int, mode: SizeMode, target_width: int = 0, target_height: int = 0
+    width: int,
+    height: int,
+    mode: SizeMode,
+    target_width: int = 0,
+    target_height: int = 0,
+    name: str = "The video",
 ) -> FrameSizePlan:
     """Plan how frames of `width` x `height` get a size whose sides are multiples of 8.
 
@@ -82,12 +87,14 @@ def plan_frame_size(
       the multiple of 8 is cut off at the edges, nothing is distorted.
     - `fill`: exactly the target, rounded down to multiples of 8; what sticks out is cut off.
 
+    Errors call the video `name`.
+
     Raises:
         FrameSizeError: a side is below 8 pixels or above 16384, before or after.
     """
     if mode not in get_args(SizeMode):
         raise FrameSizeError(f"'{mode}' is no way to choose a size; use keep, fit or fill.")
-    _check("The video is", width, height)
+    _check(f"{name} is", width, height)
     if mode == "keep":
         size = _down(width), _down(height)
     else:
@@ -99,7 +106,7 @@ def plan_frame_size(
             size = _down(target_width), _down(height * target_width // width)
         else:
             size = _down(width * target_height // height), _down(target_height)
-        _check(f"Fitted, a video of {width}x{height} is", *size)
+        _check(f"{name} is {width}x{height} pixels; fitted, it is", *size)
     scaled = (width, height) if mode == "keep" else _cover(width, height, *size)
     left, top = (scaled[0] - size[0]) // 2, (scaled[1] - size[1]) // 2
     return FrameSizePlan((width, height), scaled, (left, top, *size))

@@ -69,7 +69,8 @@ def list_segments(folder: Path) -> list[Segment]:
     """List a folder's complete segments from frame 0 to the first gap; change no file.
 
     Raises:
-        OSError: one of the files cannot be read, which does not mean that it is damaged.
+        OSError, MemoryError: one of the files cannot be read, which does not mean that it is
+            damaged.
     """
     segments: list[Segment] = []
     for path in sorted(folder.glob(f"segment_*{SUFFIX}")):
@@ -128,7 +129,7 @@ def _read(path: Path) -> Segment | None:
                 end=start + stream.duration * stream.time_base,
                 key=str(tag["key"]),
             )
-    except OSError:
+    except (OSError, MemoryError):
         raise
     except (av.error.FFmpegError, LookupError, ValueError, TypeError):
         return None

@@ -87,7 +87,7 @@ def count_pictures(path: Path, most: int | None = None) -> int:
         0 if the file is no video.
 
     Raises:
-        OSError: it is missing or cannot be read.
+        OSError, MemoryError: it is missing or cannot be read.
     """
     if not stat.S_ISREG(path.stat().st_mode):
         return 0  # To open a pipe would wait for another process for ever.
@@ -97,7 +97,7 @@ def count_pictures(path: Path, most: int | None = None) -> int:
         with av.open(str(path)) as container:
             packets = (packet for packet in container.demux(video=0) if packet.size)
             return sum(1 for _ in islice(packets, most))
-    except OSError:
+    except (OSError, MemoryError):
         raise
     except (av.error.FFmpegError, LookupError):
         return 0
@@ -108,10 +108,13 @@ def read_pictures(path: Path) -> Iterator[Image]:
 
     Raises:
         DamagedPicturesError: one of them does not decode.
+        OSError, MemoryError: the file cannot be read, which does not mean that it is damaged.
     """
     try:
         with av.open(str(path)) as container:
             for frame in container.decode(video=0):
                 yield frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+    except (OSError, MemoryError):
+        raise
     except av.error.FFmpegError as error:
         raise DamagedPicturesError(f"{path.name} is damaged ({error}).") from error

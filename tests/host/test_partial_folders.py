@@ -24,7 +24,7 @@ def settings(value):
 
 
 def found(root, identity=IDENTITY):
-    return core("run.partial_folder").PartialFolder.of(root, identity).path
+    return core("run.partial_folders").folder_of(root, identity).path
 
 
 @pytest.fixture

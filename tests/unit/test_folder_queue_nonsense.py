@@ -187,11 +187,11 @@ def test_a_websocket_that_closes(translate, endpoint):
 @pytest.mark.parametrize("endpoint", ["queue", "ws"])
 def test_a_server_that_never_answers(translate, impatient, endpoint):
     (video,) = check(translate, [silent(endpoint)])
-    assert "given up after 5 lost connections: no answer" in video["error"]
+    assert "given up after 2 lost connections: no answer" in video["error"]
 
 
 @pytest.mark.parametrize("endpoint", ["queue", "history", "upload", "prompt"])
-@pytest.mark.parametrize("pause, words", [(0, "at most 100000 bytes"), (0.1, "given up after 5")])
+@pytest.mark.parametrize("pause, words", [(0, "at most 100000 bytes"), (0.1, "given up after 2")])
 def test_an_answer_without_end(translate, impatient, monkeypatch, endpoint, pause, words):
     """At once more than any document, or a few bytes now and then for ever."""
     monkeypatch.setattr(connection_module, "MOST_BYTES", 100_000)

@@ -92,7 +92,9 @@ def test_scaling_down_averages():
         ((7, 48, "keep"), "video is 7x48"),
         ((64, 48, "fit", 0, 512), "asked for is 0x512"),
         ((64, 48, "fill", 512, 20_000), "asked for is 512x20000"),
-        ((2000, 10, "fit", 64, 64), "Fitted, a video of 2000x10 is 64x0"),
+        ((2000, 10, "fit", 64, 64), "The video is 2000x10 pixels; fitted, it is 64x0"),
+        ((7, 48, "keep", 0, 0, "/in/clip.mp4"), "/in/clip.mp4 is 7x48"),
+        ((2000, 10, "fit", 64, 64, "/in/clip.mp4"), "/in/clip.mp4 is 2000x10 .* it is 64x0"),
         ((64, 48, "stretch", 64, 64), "'stretch'"),
     ],
 )
