@@ -21,7 +21,7 @@ from .weights import initialise, zero
 # Sides of the crops in latent pixels, and crops in a batch, from a share of the time on. Attention
 # makes large ones costly, but whole pictures are larger still.
 CROPS = ((0.0, 16, 12), (0.6, 24, 5), (0.85, 32, 3))
-PLAN = Plan(minutes=40, rate=1.5e-3)
+PLAN = Plan(minutes=40, rate=1e-3)
 PHOTOGRAPH = list(STYLES).index("photograph")
 # The steps of the bundled workflows: 4, of which denoise 0.5 leaves two.
 FEW_STEPS = tuple(few_step_timesteps(4, 0.5))
@@ -165,7 +165,10 @@ def loss(model: Denoiser, batch: Batch, levels: Levels, own_steps: bool) -> Tens
         start = _after_first_step(model, batch, levels, start)
     x = levels.mix(start, batch.noise[0], batch.timesteps)
     found = levels.clean(x, model(x, batch.timesteps, batch.tokens), batch.timesteps)
-    weight = _columns(1 / levels.noise[batch.timesteps].square()).clamp(max=5)
+    # Clean latents count alike, as few steps need it, but for levels so noisy that little of them
+    # can be known.
+    ratio = (levels.signal[batch.timesteps] / levels.noise[batch.timesteps]).square()
+    weight = _columns(4 * ratio).clamp(max=1)
     error = found - batch.target
     slopes = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     return (weight * error.square()).mean() + 0.1 * slopes
