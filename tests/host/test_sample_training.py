@@ -94,3 +94,18 @@ def test_a_translation_begins_with_the_photograph(making):
     assert began[timesteps == denoiser.FEW_STEPS[0]].float().mean() > 0.5
     assert not began[timesteps <= denoiser.FEW_STEPS[1]].any()
     assert all((batch.photograph == 1).all() for batch in drawn)
+
+
+def test_everything_is_trained(making):
+    denoiser, words = making["denoiser"], making["words"]
+    model = denoiser.Denoiser()
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.01
+    latents = np.random.default_rng(0).standard_normal((2, 5, 4, 48, 48)).astype(np.float16)
+    batch = denoiser.Batches(latents, words.tokens).draw(0, share=0.9)
+    denoiser.loss(model, batch, denoiser.schedules()[0], own_steps=True).backward()
+    # The text encoder's last projection is of a pooled text, which SD1.5 does not use.
+    unused = [name for name, p in model.named_parameters() if p.grad is None]
+    assert unused == ["text.text_projection.weight"]

@@ -10,12 +10,15 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def initialise(network: Network) -> Network:
-    """Draw all weights as PyTorch does: the host's layers skip this, because they are loaded."""
+    """Draw all weights as PyTorch does, and let them be trained.
+
+    The host's layers skip both, because theirs are loaded.
+    """
     for module in network.modules():
         for kind in (nn.Conv2d, nn.Linear, nn.GroupNorm, nn.LayerNorm, nn.Embedding):
             if isinstance(module, kind):
                 kind.reset_parameters(module)
-    return network
+    return network.requires_grad_(True)
 
 
 def zero(*layers: nn.Module) -> None:
