@@ -20,7 +20,7 @@ from torch import Tensor
 from ..depth.model import DepthModel
 from ..host.tensor_file import read_tensors
 from .depth import SampleDepth
-from .networks import TEXT, UNET, build_autoencoder
+from .networks import LATENT_DEVIATION, TEXT, UNET, build_autoencoder
 
 WEIGHTS = Path(__file__).parent / "weights"
 UNET_FILE = "unet.safetensors"
@@ -140,7 +140,8 @@ def full_table(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _load_vae() -> Any:
     network = build_autoencoder()
-    scale = torch.tensor(comfy.latent_formats.SD15().scale_factor)
+    # The host divides latents by this, and multiplies them by SD1.5's factor before the UNet.
+    scale = torch.tensor(comfy.latent_formats.SD15().scale_factor / LATENT_DEVIATION)
     network.load_state_dict({**_read(VAE_FILE), "vae_scale": scale, "vae_shift": torch.tensor(0.0)})
     # The host makes TAESD with all of its channels only; the narrow one takes its place.
     vae = comfy.sd.VAE(sd=comfy.taesd.taesd.TAESD().state_dict())

@@ -21,7 +21,7 @@ PLAN = Plan(minutes=19, rate=2e-3)
 
 
 def build() -> TAESD:
-    """Make the network with fresh weights. Latents have the deviation 1, as the UNet sees them."""
+    """Make the network with fresh weights; it is trained to latents of deviation 1."""
     network = build_autoencoder()
     for fixed in (network.vae_scale, network.vae_shift):
         fixed.requires_grad_(False)

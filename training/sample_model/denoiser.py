@@ -10,7 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from live2diff_core.sample_model.networks import build_base, build_text_encoder
+from live2diff_core.sample_model.networks import (
+    LATENT_DEVIATION,
+    build_base,
+    build_text_encoder,
+)
 from live2diff_core.stream.schedule import few_step_timesteps
 
 from .fitting import Plan, fit
@@ -113,7 +117,7 @@ class Batches:
     """Draws batches as a function of the step.
 
     Args:
-        latents: [N, styles, 4, H, W], scaled as the UNet sees them.
+        latents: [N, styles, 4, H, W] of deviation 1.
         tokenize: turns prompts into [N, 77] tokens.
     """
 
@@ -136,6 +140,7 @@ class Batches:
                     for n, s, y, x in zip(chosen, which, top, left, strict=True)
                 ]
             ).astype(np.float32)
+            * np.float32(LATENT_DEVIATION)
             for which in (styles, np.full(size, PHOTOGRAPH))
         )
         timesteps = np.where(
@@ -167,9 +172,9 @@ def loss(model: Denoiser, batch: Batch, levels: Levels, own_steps: bool) -> Tens
     found = levels.clean(x, model(x, batch.timesteps, batch.tokens), batch.timesteps)
     # Clean latents count alike, as few steps need it, but for levels so noisy that little of them
     # can be known.
-    ratio = (levels.signal[batch.timesteps] / levels.noise[batch.timesteps]).square()
-    weight = _columns(4 * ratio).clamp(max=1)
-    error = found - batch.target
+    ratio = LATENT_DEVIATION * levels.signal[batch.timesteps] / levels.noise[batch.timesteps]
+    weight = _columns(ratio.square()).clamp(max=1)
+    error = (found - batch.target) / LATENT_DEVIATION
     slopes = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     return (weight * error.square()).mean() + 0.1 * slopes
 
@@ -187,7 +192,7 @@ def _after_first_step(model: Denoiser, batch: Batch, levels: Levels, start: Tens
 def train(
     latents: np.ndarray, tokenize: Callable[[list[str]], Tensor], work: Path, plan: Plan = PLAN
 ) -> Denoiser:
-    """Train on latents [N, styles, 4, H, W], scaled as the UNet sees them."""
+    """Train on latents [N, styles, 4, H, W] of deviation 1."""
     torch.manual_seed(0)
     model, both = Denoiser(), schedules()
     batches = Batches(latents, tokenize)
