@@ -64,8 +64,8 @@ def build_text_encoder() -> comfy.clip_model.CLIPTextModel:
     return comfy.clip_model.CLIPTextModel(TEXT, torch.float32, device, comfy.ops.manual_cast)
 
 
-# Deviation of the latents as the UNet sees them; SD1.5's is 1. Of the same picture at the same noise
-# more is left, which a small model at small sizes needs: it has few pixels to average over.
+# Deviation of the latents as the UNet sees them; SD1.5's is 1. At the same noise more is left of a
+# picture, which a small model at small sizes needs: it has few pixels to average over.
 LATENT_DEVIATION = 2.0
 
 # TAESD's channels from the full size down to an eighth of it; the published one has 64 everywhere.
