@@ -145,7 +145,7 @@ def _load_vae() -> Any:
     network.load_state_dict({**_read(VAE_FILE), "vae_scale": scale, "vae_shift": torch.tensor(0.0)})
     # The host makes TAESD with all of its channels only; the narrow one takes its place.
     vae = comfy.sd.VAE(sd=comfy.taesd.taesd.TAESD().state_dict())
-    vae.first_stage_model = network.eval().to(vae.vae_dtype)
+    vae.first_stage_model = network.eval().requires_grad_(False).to(vae.vae_dtype)
     management = comfy.model_management
     management.archive_model_dtypes(network)
     vae.patcher = comfy.model_patcher.CoreModelPatcher(

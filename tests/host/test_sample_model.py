@@ -40,7 +40,7 @@ def test_the_vae_keeps_a_picture(sample):
     latents = sample.vae.encode(shown)
     assert latents.shape == (1, 4, 32, 32)
     scaled = sample.model.model.process_latent_in(latents)
-    assert 0.5 < float(scaled.std()) < 2
+    assert 1 < float(scaled.std()) < 3
     error = (sample.vae.decode(latents) - shown).square().mean()
     assert -10 * torch.log10(error) > 22
 
@@ -50,7 +50,7 @@ def test_words_that_are_not_known_are_one_word(sample):
         return sample.clip.encode_from_tokens(sample.clip.tokenize(text))
 
     assert encoded("neon lights").shape == (1, 77, 64)
-    assert torch.equal(encoded("neon zebra"), encoded("neon quark"))
+    assert torch.equal(encoded("neon zebra"), encoded("neon otter"))
     assert not torch.equal(encoded("neon lights"), encoded("pencil drawing"))
 
 
