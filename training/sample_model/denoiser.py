@@ -183,6 +183,8 @@ def loss(model: Denoiser, batch: Batch, levels: Levels, own_steps: bool) -> Tens
 def _after_first_step(model: Denoiser, batch: Batch, levels: Levels, start: Tensor) -> Tensor:
     """Replace the start of rows at the last step by the result of a first one."""
     rows = (batch.timesteps == FEW_STEPS[1]).nonzero()[:, 0]
+    if not len(rows):
+        return start
     first = torch.full_like(rows, FEW_STEPS[0])
     x = levels.mix(batch.photograph[rows], batch.noise[1][rows], first)
     made = levels.clean(x, model(x, first, batch.tokens[rows]), first)
