@@ -47,6 +47,7 @@ class Meter:
         assert self._sums is not None
         means = self._accelerator.reduce(self._sums / self._steps, "mean")
         now = time.perf_counter()
-        point = Point(*means.tolist(), learning_rate, (now - self._since) / self._steps)
+        loss, norm = means.tolist()
+        point = Point(loss, norm, learning_rate, (now - self._since) / self._steps)
         self._sums, self._steps, self._since = None, 0, now
         return point

@@ -296,7 +296,7 @@ def script(folder, options, environment=None, launcher=()):
 
 
 def finished(process):
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err[-2000:]
     return out
 
