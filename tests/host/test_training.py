@@ -296,7 +296,10 @@ def script(folder, options, environment=None, launcher=()):
 
 
 def finished(process):
-    out, err = process.communicate(timeout=600)
+    try:
+        out, err = process.communicate(timeout=600)
+    finally:
+        process.terminate()
     assert process.returncode == 0, err[-2000:]
     return out
 
@@ -330,7 +333,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, videos):
 def test_two_processes_make_the_steps_of_one(tmp_path, videos):
     """The same effective batch by gloo, encoded side by side."""
     options = tiny_options(tmp_path, steps=1)
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     one = {**options, "output": str(tmp_path / "one")}
     two = {**options, "output": str(tmp_path / "two"), "batch_size": 1}
     finished(script(tmp_path, one))
