@@ -12,7 +12,7 @@ import comfy.patcher_extension
 import torch
 from torch import Tensor, nn
 
-from devtools.golden_models import UNET, random_sd15
+from devtools.golden_models import random_sd15
 
 from .config import TrainingConfig
 from .initial import initial_motion_model
@@ -38,7 +38,7 @@ class Kept:
     largest_block: int
 
 
-def dry_run(config: TrainingConfig, channels: int = UNET["model_channels"]) -> str:
+def dry_run(config: TrainingConfig, channels: int = 320) -> str:
     """Make one step with random weights and frames, on small frames where there is no GPU.
 
     Args:
@@ -85,7 +85,7 @@ def _batch(config: TrainingConfig, size: tuple[int, int]) -> Batch:
     shape = (1, config.window_size, 4, *size)
     target, noise = random(*shape), random(*shape)
     depth = random(*shape) if config.depth else None
-    text = random(1, 77, UNET["context_dim"])
+    text = random(1, 77, 768)
     return Batch(target, target, noise, torch.tensor([500]), text, depth)
 
 

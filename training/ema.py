@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -25,5 +25,5 @@ class MovingMean:
     def update(self, parameters: Mapping[str, Tensor], step: int) -> None:
         """Take in the parameters after `step` steps of the optimizer, 1 or more."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        means: Sequence[Tensor] = list(self.values.values())
+        means = list(self.values.values())
         torch._foreach_lerp_(means, [parameters[name] for name in self.values], 1.0 - decay)

@@ -108,7 +108,7 @@ class Encoder:
         for video in videos:
             encoded = self._encoded(video)
             problem = self._problem(video, encoded)
-            if problem is None:
+            if problem is None and encoded is not None:
                 found.append(encoded)
             else:
                 logging.warning("Left out: %s: %s", video.video, problem)

@@ -44,7 +44,8 @@ def initial_motion_model(config: TrainingConfig, model: Any) -> MotionModel:
     """
     unet = sd15_unet(model)
     if config.start_from is None:
-        layout, tensors = _layout(unet, config.positions), {}
+        layout = _layout(unet, config.positions)
+        tensors: dict[str, Tensor] = {}
     else:
         layout, tensors = read_motion_file(Path(config.start_from))
         config.window.check_positions(layout.positions)

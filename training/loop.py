@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from live2diff_core.host.identity import weights_identity
 
 from .base_model import BaseModel
 from .config import TrainingConfig
+from .curves import Meter, Point
 from .ema import MovingMean
 from .encoding import Encoded, Encoder
 from .export import write_motion_module
@@ -37,23 +36,6 @@ STATE, MODULE = "state.safetensors", "motion_module.safetensors"
 
 class TrainingError(RuntimeError):
     """A run cannot go on; the message says why."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """A point of the curves: means since the last one.
-
-    Attributes:
-        loss: of all windows, over all devices.
-        gradient_norm: before it was limited.
-        learning_rate: of the last step.
-        seconds: per step.
-    """
-
-    loss: float
-    gradient_norm: float
-    learning_rate: float
-    seconds: float
 
 
 def train(
@@ -149,6 +131,10 @@ class Run:
         self.step = load_run(self._folder / STATE, self._state, self._identity)
         if self.step:
             logging.info("Going on after step %d.", self.step)
+        if accelerator.is_main_process:
+            # What a kill left half written.
+            for part in self._folder.glob("*.part"):
+                part.unlink(missing_ok=True)
         self._trainee = accelerator.prepare(trainee)
         self._accumulation = config.accumulation(accelerator.num_processes)
 
@@ -163,14 +149,16 @@ class Run:
             unit="step",
             disable=None if first else True,
         )
-        meter = _Meter(self._accelerator)
+        meter = Meter(self._accelerator)
         while self.step < config.steps:
             meter.add(*self._advance())
             bar.update()
             last = self.step == config.steps
-            if self.step % config.log_every == 0 or last:
+            saved = self.step % config.save_every == 0 or last
+            # Looked at before it is saved, so that every state is whole.
+            if self.step % config.log_every == 0 or saved:
                 self._show(meter.read(config.learning_rate_at(self.step - 1)), bar, shown)
-            if self.step % config.save_every == 0 or last:
+            if saved:
                 self._save()
             if config.samples.every and self.step % config.samples.every == 0:
                 self._sample()
@@ -223,6 +211,9 @@ class Run:
             )
         self._accelerator.log(vars(point), step=self.step)
         bar.set_postfix(loss=f"{point.loss:.4f}")
+        if bar.disable and self._accelerator.is_main_process:
+            text = "Step %d of %d: loss %.4f, %.2f s per step."
+            logging.info(text, self.step, self._config.steps, point.loss, point.seconds)
         if shown is not None:
             shown(self.step, point)
 
@@ -256,25 +247,3 @@ def make_optimizer(config: TrainingConfig, parameters: list[Tensor]) -> torch.op
         weight_decay=config.weight_decay,
         fused=parameters[0].device.type in ("cpu", "cuda"),
     )
-
-
-class _Meter:
-    """Sums losses and norms on the device, so that steps need not wait for it."""
-
-    def __init__(self, accelerator: Accelerator) -> None:
-        self._accelerator, self._sums, self._steps = accelerator, None, 0
-        self._since = time.perf_counter()
-
-    def add(self, loss: Tensor, norm: Tensor) -> None:
-        both = torch.stack([loss, norm])
-        self._sums = both if self._sums is None else self._sums + both
-        self._steps += 1
-
-    def read(self, learning_rate: float) -> Point:
-        """Return the means over all processes, and start anew."""
-        assert self._sums is not None
-        means = self._accelerator.reduce(self._sums / self._steps, "mean")
-        now = time.perf_counter()
-        point = Point(*means.tolist(), learning_rate, (now - self._since) / self._steps)
-        self._sums, self._steps, self._since = None, 0, now
-        return point

@@ -25,7 +25,7 @@ class _Recomputed(nn.Module):
         """Take the layers that the block has now, motion modules among them."""
         super().__init__()
         # Not registered: they stay the block's.
-        self.layers = tuple(block)  # type: ignore[arg-type]
+        self.layers: tuple[nn.Module, ...] = tuple(block.children())
 
 
 def recompute_blocks(patched: Any) -> None:

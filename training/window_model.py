@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import comfy.ldm.modules.attention as host_attention
 import comfy.model_management
@@ -24,6 +24,7 @@ from live2diff_core.live2diff.attention import WindowView
 from live2diff_core.live2diff.memory import MotionCall
 from live2diff_core.live2diff.motion_module import MotionModel
 from live2diff_core.live2diff.patch import NAME, LoadedMotionModule, apply_live2diff
+from live2diff_core.live2diff.stream_caches import StreamCaches
 from live2diff_core.live2diff.window import AttentionWindow, WindowRow
 from live2diff_core.stream.call_plan import CallPlan, PackedIntegers, Row
 
@@ -146,7 +147,7 @@ class WindowModel:
         tables = self._motion.position_tables(self.dtype, self._device)
         # No frame was ever lost.
         lost = torch.zeros(batch, frames, dtype=torch.bool)
-        call = MotionCall(WholeWindow(), view, tables.place(view), tables, lost)
+        call = MotionCall(cast(StreamCaches, WholeWindow()), view, tables.place(view), tables, lost)
         features = None
         if depth is not None:
             features = self._motion.flow_conv_in(depth.flatten(0, 1).to(self.dtype))

@@ -296,29 +296,33 @@ def script(folder, options, environment=None, launcher=()):
 
 
 def finished(process):
-    out, err = process.communicate(timeout=300)
+    try:
+        out, err = process.communicate(timeout=600)
+    finally:
+        process.terminate()
     assert process.returncode == 0, err[-2000:]
     return out
 
 
 @pytest.mark.thorough
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, videos):
-    """SIGKILL at whatever moment follows a step, three times."""
+    """SIGKILL at whatever moment follows a step, twice."""
     cache = str(tmp_path / "cache")
-    more = {"videos": str(videos), "cache": cache, "steps": 8, "save_every": 1, "ema_decay": 0.9}
+    more = {"videos": str(videos), "cache": cache, "steps": 6, "save_every": 1, "ema_decay": 0.9}
     options = tiny_options(tmp_path, **more)
     finished(script(tmp_path, {**options, "output": str(tmp_path / "whole")}))
     cut = {**options, "output": str(tmp_path / "cut")}
-    for step in (2, 4, 5):
+    for step in (2, 4):
         process = script(tmp_path, cut)
         while f"step {step}" not in process.stdout.readline():
             assert process.poll() is None, process.stderr.read()[-2000:]
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert process.returncode == -signal.SIGKILL
-        assert not list((tmp_path / "cut").glob("motion_module-whole*"))
+        (tmp_path / "cut" / "state.safetensors.1.part").write_bytes(b"half written")
     rest = finished(script(tmp_path, cut))
-    assert "step 1\n" not in rest and "step 8\n" in rest
+    assert not list((tmp_path / "cut").glob("*.part"))
+    assert "step 1\n" not in rest and "step 6\n" in rest
     for name in ("motion_module.safetensors", "state.safetensors"):
         one, other = (load_file(tmp_path / run / name) for run in ("whole", "cut"))
         assert one.keys() == other.keys()
@@ -329,7 +333,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, videos):
 def test_two_processes_make_the_steps_of_one(tmp_path, videos):
     """The same effective batch by gloo, encoded side by side."""
     options = tiny_options(tmp_path, steps=1)
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     one = {**options, "output": str(tmp_path / "one")}
     two = {**options, "output": str(tmp_path / "two"), "batch_size": 1}
     finished(script(tmp_path, one))

@@ -53,6 +53,7 @@ TRAINING_SHARES = {"stream", "host", "live2diff", "depth", "video", "run", "samp
 # Files that know the host, that run before it is loaded, or that use the developers' tools.
 TRAINING_FILES = {
     "base_model.py": {"comfy"},
+    "curves.py": {"accelerate"},
     "dry_run.py": {"comfy", "devtools"},
     "encoding.py": {"comfy"},
     "initial.py": {"comfy"},
