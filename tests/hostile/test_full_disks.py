@@ -240,7 +240,7 @@ def test_queue_folders_results(tmp_path, kind, leave):
     folder.mkdir()
     for name in ("a", "b"):
         (folder / f"{name}.mp4").write_text(name)
-    result = clips.make_clip(tmp_path, "mjpeg", frames=24).read_bytes()
+    result = clips.make_clip(tmp_path, "mjpeg", frames=96).read_bytes()
     assert len(result) > 10_000
     with small_disk(out, 1) as mounted, running_nonsense(result) as server:
         if kind == "tmpfs":
