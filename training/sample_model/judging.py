@@ -11,6 +11,7 @@ import argparse
 import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,48 @@ from .styles import STYLES  # noqa: E402
 INPUT = "photograph"
 TARGETS = tuple(name for name in STYLES if name != INPUT)
 SIDE, FRAMES, CLIPS = 256, 10, 40
+
+
+@dataclass(frozen=True)
+class Output:
+    """One clip in one style.
+
+    Attributes:
+        clip: its number.
+        style: which was asked for.
+        nearest: to whose reference the output is nearest; the input's is "photograph".
+        structure, another: how alike its outlines are to its input's, and to another clip's.
+    """
+
+    clip: int
+    style: str
+    nearest: str
+    structure: float
+    another: float
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """All outputs."""
+
+    outputs: Sequence[Output]
+
+    def translated(self, style: str | None = None) -> float:
+        """Return the share of outputs, of one style or all, that are nearest to their own."""
+        chosen = [each for each in self.outputs if style in (None, each.style)]
+        return float(np.mean([each.nearest == each.style for each in chosen]))
+
+    def summary(self) -> dict[str, Any]:
+        """Return shares and means, ready for JSON."""
+        styles = dict.fromkeys(each.style for each in self.outputs)
+        return {
+            "outputs": len(self.outputs),
+            "translated": self.translated(),
+            "by_style": {style: self.translated(style) for style in styles},
+            "own_structure_nearer": float(np.mean([o.structure > o.another for o in self.outputs])),
+            "structure": float(np.mean([each.structure for each in self.outputs])),
+            "another": float(np.mean([each.another for each in self.outputs])),
+        }
 
 
 def translated(
@@ -79,58 +122,43 @@ def with_memory(sample: SampleModel) -> tuple[Any, bool]:
     return apply_live2diff(sample.model, motion, AttentionWindow()), True
 
 
-@torch.no_grad()
-def judge(clips: int = CLIPS, styles: Sequence[str] = TARGETS) -> dict[str, Any]:
-    """Translate held-out clips into `styles`, and return what share was translated.
+def held_out(clips: int) -> list[list[np.ndarray]]:
+    """Render clips of scenes that were in no training set: FRAMES pictures each."""
+    maker = SceneMaker(list(photographs()))
+    scenes = (scene(maker, FIRST_HELD_OUT + n) for n in range(clips))
+    return [[frame.picture for frame in each.frames(FRAMES, SIDE)] for each in scenes]
 
-    Returns:
-        `translated` and `structure_kept`, shares of all outputs; `by_style`; and the mean
-        `structure` with the own input and with `another` clip's.
+
+@torch.no_grad()
+def judge(inputs: Sequence[Sequence[np.ndarray]], styles: Sequence[str] = TARGETS) -> Judgement:
+    """Translate clips into `styles`, and return what share was translated.
+
+    Args:
+        inputs: clips of pictures [H, W, 3] in 0..1; at least two clips.
+        styles: of `STYLES`.
     """
-    sample, maker = load_sample_model(), SceneMaker(list(photographs()))
+    sample = load_sample_model()
     model, depth = with_memory(sample)
-    inputs = [
-        [frame.picture for frame in scene(maker, FIRST_HELD_OUT + n).frames(FRAMES, SIDE)]
-        for n in range(clips)
-    ]
     references = [
         {name: clip_signature(map(draw, frames)) for name, draw in STYLES.items()}
         for frames in inputs
     ]
     unit = spread([found for each in references for found in each.values()])
-    rows = []
+    outputs = []
     for n, frames in enumerate(inputs):
         for style in styles:
-            output = list(translated(sample, model, WORDS[style][0], frames, depth))
-            last = output[-1]
-            rows.append(
-                {
-                    "clip": n,
-                    "style": style,
-                    "nearest": nearest(clip_signature(output), references[n], unit),
-                    "structure": structure(last, frames[-1]),
-                    "another": structure(last, inputs[(n + 1) % clips][-1]),
-                }
+            made = list(translated(sample, model, WORDS[style][0], frames, depth))
+            outputs.append(
+                Output(
+                    n,
+                    style,
+                    nearest(clip_signature(made), references[n], unit),
+                    structure(made[-1], frames[-1]),
+                    structure(made[-1], inputs[(n + 1) % len(inputs)][-1]),
+                )
             )
-            logging.info("%s", rows[-1])
-    return _summary(rows)
-
-
-def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    def share(found: Iterable[bool]) -> float:
-        return float(np.mean(list(found)))
-
-    return {
-        "outputs": len(rows),
-        "translated": share(row["nearest"] == row["style"] for row in rows),
-        "by_style": {
-            style: share(r["nearest"] == style for r in rows if r["style"] == style)
-            for style in dict.fromkeys(row["style"] for row in rows)
-        },
-        "structure_kept": share(row["structure"] > row["another"] + 0.2 for row in rows),
-        "structure": share(row["structure"] for row in rows),
-        "another": share(row["another"] for row in rows),
-    }
+            logging.info("%s", outputs[-1])
+    return Judgement(outputs)
 
 
 def main() -> int:
@@ -140,9 +168,9 @@ def main() -> int:
     parser.add_argument("--clips", type=int, default=CLIPS)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    found = judge(options.clips)
-    options.json.write_text(json.dumps(found, indent=2) + "\n")
-    logging.info("%s", json.dumps(found, indent=2))
+    found = json.dumps(judge(held_out(options.clips)).summary(), indent=2)
+    options.json.write_text(found + "\n")
+    logging.info("%s", found)
     return 0
 
 
