@@ -84,7 +84,8 @@ class DepthModel:
         network.load_state_dict(weights, strict=False)
         # controlnet-aux keeps the backbone's features in a dict of the module, where they would
         # hold VRAM after the run.
-        return cls(network, release=network.pretrained.activations.clear)
+        features: dict[str, Tensor] = network.pretrained.activations  # type: ignore
+        return cls(network, release=features.clear)
 
     def load(self, batch_size: int = 1) -> None:
         """Load the weights to `load_device`, with room for batches of `batch_size` frames."""

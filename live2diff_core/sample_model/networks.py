@@ -66,7 +66,7 @@ def build_text_encoder() -> comfy.clip_model.CLIPTextModel:
 
 # Deviation of the latents as the UNet sees them; SD1.5's is 1. At the same noise more is left of a
 # picture, which a small model at small sizes needs: it has few pixels to average over.
-LATENT_DEVIATION = 2.0
+LATENT_DEVIATION = 3.0
 
 # TAESD's channels from the full size down to an eighth of it; the published one has 64 everywhere.
 VAE_WIDTHS = (16, 32, 48, 64)

@@ -25,7 +25,7 @@ from .weights import initialise, zero
 # Sides of the crops in latent pixels, and crops in a batch, from a share of the time on. Attention
 # makes large ones costly, but whole pictures are larger still.
 CROPS = ((0.0, 16, 12), (0.6, 24, 5), (0.85, 32, 3))
-PLAN = Plan(minutes=40, rate=1e-3)
+PLAN = Plan(minutes=41, rate=1e-3)
 PHOTOGRAPH = list(STYLES).index("photograph")
 # The steps of the bundled workflows: 4, of which denoise 0.5 leaves two.
 FEW_STEPS = tuple(few_step_timesteps(4, 0.5))
