@@ -2,7 +2,8 @@
 
 Paper: Henschel et al., "StreamingT2V", section 4.3. In every step the UNet sees the film in chunks
 that overlap; in each overlap one frame is drawn from which on the later chunk's prediction counts.
-As in the published code, what is blended is the predicted x0.
+What is blended is the predicted x0, as in the published code, or what the solver makes of it, as in
+the paper.
 
 A chunk's step needs of its neighbours only the step before. So the film is refined along a diagonal
 front: while its first chunk is in the last step, the second one is in the step before, and so on.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -24,6 +26,10 @@ from ..stream.state import State, integers, join, part, require
 Predict = Callable[[Tensor, int], Tensor]
 # One step of the solver: (step, latents, x0, x0 of the step before, noise) to latents.
 Solve = Callable[[int, Tensor, Tensor, Tensor | None, Tensor | None], Tensor]
+
+
+# "x0" as in the published code, "latents" as in the paper.
+Blended = Literal["x0", "latents"]
 
 
 class ChunkError(ValueError):
@@ -97,7 +103,8 @@ class Stage:
 
     Attributes:
         held: the block.
-        tail: x0 of the frames that the held block's chunk shares with the one before it.
+        tail: what is blended, of the frames that the held block's chunk shares with the one before
+            it: [n, 4, O, h, w], x0 last.
     """
 
     held: Block | None = None
@@ -111,65 +118,81 @@ class DiagonalFront:
         steps: of the solver.
         chunks: how the film is cut.
         random: the random numbers.
+        blended: what is blended.
     """
 
-    def __init__(self, steps: int, chunks: Chunks, random: Randomness) -> None:
+    def __init__(
+        self, steps: int, chunks: Chunks, random: Randomness, blended: Blended = "x0"
+    ) -> None:
         """Start without frames."""
-        self._chunks, self._random = chunks, random
+        self._chunks, self._random, self._blended = chunks, random, blended
         self._stages = [Stage() for _ in range(steps)]
 
     @property
-    def most_frames(self) -> int:
-        """Frames, in latents of one kind, that it holds at most."""
-        return len(self._stages) * (2 * self._chunks.stride + self._chunks.overlap)
+    def busy(self) -> bool:
+        """Whether blocks are inside."""
+        return any(stage.held is not None for stage in self._stages)
 
-    def push(self, block: Block, predict: Predict, solve: Solve) -> list[Block]:
-        """Let a block enter the first step; return the blocks that leave the last one.
+    def push(self, block: Block | None, predict: Predict, solve: Solve) -> list[Block]:
+        """Let a block enter the first step, and do one chunk in each step.
 
         Args:
-            block: the next one, before its first step.
+            block: the next one, before its first step; None behind the last one, until nothing is
+                inside.
             predict: the UNet with its guidance.
             solve: the solver.
-        """
-        stages, moving = list(self._stages), [block]
-        for step, stage in enumerate(stages):
-            entering, moving = moving, []
-            for each in entering:
-                stage, left = self._enter(step, stage, each, predict, solve)
-                moving += left
-            stages[step] = stage
-        self._stages = stages
-        return moving
 
-    def _enter(
-        self, step: int, stage: Stage, block: Block, predict: Predict, solve: Solve
-    ) -> tuple[Stage, list[Block]]:
-        """Let a block enter a step; return the blocks that leave it."""
-        left = []
-        if stage.held is not None:
-            ahead = block.latents[:, : self._chunks.overlap]
-            stage, moved = self._run(step, stage, stage.held, ahead, predict, solve)
-            left.append(moved)
-        stage = replace(stage, held=block)
-        if block.last:
-            stage, moved = self._run(step, stage, block, block.latents[:, :0], predict, solve)
-            left.append(moved)
-            stage = Stage()
-        return stage, left
+        Returns:
+            The blocks that leave the last step, one at most.
+        """
+        stages, moving = list(self._stages), block
+        for step, stage in enumerate(stages):
+            stages[step], moving = self._advance(step, stage, moving, predict, solve)
+        self._stages = stages
+        return [] if moving is None else [moving]
+
+    def _advance(
+        self, step: int, stage: Stage, entering: Block | None, predict: Predict, solve: Solve
+    ) -> tuple[Stage, Block | None]:
+        """Let a block enter a step, if one does; return the block that leaves it."""
+        held = stage.held
+        if entering is None:
+            if held is None or not held.last:
+                return stage, None
+            _, moved = self._run(step, stage, held, None, predict, solve)
+            return Stage(), moved
+        if held is None:
+            return replace(stage, held=entering), None
+        stage, moved = self._run(step, stage, held, entering, predict, solve)
+        return replace(stage, held=entering), moved
 
     def _run(
-        self, step: int, stage: Stage, block: Block, ahead: Tensor, predict: Predict, solve: Solve
+        self,
+        step: int,
+        stage: Stage,
+        block: Block,
+        ahead: Block | None,
+        predict: Predict,
+        solve: Solve,
     ) -> tuple[Stage, Block]:
-        """Predict a chunk, the frames of `block` and those `ahead`, and do the block's step."""
-        x0 = predict(torch.cat([block.latents, ahead], dim=1), step)
-        tail = x0[:, -self._chunks.overlap :].clone()
+        """Predict a chunk, `block` and the frames it shares with the next one, and do its step."""
+        whole = block if ahead is None else _joined(block, ahead, self._chunks.overlap)
+        x0 = predict(whole.latents, step)
+        found = x0.unsqueeze(0)
+        if self._blended == "latents":
+            found = torch.stack([self._solved(step, whole, x0, solve), x0])
+        tail = found[:, :, -self._chunks.overlap :].clone()
         if stage.tail is not None:
             cut = self._random.cut(block.chunk, step)
-            x0 = torch.cat([stage.tail[:, :cut], x0[:, cut:]], dim=1)
-        own = x0[:, : block.latents.shape[1]]
+            found = torch.cat([stage.tail[:, :, :cut], found[:, :, cut:]], dim=2)
+        # Cloned, so that what is shared with the next chunk can be freed.
+        own = found[:, :, : block.latents.shape[1]].clone()
+        latents = own[0] if len(own) == 2 else self._solved(step, block, own[-1], solve)
+        return Stage(None, tail), replace(block, latents=latents, x0=own[-1])
+
+    def _solved(self, step: int, block: Block, x0: Tensor, solve: Solve) -> Tensor:
         noise = self._noise(block, step) if step + 1 < len(self._stages) else None
-        latents = solve(step, block.latents, own, block.x0, noise)
-        return Stage(None, tail), replace(block, latents=latents, x0=own.clone())
+        return solve(step, block.latents, x0, block.x0, noise)
 
     def _noise(self, block: Block, step: int) -> Tensor:
         first = block.chunk * self._chunks.stride
@@ -196,17 +219,16 @@ class DiagonalFront:
     def _check_stage(
         self, state: Mapping[str, Tensor], shape: tuple[int, int, int] | None
     ) -> None:
-        for name, frames in (
-            ("latents", self._chunks.stride),
-            ("x0", self._chunks.stride),
-            ("tail", self._chunks.overlap),
-        ):
+        _, last = integers(state, "chunk", 2) if "chunk" in state else (0, 0)
+        length = self._chunks.frames if last else self._chunks.stride
+        overlap = self._chunks.overlap
+        for name, frames in (("latents", length), ("x0", length), ("tail", overlap)):
             if name in state:
                 found, wanted = tuple(state[name].shape), _framed(shape, frames)
+                if name == "tail":
+                    wanted = (1 if self._blended == "x0" else 2, *wanted)
                 require(found == wanted, f"'{name}' of a step is {found} in place of {wanted}")
                 require(state[name].is_floating_point(), f"'{name}' of a step is no latents")
-        if "latents" in state:
-            integers(state, "chunk", 1)
         require(
             ("chunk" in state) == ("latents" in state)
             and ("x0" not in state or "latents" in state),
@@ -223,6 +245,14 @@ class DiagonalFront:
         self._stages = [Stage() for _ in self._stages]
 
 
+def _joined(block: Block, ahead: Block, frames: int) -> Block:
+    """Return `block` with the first frames of the block `ahead`."""
+    latents = torch.cat([block.latents, ahead.latents[:, :frames]], dim=1)
+    if block.x0 is None or ahead.x0 is None:
+        return replace(block, latents=latents)
+    return replace(block, latents=latents, x0=torch.cat([block.x0, ahead.x0[:, :frames]], dim=1))
+
+
 def _framed(shape: tuple[int, int, int] | None, frames: int) -> tuple[int, ...]:
     return () if shape is None else (shape[0], frames, *shape[1:])
 
@@ -230,7 +260,8 @@ def _framed(shape: tuple[int, int, int] | None, frames: int) -> tuple[int, ...]:
 def _stage_state(stage: Stage) -> State:
     found: State = {}
     if stage.held is not None:
-        found = {"chunk": torch.tensor([stage.held.chunk]), "latents": stage.held.latents}
+        named = torch.tensor([stage.held.chunk, int(stage.held.last)])
+        found = {"chunk": named, "latents": stage.held.latents}
         if stage.held.x0 is not None:
             found["x0"] = stage.held.x0
     if stage.tail is not None:
@@ -242,6 +273,7 @@ def _stage_from(state: Mapping[str, Tensor], device: torch.device | None) -> Sta
     moved = {name: tensor.to(device) for name, tensor in state.items() if name != "chunk"}
     held = None
     if "latents" in state:
-        held = Block(int(state["chunk"]), moved["latents"], moved.get("x0"))
+        chunk, last = state["chunk"].tolist()
+        held = Block(chunk, moved["latents"], moved.get("x0"), bool(last))
     return Stage(held, moved.get("tail"))
 

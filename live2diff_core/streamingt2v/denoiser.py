@@ -84,8 +84,8 @@ class Denoiser(nn.Module):
         return self.base_model.conv_in.weight.dtype
 
     @property
-    def device(self) -> torch.device:
-        """On which its weights are."""
+    def weights_device(self) -> torch.device:
+        """On which its weights are; the host writes an attribute `device`."""
         return self.base_model.conv_in.weight.device
 
     def condition(
@@ -98,10 +98,10 @@ class Denoiser(nn.Module):
             anchor: CLIP embeddings [N, E], of the anchor or of the grey picture; None without APM.
             pictures: [F, 3, 8h, 8w] in -1..1, the last ones of the chunk before; None without CAM.
         """
-        text = text.to(self.device, self.dtype)
+        text = text.to(self.weights_device, self.dtype)
         contexts = {}
         if anchor is not None:
-            tokens = self.resampler(anchor.to(self.device, self.dtype))
+            tokens = self.resampler(anchor.to(self.weights_device, self.dtype))
             contexts = {
                 name: mixed_context(attention, text, tokens)
                 for name, attention in spatial_cross_attentions(self.base_model).items()
@@ -109,7 +109,7 @@ class Denoiser(nn.Module):
         memory = None
         if pictures is not None:
             encoder = self.unet.controlnet_cond_embedding
-            memory = encoder(pictures.to(self.device, self.dtype))
+            memory = encoder(pictures.to(self.weights_device, self.dtype))
         return ChunkCondition(text, contexts, memory)
 
     def forward(self, latents: Tensor, timestep: Tensor, condition: ChunkCondition) -> Tensor:
@@ -124,8 +124,8 @@ class Denoiser(nn.Module):
             [N, 4, F, h, w], float32.
         """
         rows = len(condition.text)
-        latents = latents.to(self.device, self.dtype).expand(rows, -1, -1, -1, -1)
-        timestep = timestep.to(self.device)
+        latents = latents.to(self.weights_device, self.dtype).expand(rows, -1, -1, -1, -1)
+        timestep = timestep.to(self.weights_device)
         features: Sequence[Tensor] = ()
         if condition.memory is not None:
             seen = latents[:, :, : len(condition.memory)]

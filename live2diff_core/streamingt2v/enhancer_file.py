@@ -58,7 +58,51 @@ class CuttingUpsampler(nn.Module):
         return self.conv(interpolate(hidden, scale_factor=2.0, mode="nearest")[:, :, 1:-1])
 
 
-def build_enhancer(path: Path, dtype: torch.dtype) -> UNet3DConditionModel:
+class EnhancerUNet(nn.Module):
+    """The enhancer's UNet as a model of the host, which writes an attribute `device`.
+
+    Args:
+        sizes: of the UNet.
+    """
+
+    def __init__(self, sizes: UNetSizes) -> None:
+        """Make the layers."""
+        super().__init__()
+        self.sizes = sizes
+        self.unet = _with_its_samplers(
+            UNet3DConditionModel(
+                in_channels=sizes.latent,
+                out_channels=sizes.latent,
+                block_out_channels=sizes.channels,
+                layers_per_block=LAYERS_PER_BLOCK,
+                cross_attention_dim=sizes.context,
+                attention_head_dim=sizes.head_width,
+            )
+        )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which it computes."""
+        return self.unet.conv_in.weight.dtype
+
+    def forward(self, latents: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
+        """Predict v.
+
+        Args:
+            latents: [N, 4, F, h, w] of unit variance; h is 2 modulo 8, w a multiple of 8.
+            timestep: 0-d, 0..999.
+            text: [N, 77, C].
+
+        Returns:
+            [N, 4, F, h, w], float32.
+        """
+        weights = self.unet.conv_in.weight
+        rows, text = latents.to(weights), text.to(weights)
+        timestep = timestep.to(weights.device)
+        return self.unet(rows, timestep, text, return_dict=False)[0].float()
+
+
+def build_enhancer(path: Path, dtype: torch.dtype) -> EnhancerUNet:
     """Build the enhancer's UNet, on the CPU in `dtype`.
 
     Its downsampling pads two rows above and below and its upsampling cuts them off again, so the
@@ -71,16 +115,8 @@ def build_enhancer(path: Path, dtype: torch.dtype) -> UNet3DConditionModel:
         tensors = renamed(read_tensors(path))
         sizes = UNetSizes.of(tensors)
         with torch.device("meta"):
-            made = _with_its_samplers(
-                UNet3DConditionModel(
-                    in_channels=sizes.latent,
-                    out_channels=sizes.latent,
-                    block_out_channels=sizes.channels,
-                    layers_per_block=LAYERS_PER_BLOCK,
-                    cross_attention_dim=sizes.context,
-                    attention_head_dim=sizes.head_width,
-                )
-            )
+            made = EnhancerUNet(sizes)
+        tensors = {f"unet.{name}": tensor for name, tensor in tensors.items()}
         return fill(made, tensors, dtype, "the enhancer")
     except (CheckpointError, TensorFileError) as error:
         raise CheckpointError(

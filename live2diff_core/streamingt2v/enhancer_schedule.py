@@ -36,11 +36,11 @@ class Ladder:
 
     Attributes:
         sigmas: variance-exploding noise levels, one more than steps; the last is 0.
-        times: what the UNet is told, integers.
+        levels: the levels before they are rounded.
     """
 
     sigmas: tuple[float, ...]
-    times: tuple[int, ...]
+    levels: tuple[float, ...]
 
     @classmethod
     def of(cls, steps: int = STEPS) -> Ladder:
@@ -57,12 +57,17 @@ class Ladder:
             part = time - low
             between = spread[low] * (1 - part) + spread[min(low + 1, LEVELS - 1)] * part
             sigmas.append(math.exp(float(between)))
-        return cls((*sigmas, 0.0), tuple(round(time) for time in fractions))
+        return cls((*sigmas, 0.0), tuple(fractions))
+
+    @property
+    def times(self) -> tuple[int, ...]:
+        """What the UNet is told: the nearest whole levels."""
+        return tuple(round(level) for level in self.levels)
 
     @property
     def steps(self) -> int:
         """How many steps there are."""
-        return len(self.times)
+        return len(self.levels)
 
     def noised(self, latents: Tensor, noise: Tensor) -> Tensor:
         """Noise clean latents to the first level, as the solver begins with them.

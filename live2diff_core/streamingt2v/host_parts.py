@@ -22,15 +22,16 @@ from torch import Tensor, nn
 from ..host.whole_patcher import whole_patcher
 from .appearance import IMAGE_SIZE, clip_pixels
 from .denoiser import Denoiser, build_denoiser
+from .enhancer_file import EnhancerUNet, build_enhancer
 from .released_file import Released, read_released
 from .weights import CheckpointError, shape_of
 
 # Widths of a head where no config.json says otherwise: OpenCLIP's ViT-H, and its text model.
 _VISION_HEAD, _TEXT_HEAD = 80, 64
+# Of ModelScope's UNet, about, which the enhancer's is but for a few layers.
+_ENHANCER_PARAMETERS = 1_410_000_000
 # Words of the host's tokenizer.
 _WORDS = 49408
-# The scale factor of the latents.
-LATENT_SCALE = 0.18215
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,37 @@ def load_t2v(path: Path) -> tuple[LoadedT2V, Any, Any]:
         path.name, whole_patcher(denoiser, device, waiting), build_clip_vision(released)
     )
     return model, build_clip(released), build_vae(released)
+
+
+@dataclass(frozen=True)
+class LoadedEnhancer:
+    """A loaded video enhancer, without text encoder and VAE.
+
+    Attributes:
+        name: of the file.
+        patcher: the host's handle of the `EnhancerUNet`.
+    """
+
+    name: str
+    patcher: Any
+
+    @property
+    def network(self) -> EnhancerUNet:
+        """The network itself."""
+        return self.patcher.model
+
+
+def load_enhancer(path: Path) -> LoadedEnhancer:
+    """Load the enhancer's UNet.
+
+    Raises:
+        CheckpointError: it cannot be used; the message says why.
+    """
+    management = comfy.model_management
+    device = management.get_torch_device()
+    network = build_enhancer(path, host_dtype(device, _ENHANCER_PARAMETERS))
+    patcher = whole_patcher(network, device, management.unet_offload_device())
+    return LoadedEnhancer(path.name, patcher)
 
 
 def compute_dtype(device: torch.device, released: Released) -> torch.dtype:

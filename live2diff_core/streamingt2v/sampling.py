@@ -32,6 +32,11 @@ class T2VGuidance:
     text: float = 7.5
     anchor: float = 7.5
 
+    @classmethod
+    def of_text(cls, weight: float) -> T2VGuidance:
+        """Return the guidance of a chunk without an anchor."""
+        return cls(weight, weight)
+
     @property
     def rows(self) -> tuple[tuple[str, str], ...]:
         """The (text, anchor) of the rows of a call: "negative" or "positive", "grey" or "anchor"."""
@@ -53,11 +58,15 @@ class DDIM:
     Args:
         steps: how many, 1..1000.
         eta: noise added in each step, 0 (none) to 1 (as in DDPM).
+
+    Attributes:
+        scheduler: diffusers', which does the steps.
+        timesteps: [steps], descending.
     """
 
     def __init__(self, steps: int, eta: float = 1.0) -> None:
         """Choose the timesteps."""
-        self._scheduler = DDIMScheduler(
+        self.scheduler = DDIMScheduler(
             num_train_timesteps=TRAIN_STEPS,
             beta_start=0.00085,
             beta_end=0.012,
@@ -66,9 +75,9 @@ class DDIM:
             set_alpha_to_one=False,
             steps_offset=1,
         )
-        self._scheduler.set_timesteps(steps)
+        self.scheduler.set_timesteps(steps)
         self._eta = eta
-        self.timesteps = self._scheduler.timesteps
+        self.timesteps = self.scheduler.timesteps
 
     def step(self, eps: Tensor, step: int, latents: Tensor, noise: Tensor | None) -> Tensor:
         """Go from the latents of `step` to those of the next one; all are of one shape.
@@ -80,7 +89,7 @@ class DDIM:
             noise: of unit variance, times eta.
         """
         timestep = int(self.timesteps[step])
-        return self._scheduler.step(
+        return self.scheduler.step(
             eps, timestep, latents, eta=self._eta, variance_noise=noise, return_dict=False
         )[0]
 
@@ -101,17 +110,12 @@ def sample_chunk(
         guidance: the weights.
         noise: of each step, float32.
     """
-    latents = noise(0).unsqueeze(0).to(denoiser.device)
+    latents = noise(0).unsqueeze(0).to(denoiser.weights_device)
     for step, timestep in enumerate(ddim.timesteps):
         eps = guidance(denoiser(latents, timestep, condition))
         added = noise(step + 1).unsqueeze(0).to(latents)
         latents = ddim.step(eps, step, latents, added)
         yield latents
-
-
-def base_chunk_guidance(scale: float) -> T2VGuidance:
-    """Return the guidance of a chunk without an anchor: two rows, whatever the anchor's weight."""
-    return T2VGuidance(scale, scale)
 
 
 def grey(height: int, width: int) -> Tensor:
