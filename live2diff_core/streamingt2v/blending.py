@@ -216,9 +216,7 @@ class DiagonalFront:
         for step in known:
             self._check_stage(part(state, step), shape)
 
-    def _check_stage(
-        self, state: Mapping[str, Tensor], shape: tuple[int, int, int] | None
-    ) -> None:
+    def _check_stage(self, state: Mapping[str, Tensor], shape: tuple[int, int, int] | None) -> None:
         _, last = integers(state, "chunk", 2) if "chunk" in state else (0, 0)
         length = self._chunks.frames if last else self._chunks.stride
         overlap = self._chunks.overlap
@@ -276,4 +274,3 @@ def _stage_from(state: Mapping[str, Tensor], device: torch.device | None) -> Sta
         chunk, last = state["chunk"].tolist()
         held = Block(chunk, moved["latents"], moved.get("x0"), bool(last))
     return Stage(held, moved.get("tail"))
-

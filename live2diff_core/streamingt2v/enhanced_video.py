@@ -1,4 +1,4 @@
-"""A video that is enhanced along a diagonal front: frames in, refined frames out, some hundred later.
+"""A video enhanced along a diagonal front: frames in, refined frames out, some hundred later.
 
 Paper: Henschel et al., "StreamingT2V", section 4.3; see `blending`.
 """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -113,10 +114,10 @@ def _pending(
         check_given(len(first))
     number = 0
     for make in _chained(first, given):
-        yield _frame(number, lambda make=make: sized(make(), *size))
+        yield _frame(number, partial(_made, make, size))
         number += 1
     for later in range(number, number + frames if beyond else frames):
-        yield _frame(later, lambda: _REQUEST)
+        yield _frame(later, _request)
 
 
 def _chained(first: list[MakeImage], rest: Iterator[MakeImage]) -> Iterator[MakeImage]:
@@ -126,6 +127,18 @@ def _chained(first: list[MakeImage], rest: Iterator[MakeImage]) -> Iterator[Make
     yield from rest
 
 
+def _made(make: MakeImage, size: tuple[int, int]) -> Image:
+    return sized(make(), *size)
+
+
+def _held(image: Image) -> Image:
+    return image
+
+
+def _request() -> Image:
+    return _REQUEST
+
+
 def _frame(number: int, make: MakeImage) -> PendingFrame:
     return PendingFrame(number / RATE, 1 / RATE, make)
 
@@ -133,7 +146,7 @@ def _frame(number: int, make: MakeImage) -> PendingFrame:
 def every_frame(reader: VideoReader) -> Iterator[MakeImage]:
     """Yield the frames of a video as they are, whatever their times."""
     for frame in reader:
-        yield lambda image=frame.image: image
+        yield partial(_held, frame.image)
 
 
 def at_rate(reader: VideoReader, rate: Fraction = RATE) -> Iterator[MakeImage]:
@@ -141,9 +154,9 @@ def at_rate(reader: VideoReader, rate: Fraction = RATE) -> Iterator[MakeImage]:
     number, held = 0, None
     for frame in reader:
         while held is not None and number / rate < frame.time:
-            yield lambda image=held.image: image
+            yield partial(_held, held.image)
             number += 1
         held = frame
     while held is not None and number / rate < held.time + held.duration:
-        yield lambda image=held.image: image
+        yield partial(_held, held.image)
         number += 1

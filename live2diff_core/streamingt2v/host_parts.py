@@ -249,9 +249,7 @@ def _naming(released: Released, what: str) -> Iterator[None]:
         yield
     except (CheckpointError, RuntimeError) as error:
         # The host's own networks name the shapes that contradict each other.
-        raise CheckpointError(
-            f"{released.path.name}: {what} cannot be built: {error}"
-        ) from error
+        raise CheckpointError(f"{released.path.name}: {what} cannot be built: {error}") from error
 
 
 def _fill(network: nn.Module, tensors: dict[str, Tensor], what: str) -> None:

@@ -25,8 +25,8 @@ from ..stream.state import State, floats, in_order, integers, join, numbered, pa
 from ..stream.transfer import HostCopy
 from ..video.scene_detector import FRAMES_BEHIND, SceneDetector
 from .given_frames import CHUNK, MADE, SHARED, GivenFramesError, is_request
-from .sampling import DDIM, T2VGuidance, grey, sample_chunk
 from .opened import OpenedT2V
+from .sampling import DDIM, T2VGuidance, grey, sample_chunk
 from .settings import LongVideoSettings
 from .texts import is_cut_off, text_of_frame, unreached
 
@@ -190,12 +190,7 @@ class LongVideo:
             denoiser = opened.denoiser
             condition = denoiser.condition(torch.cat(texts), embedded, memory)
             ddim, noise = DDIM(spec.steps, spec.eta), partial(self._draw, self._chunks)
-            spec.report(0, spec.steps)
-            latents: Tensor | None = None
-            sampled = sample_chunk(denoiser, condition, ddim, guidance, noise)
-            for step, latents in enumerate(sampled, 1):
-                spec.report(step, spec.steps)
-        assert latents is not None
+            latents = sample_chunk(denoiser, condition, ddim, guidance, noise, spec.report)
         first = 0 if memory is None else SHARED
         return self._decoded(opened, latents[0, :, first:])
 

@@ -6,7 +6,7 @@ published code, the row with the text alone cancels out and is left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -39,7 +39,7 @@ class T2VGuidance:
 
     @property
     def rows(self) -> tuple[tuple[str, str], ...]:
-        """The (text, anchor) of the rows of a call: "negative" or "positive", "grey" or "anchor"."""
+        """Text and anchor of a call's rows: "negative" or "positive", "grey" or "anchor"."""
         rows = (("negative", "grey"), ("positive", "anchor"))
         return rows if self.text == self.anchor else (rows[0], ("positive", "grey"), rows[1])
 
@@ -100,8 +100,9 @@ def sample_chunk(
     ddim: DDIM,
     guidance: T2VGuidance,
     noise: StepNoise,
-) -> Iterator[Tensor]:
-    """Sample a chunk, and yield its latents [1, 4, F, h, w] float32 after every step.
+    report: Callable[[int, int], object] = lambda done, steps: None,
+) -> Tensor:
+    """Sample a chunk: latents [1, 4, F, h, w], float32.
 
     Args:
         denoiser: the model.
@@ -109,13 +110,15 @@ def sample_chunk(
         ddim: the steps.
         guidance: the weights.
         noise: of each step, float32.
+        report: called with (steps done, steps) before each; may raise to stop.
     """
     latents = noise(0).unsqueeze(0).to(denoiser.weights_device)
     for step, timestep in enumerate(ddim.timesteps):
+        report(step, len(ddim.timesteps))
         eps = guidance(denoiser(latents, timestep, condition))
         added = noise(step + 1).unsqueeze(0).to(latents)
         latents = ddim.step(eps, step, latents, added)
-        yield latents
+    return latents
 
 
 def grey(height: int, width: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from av.filter import Graph
+from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 
 from .frame import Image
@@ -28,7 +29,7 @@ class SceneDetector:
         """Open the detector."""
         self._graph, self._threshold, self._frames = Graph(), threshold, 0
         buffer = self._graph.add_buffer(
-            width=width, height=height, format="rgb24", time_base=Fraction(1, 25)
+            width=width, height=height, format=VideoFormat("rgb24"), time_base=Fraction(1, 25)
         )
         detector = self._graph.add("scdet", f"t={threshold}")
         sink = self._graph.add("buffersink")
