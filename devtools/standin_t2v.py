@@ -190,10 +190,14 @@ def _drawn(name: str, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def write_t2v(path: Path) -> None:
-    """Write the stand-in of `streaming_t2v.ckpt`, and the `config.json` that it needs beside it."""
+    """Write the stand-in of `streaming_t2v.ckpt`; it needs its `config.json` beside it."""
     torch.save({"global_step": 0, "state_dict": drawn(t2v_shapes())}, str(path))
+
+
+def write_config(path: Path) -> None:
+    """Write the `config.json` with the widths that no shape says."""
     config = {"clip_vision": {"head_width": VISION_HEAD}, "text_encoder": {"heads": TEXT_HEADS}}
-    path.with_name("config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    path.write_text(json.dumps(config, indent=1), encoding="utf-8")
 
 
 def write_enhancer(path: Path) -> None:
