@@ -80,7 +80,9 @@ def read_any(path: Path) -> dict[str, Tensor]:
     """
     module = SimpleNamespace(Unpickler=InertUnpickler, load=_load)
     try:
-        content = torch.load(str(path), map_location="cpu", pickle_module=module, weights_only=False)
+        content = torch.load(
+            str(path), map_location="cpu", pickle_module=module, weights_only=False
+        )
     except Exception as error:
         # Damaged bytes raise almost anything.
         raise ConvertError(f"{path}: it cannot be read ({error}).") from error

@@ -40,9 +40,7 @@ def videos(pack, model_files):
     try:
         load = node("streamingt2v", "Live2DiffLoadStreamingT2V").execute
         enhancer = node("streamingt2v", "Live2DiffLoadVideoEnhancer").execute
-        return LongVideos(
-            *load("streaming_t2v.ckpt").args, *enhancer("non_ema_0035000.pth").args
-        )
+        return LongVideos(*load("streaming_t2v.ckpt").args, *enhancer("non_ema_0035000.pth").args)
     finally:
         known.pop("streamingt2v")
         if before is not None:

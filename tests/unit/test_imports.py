@@ -38,6 +38,7 @@ FILES = {
     "feature_bank/patch.py": {"comfy"},
     "depth/model.py": {"comfy", "controlnet_aux"},
     "streamingt2v/host_parts.py": {"comfy"},
+    "streamingt2v/opened.py": {"comfy"},
     "metrics/host_models.py": {"comfy"},
     "metrics/command.py": {"comfy", "tqdm"},
     "metrics/flow.py": {"cv2"},
