@@ -16,16 +16,15 @@ from ..live2diff_core.run.file import VideoRun
 from ..live2diff_core.run.picture_stream import StepReport
 from ..live2diff_core.run.translator import to_uint8
 from ..live2diff_core.streamingt2v.blending import Chunks
-from ..live2diff_core.streamingt2v.enhancer_settings import (
+from ..live2diff_core.streamingt2v.given_frames import RATE
+from ..live2diff_core.streamingt2v.limits import (
     HEIGHT,
-    MOST_STEPS,
+    MOST_ENHANCER_STEPS,
     SIDE_STEP,
     SMALLEST_HEIGHT,
     SMALLEST_WIDTH,
     WIDTH,
 )
-from ..live2diff_core.streamingt2v.enhancer_spec import EnhanceSpec
-from ..live2diff_core.streamingt2v.given_frames import RATE
 from ..live2diff_core.video.encoder import Encoding
 from ..live2diff_core.video.frame import PendingFrame, VideoInfo, WarningLog
 from ..live2diff_core.video.frame_size import plan_frame_size
@@ -88,6 +87,9 @@ class Live2DiffEnhanceVideo(io.ComfyNode):
         Raises:
             ValueError: a setting is out of range or of another model, or there is no video.
         """
+        # Here, because it imports diffusers, which takes seconds.
+        from ..live2diff_core.streamingt2v.enhancer_spec import EnhanceSpec
+
         spec = EnhanceSpec(
             enhancer,
             vae,
@@ -196,7 +198,7 @@ def _setting_inputs() -> list:
             control_after_generate=True,
             tooltip="The noise and the places of the blending follow from it.",
         ),
-        io.Int.Input("steps", default=30, min=1, max=MOST_STEPS, tooltip="Of the solver."),
+        io.Int.Input("steps", default=30, min=1, max=MOST_ENHANCER_STEPS, tooltip="Of the solver."),
         io.Float.Input(
             "guidance", default=7.5, min=0.0, max=30.0, step=0.1, tooltip="Weight of the prompt."
         ),

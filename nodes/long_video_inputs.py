@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy_api.latest import io
 
 from ..live2diff_core.run.picture_stream import StepReport
-from ..live2diff_core.streamingt2v.sampling import T2VGuidance
-from ..live2diff_core.streamingt2v.settings import LARGEST, MOST_STEPS, SIZE_STEP, SMALLEST
-from ..live2diff_core.streamingt2v.spec import LongVideoSpec
+from ..live2diff_core.streamingt2v.limits import LARGEST, MOST_STEPS, SIDE_STEP, SMALLEST
 from .stream_inputs import MAX_SEED
 from .types import T2VModelType
 
@@ -79,19 +79,23 @@ def _side(name: str) -> io.Int.Input:
         default=256,
         min=SMALLEST,
         max=LARGEST,
-        step=SIZE_STEP,
+        step=SIDE_STEP,
         tooltip="A multiple of 64. The model was trained at 256x256.",
     )
 
 
 def make_spec(
     text_guidance: float, anchor_guidance: float, anchor_of_scene: bool = False, **inputs: object
-) -> LongVideoSpec:
-    """Make the specification from these inputs.
+) -> Any:
+    """Make the `LongVideoSpec` of these inputs.
 
     Raises:
         ValueError: a setting is out of range, or of another model.
     """
+    # Here, because it imports diffusers, which takes seconds.
+    from ..live2diff_core.streamingt2v.sampling import T2VGuidance
+    from ..live2diff_core.streamingt2v.spec import LongVideoSpec
+
     guidance = T2VGuidance(text_guidance, anchor_guidance)
     return LongVideoSpec(
         guidance=guidance, anchor_of_scene=anchor_of_scene, report=StepReport(), **inputs

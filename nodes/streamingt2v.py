@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 from comfy_api.latest import io
 
-from ..live2diff_core.streamingt2v.host_parts import load_enhancer, load_t2v
 from .model_folders import T2V_FOLDER
 from .types import CATEGORY, EnhancerType, T2VModelType
 
@@ -64,8 +64,9 @@ class Live2DiffLoadStreamingT2V(io.ComfyNode):
         Raises:
             FileNotFoundError: the file does not exist; the message says which one to put where.
             CheckpointError: it is damaged, not complete or another model.
+            ImportError: diffusers is not installed.
         """
-        loaded, clip, vae = load_t2v(_path("Load StreamingT2V", model, _T2V_SOURCE))
+        loaded, clip, vae = _loaders().load_t2v(_path("Load StreamingT2V", model, _T2V_SOURCE))
         return io.NodeOutput(loaded, clip, loaded.clip_vision, vae)
 
 
@@ -99,9 +100,24 @@ class Live2DiffLoadVideoEnhancer(io.ComfyNode):
         Raises:
             FileNotFoundError: the file does not exist; the message says which one to put where.
             CheckpointError: it is damaged, not complete or another model.
+            ImportError: diffusers is not installed.
         """
         path = _path("Load Video Enhancer", enhancer, _ENHANCER_SOURCE)
-        return io.NodeOutput(load_enhancer(path))
+        return io.NodeOutput(_loaders().load_enhancer(path))
+
+
+def _loaders() -> Any:
+    """Import the loaders; diffusers, which they need, takes seconds to import."""
+    try:
+        from ..live2diff_core.streamingt2v import host_parts
+    except ImportError as error:
+        if error.name != "diffusers":
+            raise
+        raise ImportError(
+            "Text to video needs the package diffusers. Install this pack's requirements into the "
+            "Python that runs ComfyUI: pip install -r requirements.txt, in the pack's folder."
+        ) from error
+    return host_parts
 
 
 def _file_input(name: str, source: str) -> io.Combo.Input:

@@ -12,14 +12,17 @@ from .blending import Blended, Chunks
 from .enhancer import GUIDANCE
 from .enhancer_schedule import STEPS, Ladder
 from .host_parts import LoadedEnhancer
+from .limits import (
+    HEIGHT,
+    MOST_ENHANCER_STEPS,
+    SIDE_STEP,
+    SMALLEST_HEIGHT,
+    SMALLEST_WIDTH,
+    WIDTH,
+)
 from .texts import TextError, check_text
 
 TEXT_TOKENS = 77
-WIDTH, HEIGHT = 1280, 720
-SMALLEST_WIDTH, SMALLEST_HEIGHT = 64, 80
-# The UNet halves the sides three times, and its heights are 2 modulo 8.
-SIDE_STEP = 8 * SCALE
-MOST_STEPS = 500
 
 
 class EnhanceError(ValueError):
@@ -78,8 +81,10 @@ class EnhanceSettings:
                 f"{SMALLEST_HEIGHT}, {SMALLEST_HEIGHT + SIDE_STEP}, ..., {HEIGHT - SIDE_STEP}, "
                 f"{HEIGHT}. The model was trained at {WIDTH}x{HEIGHT}."
             )
-        if not 1 <= self.steps <= MOST_STEPS:
-            raise EnhanceError(f"There are {self.steps} steps; 1 to {MOST_STEPS} are possible.")
+        if not 1 <= self.steps <= MOST_ENHANCER_STEPS:
+            raise EnhanceError(
+                f"There are {self.steps} steps; 1 to {MOST_ENHANCER_STEPS} are possible."
+            )
 
     @property
     def prompts(self) -> dict[str, Any]:

@@ -5,16 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..host.vae import SCALE, check_vae
+from ..host.vae import check_vae
 from ..run.picture_stream import StepReport
 from .host_parts import LoadedT2V
+from .limits import LARGEST, MOST_STEPS, SIDE_STEP, SMALLEST
 from .sampling import T2VGuidance
 from .texts import check_text
-
-# The UNet halves the sides three times.
-SIZE_STEP = 8 * SCALE
-SMALLEST, LARGEST = 64, 1024
-MOST_STEPS = 1000
 
 
 class LongVideoError(ValueError):
@@ -62,10 +58,10 @@ class LongVideoSettings:
             width = self.model.denoiser.sizes.context
             check_text(conds, self.text_tokens, width, f"{what} prompt")
         for side in (self.width, self.height):
-            if side % SIZE_STEP or not SMALLEST <= side <= LARGEST:
+            if side % SIDE_STEP or not SMALLEST <= side <= LARGEST:
                 raise LongVideoError(
                     f"A long video cannot be {self.width}x{self.height}: its sides must be "
-                    f"multiples of {SIZE_STEP} from {SMALLEST} to {LARGEST}. The model was trained "
+                    f"multiples of {SIDE_STEP} from {SMALLEST} to {LARGEST}. The model was trained "
                     "at 256x256."
                 )
         if not 1 <= self.steps <= MOST_STEPS or not 0 <= self.eta <= 1:
