@@ -12,7 +12,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -78,7 +78,8 @@ def read_any(path: Path) -> dict[str, Tensor]:
     Raises:
         ConvertError: it cannot be read, or holds no named tensors.
     """
-    module = SimpleNamespace(Unpickler=InertUnpickler, load=_load)
+    module = ModuleType("inert")
+    module.__dict__.update(Unpickler=InertUnpickler, load=_load)
     try:
         content = torch.load(
             str(path), map_location="cpu", pickle_module=module, weights_only=False
