@@ -88,8 +88,8 @@ class MixedContext(AttnProcessor2_0):
         contexts: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Attend; `contexts` hold [N, 77, C] by name, for N rows of frames that lie together."""
-        if contexts is not None and self._name in contexts:
-            context = contexts[self._name]
+        context = None if not contexts or self._name is None else contexts.get(self._name)
+        if context is not None:
             frames = len(hidden_states) // len(context)
             encoder_hidden_states = context.repeat_interleave(frames, dim=0)
         return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, temb)

@@ -60,7 +60,7 @@ class MemoryEncoder(UNet3DConditionModel):
         for name in ("up_blocks", "conv_norm_out", "conv_act", "conv_out"):
             delattr(self, name)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, latents: Tensor, timestep: Tensor, text: Tensor, features: Tensor
     ) -> tuple[Tensor, ...]:
         """Look at the frames that the chunk before has already shown.

@@ -236,19 +236,24 @@ def test_a_frame_is_fitted_into_the_canvas(videos, folders):
     assert shown(videos.enhance(images=wide)).shape == (3, 32, 64, 3)
 
 
-@pytest.mark.parametrize("stop", [2, 6, 11])
-def test_an_enhancement_that_was_stopped_goes_on_to_the_same_frames(videos, folders, stop):
+@pytest.mark.parametrize(
+    "stop, blending",
+    [(2, "x0 (published code)"), (6, "latents (paper)"), (11, "x0 (published code)")],
+)
+def test_an_enhancement_that_was_stopped_goes_on_to_the_same_frames(
+    videos, folders, stop, blending
+):
     original = pictures(10)
     with videos.stopping_at(None):
-        whole = shown(videos.enhance(images=original))
+        whole = shown(videos.enhance(images=original, blending=blending))
         calls = videos.calls
     # Four chunks in three steps.
     assert calls == 12
     forget(folders)
     with videos.stopping_at(stop), pytest.raises(StoppedError):
-        videos.enhance(images=original)
+        videos.enhance(images=original, blending=blending)
     with videos.stopping_at(None):
-        assert (shown(videos.enhance(images=original)) == whole).all()
+        assert (shown(videos.enhance(images=original, blending=blending)) == whole).all()
         assert videos.calls < calls or stop < 3
 
 

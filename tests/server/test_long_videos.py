@@ -1,7 +1,11 @@
-"""A long video on a real server that is killed in the middle of it: the same frames."""
+"""Long videos on a real server: killed in the middle, the same frames; longer, the same memory."""
 
 import os
+import re
+import shutil
+import sys
 import time
+from pathlib import Path
 
 import numpy
 import pytest
@@ -92,8 +96,7 @@ def test_killed_in_a_chunk_and_in_the_enhancer_it_goes_on_to_the_same_frames(ser
     whole = decode(saved(server, graph()))[1]
     assert len(whole) == FRAMES
     server.stop()
-    for path in partial_root(server).glob("*/*"):
-        path.unlink()
+    shutil.rmtree(partial_root(server))
 
     # In the long video, whose states come every 8 frames.
     server.start()
@@ -115,3 +118,32 @@ def test_killed_in_a_chunk_and_in_the_enhancer_it_goes_on_to_the_same_frames(ser
     again = decode(saved(server, graph()))[1]
     assert "going on at frame" in server.log()
     assert numpy.array_equal(again, whole)
+
+
+def peak_mb(process_id):
+    """Highest resident memory of a process so far."""
+    status = Path(f"/proc/{process_id}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) / 1024
+
+
+@pytest.mark.timeout(6 * 3600)
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+@pytest.mark.parametrize(
+    "short, long",
+    [
+        pytest.param(40, 120, marks=pytest.mark.long),
+        pytest.param(200, 2000, marks=pytest.mark.marathon),
+    ],
+)
+def test_longer_videos_take_no_more_memory(server, record_property, short, long):
+    server.start()
+    peaks = {}
+    # The first run loads models and grows the allocator's pools.
+    for name, frames in (("warm", 40), ("short", short), ("long", long)):
+        made = graph(frames)
+        made["long"]["inputs"]["seed"] = len(peaks)
+        assert len(decode(saved(server, made))[0]) == frames
+        peaks[name] = peak_mb(server.process_id)
+    record_property("peak_rss_mb", peaks)
+    sys.stdout.write(f"peak memory in MB: {peaks}\n")
+    assert peaks["long"] - peaks["short"] <= 60, peaks
