@@ -63,47 +63,20 @@ class Live2DiffEnhanceVideo(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        enhancer: Any,
-        vae: Any,
-        positive: Any,
-        negative: Any,
-        width: int,
-        height: int,
-        seed: int,
-        steps: int,
-        guidance: float,
-        chunk: int,
-        overlap: int,
-        blending: str,
         codec: str,
         crf: int,
         checkpoint_every: int,
         save_minutes: float = SAVE_MINUTES,
         video: Any = None,
         images: Tensor | None = None,
+        **settings: Any,
     ) -> io.NodeOutput:
         """Enhance the video.
 
         Raises:
             ValueError: a setting is out of range or of another model, or there is no video.
         """
-        # Here, because it imports diffusers, which takes seconds.
-        from ..live2diff_core.streamingt2v.enhancer_spec import EnhanceSpec
-
-        spec = EnhanceSpec(
-            enhancer,
-            vae,
-            positive,
-            negative,
-            width,
-            height,
-            steps,
-            guidance,
-            Chunks(chunk, overlap),
-            _BLENDED[blending],
-            seed,
-            StepReport(),
-        )
+        spec = _spec(**settings)
         graph = graph_identity(cls.hidden.prompt, cls.hidden.unique_id, NOT_IN_RESULT)
         with ExitStack() as stack:
             reader, source, trim, name = _opened(video, images, stack)
@@ -113,7 +86,7 @@ class Live2DiffEnhanceVideo(io.ComfyNode):
                 reader,
                 source,
                 trim,
-                size=plan_frame_size(info.width, info.height, "fit", width, height),
+                size=plan_frame_size(info.width, info.height, "fit", spec.width, spec.height),
                 encoding=Encoding(codec, crf),
                 checkpoint_every=checkpoint_every,
                 made_from=graph + name,
@@ -121,6 +94,20 @@ class Live2DiffEnhanceVideo(io.ComfyNode):
             )
             RESULTS.sweep()
             return io.NodeOutput(run_video(run, cls.hidden.unique_id, spec.report))
+
+
+def _spec(enhancer: Any, chunk: int, overlap: int, blending: str, **settings: Any) -> Any:
+    """Make the `EnhanceSpec` of the node's inputs."""
+    # Here, because it imports diffusers, which takes seconds.
+    from ..live2diff_core.streamingt2v.enhancer_spec import EnhanceSpec
+
+    return EnhanceSpec(
+        enhancer,
+        chunks=Chunks(chunk, overlap),
+        blended=_BLENDED[blending],
+        report=StepReport(),
+        **settings,
+    )
 
 
 def _opened(

@@ -34,7 +34,7 @@ def test_the_enhancer_has_teeth(module, engine, folder):
     trace = load_file(str(folder / "trace-enhancer.safetensors"))
     trace["offsets"] = torch.zeros_like(trace["offsets"])
     with torch.inference_mode():
-        found = module.run_enhancer(engine, folder, trace, {})
+        found = module.RUNS["trace-enhancer"](engine, folder, trace, {})
         assert module.largest_error(found, trace) > 1e-2
 
 
