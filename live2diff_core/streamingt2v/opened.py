@@ -18,9 +18,10 @@ from .host_parts import LoadedT2V
 
 # The scale factor of the latents.
 LATENT_SCALE = 0.18215
-# Tensors of a UNet's widest level that its activations take at most at one time: the gated feed
-# forward has 12, the skip connections of the level 3, the residual paths and norms the others.
-_WIDEST = 24
+# Tensors of the first level that a call's activations take at most at one time. Counted on networks
+# of the released shapes, with attention that keeps no scores: 36 of long videos (the output of CAM
+# among them), 33 of the enhancer.
+_WIDEST = 36
 
 
 @dataclass(frozen=True)
