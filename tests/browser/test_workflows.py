@@ -193,9 +193,11 @@ def test_camera_runs_live(comfy_page, page_server):
 
 
 @pytest.mark.thorough
-def test_picture_of_the_main_workflow(comfy_page, tmp_path):
+@pytest.mark.parametrize("shown", [MAIN, *LONG])
+def test_picture_of_a_workflow(comfy_page, tmp_path, shown):
     folder = Path(os.environ.get("LIVE2DIFF_SCREENSHOTS") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
-    graph = comfy_page.load(read_json(f"{MAIN}.json"))
-    picture = comfy_page.picture(graph, folder / "workflow.png")
+    graph = comfy_page.load(read_json(f"{shown}.json"))
+    name = "workflow" if shown == MAIN else shown
+    picture = comfy_page.picture(graph, folder / f"{name}.png")
     assert 20_000 < picture.stat().st_size < 300_000
