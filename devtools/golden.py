@@ -6,8 +6,9 @@ Runs inside the project's environment, with ComfyUI and this checkout on the imp
 it also checks what only a GPU shows; see `golden_device`.
 
 A folder holds `unet.safetensors` and any number of `trace-*.safetensors`; with `live2diff.ckpt`
-beside them they are traces of Live2Diff, without it traces of StreamV2V. A folder of such folders
-is checked whole.
+beside them they are traces of Live2Diff, without it traces of StreamV2V. With `streaming_t2v.ckpt`,
+`enhancer_unet.safetensors` or a trace of MAWE, they are traces of StreamingT2V, see `golden_t2v`. A
+folder of such folders is checked whole.
 """
 
 from __future__ import annotations
@@ -311,10 +312,15 @@ def print_errors(folders: list[Path], device: str = "cpu", before: str = "") -> 
     engine, passed = load_engine(), True
     for folder in folders:
         for name, error in check_folder(engine, folder, device):
-            verdict = "PASS" if error <= LIMIT else "FAIL"
-            passed &= verdict == "PASS"
-            sys.stdout.write(f"{before}{folder.name} {name} {error:.2e} {verdict}\n")
-            sys.stdout.flush()
+            passed &= print_error(f"{before}{folder.name} {name}", error)
+    return passed
+
+
+def print_error(name: str, error: float) -> bool:
+    """Print a trace's error with the verdict; return whether it passes."""
+    passed = error <= LIMIT
+    sys.stdout.write(f"{name} {error:.2e} {'PASS' if passed else 'FAIL'}\n")
+    sys.stdout.flush()
     return passed
 
 

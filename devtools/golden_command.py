@@ -8,7 +8,7 @@ import logging
 import sys
 from pathlib import Path
 
-from devtools import golden, golden_device
+from devtools import golden, golden_device, golden_t2v
 from devtools.paths import REPO
 
 
@@ -34,7 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Check all traces, print a line for each; return 0 only if there is one and all pass."""
     options = build_parser().parse_args(arguments)
     folders = golden.trace_folders(options.folder.resolve())
-    if not folders:
+    videos = golden_t2v.trace_folders(options.folder.resolve())
+    if not folders and not videos:
         sys.stderr.write("No traces to check: no trace-*.safetensors beside unet.safetensors.\n")
         return 2
     if options.device != "cpu":
@@ -42,4 +43,5 @@ def main(arguments: list[str] | None = None) -> int:
     logging.disable(logging.INFO)
     with contextlib.redirect_stdout(sys.stderr):
         golden.import_host()
-    return int(not golden.print_errors(folders))
+    passed = golden.print_errors(folders)
+    return int(not (golden_t2v.print_errors(videos) and passed))

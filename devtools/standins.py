@@ -14,13 +14,16 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from devtools import standin_layouts, standin_weights
+from devtools import standin_layouts, standin_t2v, standin_weights
 from devtools.console import say
 from devtools.paths import REPO, cache_dir, exclusive, require_free_space
 from devtools.standin_weights import Tensors
 
 WIDTHS = (320, 320, 320, 320)
-SOURCES = ("standins.py", "standin_layouts.py", "standin_weights.py", "standin_midas.py")
+SOURCES = (
+    *("standins.py", "standin_layouts.py", "standin_weights.py", "standin_midas.py"),
+    "standin_t2v.py",
+)
 GIGABYTES = 2.0
 LORA_RANK = 4
 # The scale factor of the autoencoder's latents in an SD1.5 checkpoint.
@@ -33,6 +36,9 @@ STYLE_LORA = "loras/your-style-lora.safetensors"
 CONTROLNET = "controlnet/control_v11p_sd15_canny_fp16.safetensors"
 TAESD_ENCODER = "vae_approx/taesd_encoder.safetensors"
 TAESD_DECODER = "vae_approx/taesd_decoder.safetensors"
+T2V = "streamingt2v/streaming_t2v.ckpt"
+T2V_CONFIG = "streamingt2v/config.json"
+ENHANCER = "streamingt2v/non_ema_0035000.pth"
 MIDAS = "midas/dpt_hybrid-midas-501f0c75.pt"
 
 
@@ -154,6 +160,9 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     TAESD_ENCODER: write_taesd_encoder,
     TAESD_DECODER: write_taesd_decoder,
     MIDAS: write_midas,
+    T2V: standin_t2v.write_t2v,
+    T2V_CONFIG: standin_t2v.write_config,
+    ENHANCER: standin_t2v.write_enhancer,
 }
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ MODEL_KINDS = (
     "live2diff",
     "loras",
     "midas",
+    "streamingt2v",
     "vae",
     "vae_approx",
 )

@@ -3,11 +3,14 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .depth import Live2DiffEstimateDepth, Live2DiffLoadDepthModel
+from .enhance_video import Live2DiffEnhanceVideo
+from .extend_video import Live2DiffExtendVideo
 from .feature_bank import Live2DiffApplyFeatureBank
 from .kept_results import RESULTS
 from .live import Live2DiffStreamStep
 from .live_files import Live2DiffLoadStream, Live2DiffSaveStream
 from .live_streams import Live2DiffResetStream
+from .long_video import Live2DiffLongVideo
 from .measure import Live2DiffMeasureVideo
 from .model_folders import register_model_folders
 from .motion import Live2DiffApply, Live2DiffLoadMotionModule, Live2DiffSettings
@@ -16,6 +19,7 @@ from .partial_results import Live2DiffPartialResults
 from .prompts import Live2DiffPromptSchedule
 from .sample_model import Live2DiffLoadSampleModel
 from .sampler import Live2DiffStreamSampler
+from .streamingt2v import Live2DiffLoadStreamingT2V, Live2DiffLoadVideoEnhancer
 from .video import Live2DiffStreamVideo
 from .video_from_folder import Live2DiffVideoFromFolder
 
@@ -50,4 +54,9 @@ class Live2DiffExtension(ComfyExtension):
             Live2DiffLoadStream,
             Live2DiffMeasureVideo,
             Live2DiffLoadSampleModel,
+            Live2DiffLoadStreamingT2V,
+            Live2DiffLongVideo,
+            Live2DiffExtendVideo,
+            Live2DiffLoadVideoEnhancer,
+            Live2DiffEnhanceVideo,
         ]

@@ -8,13 +8,14 @@ import folder_paths
 
 MOTION_FOLDERS = ("live2diff", "animatediff_models")
 DEPTH_FOLDER = "midas"
+T2V_FOLDER = "streamingt2v"
 
 _MOTION_EXTENSIONS = frozenset({".ckpt", ".pt", ".pth", ".safetensors"})
 _DEPTH_EXTENSIONS = frozenset({".pt", ".pth", ".safetensors"})
 
 
 def register_model_folders() -> None:
-    """Add models/live2diff, models/animatediff_models and models/midas to ComfyUI's folders.
+    """Add the folders of this pack's models, in models/, to ComfyUI's.
 
     Registered paths, from extra_model_paths.yaml or another pack, stay and keep their order; a
     second call changes nothing.
@@ -22,6 +23,7 @@ def register_model_folders() -> None:
     for name in MOTION_FOLDERS:
         _register(name, _MOTION_EXTENSIONS)
     _register(DEPTH_FOLDER, _DEPTH_EXTENSIONS)
+    _register(T2V_FOLDER, _MOTION_EXTENSIONS)
 
 
 def _register(name: str, extensions: frozenset[str]) -> None:

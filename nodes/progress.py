@@ -1,4 +1,4 @@
-"""The progress of Stream Video and Stream Sampler, shown on the node and in the page's bar."""
+"""The progress of nodes that make videos or clips, shown on the node and in the page's bar."""
 
 from __future__ import annotations
 
@@ -69,6 +69,12 @@ class RunProgress:
             preview = ("JPEG", image, min(PREVIEW_PIXELS, max(image.size)))
             self._show(self._text())
         self._bar.update_absolute(done, total, preview)
+
+    def working(self, done: int, steps: int) -> None:
+        """Show that `done` of `steps` are done towards the next frames; may be interrupted."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        of_frames = self._text() or f"Frame 0 of {self._frames or 'an unknown number'}"
+        self._show(f"{of_frames}, step {done} of {steps}")
 
     def _show(self, text: str) -> None:
         show_text(self._node_id, self._notices.below(text))

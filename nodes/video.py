@@ -6,6 +6,7 @@ from comfy_api.latest import InputImpl, io
 
 from ..live2diff_core.host.identity import graph_identity
 from ..live2diff_core.run.file import VideoRun
+from ..live2diff_core.run.picture_stream import StepReport
 from ..live2diff_core.run.spec import StreamSpec
 from ..live2diff_core.video.container import name_of
 from ..live2diff_core.video.encoder import Encoding
@@ -41,7 +42,7 @@ class Live2DiffStreamVideo(io.ComfyNode):
             description="Translates a whole video in constant memory: decodes, translates and "
             "encodes frame by frame, keeps times and sound, and goes on after an interrupt or a "
             "crash when it is queued again with the same inputs.",
-            inputs=[*_stream_inputs(), *_size_inputs(), *_output_inputs()],
+            inputs=[*_stream_inputs(), *_size_inputs(), *output_inputs()],
             outputs=[
                 io.Video.Output(
                     display_name="video", tooltip="The translated video, for Save Video."
@@ -81,13 +82,29 @@ class Live2DiffStreamVideo(io.ComfyNode):
                 save_seconds=save_minutes * 60,
             )
             RESULTS.sweep()
-            with RunProgress(cls.hidden.unique_id, info.frame_count, run.notices) as progress:
-                result = run.run(output_folder(), progress)
-                progress.keeps(result)
-        translated = InputImpl.VideoFromFile(str(result))
-        RESULTS.keep(result, translated)
-        RESULTS.limit()
-        return io.NodeOutput(translated)
+            return io.NodeOutput(run_video(run, cls.hidden.unique_id))
+
+
+def run_video(
+    run: VideoRun, node_id: str | None, report: StepReport | None = None
+) -> InputImpl.VideoFromFile:
+    """Run with progress on the node; return the VIDEO, whose file is kept until it is saved.
+
+    Args:
+        run: the run.
+        node_id: the node.
+        report: is told of steps within a frame, where those take long.
+    """
+    frames = run.reader.info.frame_count
+    with RunProgress(node_id, frames, run.notices) as progress:
+        if report is not None:
+            report.listener = progress.working
+        result = run.run(output_folder(), progress)
+        progress.keeps(result)
+    video = InputImpl.VideoFromFile(str(result))
+    RESULTS.keep(result, video)
+    RESULTS.limit()
+    return video
 
 
 def _stream_inputs() -> list:
@@ -124,7 +141,12 @@ def _size_inputs() -> list:
     ]
 
 
-def _output_inputs() -> list:
+def output_inputs(checkpoint_every: int = 240, save_minutes: float = SAVE_MINUTES) -> list:
+    """Make the inputs for encoding and saving, which all nodes share that write videos.
+
+    Args:
+        checkpoint_every, save_minutes: their defaults.
+    """
     return [
         io.Combo.Input(
             "codec",
@@ -137,7 +159,7 @@ def _output_inputs() -> list:
         ),
         io.Int.Input(
             "checkpoint_every",
-            default=240,
+            default=checkpoint_every,
             min=0,
             max=100_000,
             tooltip="The video is finished in parts of so many frames, behind which the state can "
@@ -145,14 +167,14 @@ def _output_inputs() -> list:
         ),
         io.Float.Input(
             "save_minutes",
-            default=SAVE_MINUTES,
+            default=save_minutes,
             min=0.0,
             max=1440.0,
             step=0.5,
             optional=True,
             tooltip="Minutes between two saved states, which a crash can cost at most; each one "
-            "writes the KV-cache to disk, in the background. A run that is stopped saves at once. "
-            "0 saves after every part.",
+            "writes the stream's memory to disk, in the background. A run that is stopped saves at "
+            "once. 0 saves after every part.",
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""One run of Stream Video, from file to file; a stopped run can be resumed."""
+"""One run that makes a video, into a file; a stopped run can be resumed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from ..host.identity import file_identity
 from ..stream.transfer import HostCopy
 from ..video.container import name_of
 from ..video.encoder import Encoding
-from ..video.frame_size import FrameSizePlan
 from ..video.reader import VideoReader
 from ..video.segments import Segment, assemble, put_aside
 from ..video.sound import container_for
@@ -26,9 +25,9 @@ from .input_warnings import with_warnings
 from .notices import Notices
 from .partial_folder import PartialFolder
 from .partial_folders import PARTIAL_FOLDER, folder_of
+from .picture_stream import FrameSize, PictureSpec
 from .resuming import VideoResumption
 from .saving import StateSaver
-from .spec import StreamSpec
 from .stages import VideoTranslation
 
 FRAMES_PER_SKIP = 100
@@ -46,12 +45,12 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class VideoRun:
-    """The checked inputs of Stream Video.
+    """The checked inputs of Stream Video, and of the nodes that make long videos.
 
     Attributes:
         spec: the stream's specification.
         reader: the opened video.
-        source: the video itself, for its identity and its audio.
+        source: the video itself, for its identity and its audio; None without one.
         trim: (start, duration) in seconds; (0, 0) is the whole video.
         size: how frames are scaled to the stream's size.
         encoding: how frames are encoded.
@@ -61,11 +60,11 @@ class VideoRun:
         notices: takes the warnings of the run, those of the reader among them.
     """
 
-    spec: StreamSpec
+    spec: PictureSpec
     reader: VideoReader
-    source: str | BytesIO
+    source: str | BytesIO | None
     trim: tuple[float, float]
-    size: FrameSizePlan
+    size: FrameSize
     encoding: Encoding
     checkpoint_every: int
     made_from: str
@@ -79,7 +78,7 @@ class VideoRun:
             **self.spec.content_identity(),
             "checkpoint every": self.checkpoint_every,
             "made from": self.made_from,
-            "video": file_identity(self.source),
+            "video": "none" if self.source is None else file_identity(self.source),
             "trim": list(self.trim),
             "clock": str(self.reader.info.time_base),
             "size": str(self.size),
@@ -119,8 +118,8 @@ class VideoRun:
         width, height = self.size.size
         translator = self.spec.start_translator(eight_bit=True)
         opened = self.spec.open((height // 8, width // 8), frames=None)
-        folder.create(Path(name_of(self.source)).name)
-        self._check_disk(folder, opened.model.memory_bytes)
+        folder.create(self._name)
+        self._check_disk(folder, opened.state_bytes)
         with self._writer(folder) as writer:
             translation = VideoTranslation(
                 with_warnings(self.reader, self.notices),
@@ -143,6 +142,11 @@ class VideoRun:
                 self._assemble(result, writer.segments)
         folder.finish()
         return result
+
+    @property
+    def _name(self) -> str:
+        """What the list of partial results calls the video."""
+        return "a new video" if self.source is None else Path(name_of(self.source)).name
 
     def _translate(
         self, translation: VideoTranslation, resumption: VideoResumption, progress: Progress

@@ -46,6 +46,11 @@ class OpenStream:
         return self.model.device
 
     @property
+    def state_bytes(self) -> int:
+        """Bytes that one saved state of the stream takes at most."""
+        return self.model.memory_bytes
+
+    @property
     def picture_device(self) -> torch.device:
         """The device on which pictures are encoded and decoded."""
         assert self._vae is not None, "this stream has no VAE"

@@ -65,7 +65,7 @@ class VideoResumption:
         else:
             self._start_over(bool(states))
         self._tell_of_segments()
-        self._resumed_at = self._translation.translator.session.frames_in
+        self._resumed_at = self._translation.translator.frames_in
         if self._resumed_at:
             logging.info("Live2Diff: going on at frame %d.", self._resumed_at)
         return self._resumed_at
@@ -169,7 +169,7 @@ class VideoResumption:
     def _save(self) -> str:
         """Save the state; return why that cannot be, or an empty text."""
         translation, writer = self._translation, self._translation.writer
-        frames = translation.translator.session.frames_in
+        frames = translation.translator.frames_in
         if translation.saver is None:
             return "checkpoint_every is 0."
         if not frames:

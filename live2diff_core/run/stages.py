@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy
 import torch
@@ -32,14 +32,10 @@ from ..video.writer import SegmentWriter
 from .background import BackgroundCalls, Prefetch
 from .finite import FiniteWatch
 from .notices import Notices
+from .picture_stream import OpenedModels, PictureStream
 from .saving import StateSaver
 from .shown import Shown, shown_from, shown_numbers
 from .stage_times import StageTimes
-from .translator import FrameTranslator
-from .unreached import tell_of_unreached_prompts
-
-if TYPE_CHECKING:
-    from .opened import OpenStream
 
 FRAMES_AHEAD = 4
 
@@ -76,8 +72,8 @@ class VideoTranslation:
 
     frames: Iterator[DecodedFrame]
     prepare: Callable[[Image], Image]
-    translator: FrameTranslator
-    opened: OpenStream
+    translator: PictureStream
+    opened: OpenedModels
     writer: SegmentWriter
     checkpoint_every: int = 0
     saver: StateSaver | None = None
@@ -124,7 +120,7 @@ class VideoTranslation:
         }
         self.times.total = time.perf_counter() - start
         logging.info("Live2Diff: %s", self.times.table())
-        return self.translator.session.frames_out
+        return self.frames_finished
 
     def state_dict(self) -> State:
         """Return everything that a later run needs to resume from here; tensors are not copied.
@@ -157,8 +153,8 @@ class VideoTranslation:
         Raises:
             ValueError: it is damaged, or of another kind of stream; nothing has changed then.
         """
-        read = FrameTranslator.check_state(part(state, "translator"))
-        inside = shown_from(state, "inside", read.session.frames_in - read.delivered)
+        counts = self.translator.count_state(part(state, "translator"))
+        inside = shown_from(state, "inside", counts.inside)
         pictures = in_order(part(state, "unwritten"))
         unwritten = shown_from(state, "unwritten_shown", len(pictures)) if pictures else []
         ends = integers(state, "unwritten_ends") if "unwritten_ends" in state else []
@@ -166,7 +162,7 @@ class VideoTranslation:
             sorted(ends) == ends and max(ends, default=0) <= len(pictures), "its ends are wrong"
         )
         # Version 0.1.0 saved at the ends of segments only.
-        entered = read.session.frames_in
+        entered = counts.frames_in
         ended_at = integer(state, "ended_at") if "ended_at" in state else entered
         self.translator.load_state_dict(part(state, "translator"), self.opened.device)
         self._inside = deque(inside)
@@ -194,7 +190,7 @@ class VideoTranslation:
     @property
     def frames_finished(self) -> int:
         """Frames that were given to the writer or wait for it, including earlier runs'."""
-        return self.translator.session.frames_in - len(self._inside)
+        return self.translator.frames_in - len(self._inside)
 
     def _translate(self, ahead: Prefetch[Any], encoder: BackgroundCalls) -> None:
         if self._end_is_due:
@@ -202,25 +198,24 @@ class VideoTranslation:
             self._pass_on(self.translator.finish(self.opened), encoder)
         for frame, image in ahead:
             self._pass_on(self._push(frame, image), encoder)
-        tell_of_unreached_prompts(self.translator.session, self.opened.model, self.notices)
+        self.translator.tell_at_end(self.opened)
         for picture in self.translator.drain(self.opened):
             self._pass_on([picture], encoder)
         self._report(len(self._unreported))
 
     def _push(self, frame: DecodedFrame, image: Image) -> list[HostCopy]:
         """Push a frame, whose time is kept if it has entered, whatever happens then."""
-        session = self.translator.session
-        before = session.frames_in
+        before = self.translator.frames_in
         try:
             return self.translator.push(self.opened, _tensor(image))
         finally:
-            if session.frames_in > before:
+            if self.translator.frames_in > before:
                 self._inside.append(Shown(frame.time, frame.duration))
 
     @property
     def _end_is_due(self) -> bool:
         """Whether the frame that entered last is the last of a segment that has not ended."""
-        entered, every = self.translator.session.frames_in, self.checkpoint_every
+        entered, every = self.translator.frames_in, self.checkpoint_every
         return bool(every and entered) and entered % every == 0 and self._ended_at != entered
 
     def _write_again(self, encoder: BackgroundCalls) -> None:
@@ -243,7 +238,7 @@ class VideoTranslation:
         ends = self._end_is_due
         if ends:
             self._unwritten.append(None)
-            self._ended_at = self.translator.session.frames_in
+            self._ended_at = self.translator.frames_in
         for frame in given:
             self.times.frames += 1
             encoder.submit(partial(self._write, frame))
@@ -275,7 +270,7 @@ class VideoTranslation:
     def _save_behind(self, ended: Future[Any]) -> None:
         """Save the state behind a segment, if it is time; `ended` makes the segment safe."""
         if self.saver is not None and self.saver.due:
-            self.saver.later(self.translator.session.frames_in, self._stream_state(), ended)
+            self.saver.later(self.translator.frames_in, self._stream_state(), ended)
 
 
 def _tensor(image: Image) -> Tensor:

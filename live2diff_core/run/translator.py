@@ -22,6 +22,8 @@ from ..stream.state import State, floats, in_order, join, numbered, part, requir
 from ..stream.transfer import HostCopy, upload
 from .computing import Computing
 from .notices import Notices
+from .picture_stream import StreamCounts
+from .unreached import tell_of_unreached_prompts
 
 if TYPE_CHECKING:
     from .opened import OpenStream
@@ -88,6 +90,11 @@ class FrameTranslator:
         self._last: HostCopy | None = None
         self._computing = Computing()
 
+    @property
+    def frames_in(self) -> int:
+        """Frames that have entered."""
+        return self.session.frames_in
+
     def open(self, opened: OpenStream) -> None:
         """Allocate the stream's memory: once per opening, before anything is pushed."""
         self.session.open(opened.model)
@@ -131,6 +138,10 @@ class FrameTranslator:
                 if x0 is None:
                     return
                 self._latents.append((x0, self.session.faults[0]))
+
+    def tell_at_end(self, opened: OpenStream) -> None:
+        """Warn of the prompts of a Prompt Schedule that come after the last frame."""
+        tell_of_unreached_prompts(self.session, opened.model, self.notices)
 
     def reset(self) -> None:
         """Start over with frame 0."""
@@ -194,6 +205,12 @@ class FrameTranslator:
         delivered = session.frames_out - len(latents) - len(pictures)
         require(delivered >= 0, "more frames are finished than have left")
         return TranslatorState(session, size, delivered)
+
+    @classmethod
+    def count_state(cls, state: Mapping[str, Tensor]) -> StreamCounts:
+        """Check what `state_dict` returned (see `check_state`), and count its frames."""
+        read = cls.check_state(state)
+        return StreamCounts(read.session.frames_in, read.session.frames_in - read.delivered)
 
     def load_state_dict(
         self, state: Mapping[str, Tensor], device: torch.device | None = None

@@ -59,6 +59,11 @@ def frame_chance(seed: int, frame: int) -> float:
     return float(keyed_generator(seed, frame, 0, "chance").random())
 
 
+def cut_chance(seed: int, chunk: int, step: int) -> float:
+    """Draw a number in [0, 1) for a denoising step of a chunk of frames."""
+    return float(keyed_generator(seed, chunk, step, "cut").random())
+
+
 def keyed_generator(seed: int, frame: int, step: int, purpose: str = "") -> numpy.random.Generator:
     """Return the random numbers of one frame, denoising step and purpose under `seed`."""
     # Philox is a counter-based generator: each (key, counter) starts its own sequence. torch's

@@ -10,8 +10,9 @@ from folder_queue.errors import UsageError
 from folder_queue.workflow import load_workflow
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
-# All but the one without a video.
-BUNDLED = sorted(path for path in WORKFLOWS.glob("*.json") if path.stem != "live_webcam")
+# All but those without a video.
+WITHOUT = ("live_webcam", "text_to_long_video")
+BUNDLED = sorted(path for path in WORKFLOWS.glob("*.json") if path.stem not in WITHOUT)
 PLAIN = WORKFLOWS / "video_to_video.json"
 
 

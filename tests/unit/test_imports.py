@@ -27,6 +27,10 @@ FOLDERS = {
         {"run", "stream", "host", "depth", "video"},
         {"torch", "numpy", "safetensors", "filelock"},
     ),
+    "streamingt2v": (
+        {"streamingt2v", "stream", "host", "video", "run"},
+        {"torch", "numpy", "diffusers", "safetensors"},
+    ),
 }
 # Files that know the host, in folders that do not.
 FILES = {
@@ -34,6 +38,8 @@ FILES = {
     "live2diff/motion_module.py": {"comfy"},
     "feature_bank/patch.py": {"comfy"},
     "depth/model.py": {"comfy", "controlnet_aux"},
+    "streamingt2v/host_parts.py": {"comfy"},
+    "streamingt2v/opened.py": {"comfy"},
     "metrics/host_models.py": {"comfy"},
     "metrics/command.py": {"comfy", "tqdm"},
     "metrics/flow.py": {"cv2"},
