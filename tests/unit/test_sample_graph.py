@@ -7,7 +7,12 @@ import pytest
 
 from devtools.sample_graph import MOTION_MODULE, SAMPLE, with_sample_model
 
-WORKFLOWS = sorted((Path(__file__).parents[2] / "workflows" / "api").glob("*.json"))
+# StreamingT2V is another model.
+WORKFLOWS = sorted(
+    path
+    for path in (Path(__file__).parents[2] / "workflows" / "api").glob("*.json")
+    if "LoadStreamingT2V" not in path.read_text(encoding="utf-8")
+)
 LOADERS = ("CheckpointLoader", "VAELoader", "LoraLoader", "ControlNet", "LoadDepthModel")
 
 
