@@ -15,7 +15,7 @@ from pathlib import Path
 from devtools import standins
 from devtools.console import ToolError, say
 from devtools.paths import remove_tree
-from devtools.sample_graph import MOTION_MODULE
+from devtools.sample_graph import MOTION_MODULE, sample_model_is_there
 from devtools.workspace import link_file
 
 
@@ -108,7 +108,7 @@ def choose_models(
     }
     models = Models(missing=[WANTED[key].source for key, name in found.items() if name is None])
     real = list(real_folders)
-    if models.missing and not any(chosen.values()):
+    if models.missing and not any(chosen.values()) and sample_model_is_there():
         models.folders, models.sample = [scratch, *real], True
         models.names = {"motion_module": MOTION_MODULE}
     elif models.missing:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 
+from devtools.paths import REPO
 from folder_queue.client import Graph
 
 SAMPLE = "sample"
 MOTION_MODULE = "sample_motion_module.safetensors"
+WEIGHTS = REPO / "live2diff_core" / "sample_model" / "weights"
+PARTS = ("unet", "text_encoder", "vae", "depth", "sample_motion_module")
 # Outputs of 'Load Sample Model'.
 MODEL, CLIP, VAE, DEPTH_MODEL = range(4)
 # Outputs of loaders -> outputs of 'Load Sample Model'.
@@ -23,6 +26,11 @@ _BYPASSED = {
     "ControlNetApplyAdvanced": ("positive", "negative"),
 }
 _UNUSED = ("ControlNetLoader",)
+
+
+def sample_model_is_there() -> bool:
+    """Return whether all files of the sample model lie in the pack."""
+    return all((WEIGHTS / f"{name}.safetensors").is_file() for name in PARTS)
 
 
 def with_sample_model(graph: Graph) -> Graph:

@@ -101,8 +101,9 @@ def test_real_models_are_used_when_all_are_there(tmp_path, real_models, fake_sta
 
 
 def test_one_missing_file_means_the_sample_model_and_is_named(
-    tmp_path, real_models, fake_standins, capsys
+    tmp_path, real_models, fake_standins, capsys, monkeypatch
 ):
+    monkeypatch.setattr(models, "sample_model_is_there", lambda: True)
     (real_models / "live2diff" / "live2diff.ckpt").unlink()
     chosen = models.choose_models([real_models], {}, tmp_path / "scratch")
     assert chosen.sample and fake_standins not in chosen.folders
@@ -112,6 +113,15 @@ def test_one_missing_file_means_the_sample_model_and_is_named(
     assert said.count("\n") == 1
     assert "sample model" in said and "Leoxing/Live2Diff" in said
     assert "taesd" not in said and "stand-in" not in said
+
+
+def test_without_the_sample_model_a_missing_file_means_standins(
+    tmp_path, real_models, fake_standins, monkeypatch
+):
+    (real_models / "live2diff" / "live2diff.ckpt").unlink()
+    monkeypatch.setattr(models, "sample_model_is_there", lambda: False)
+    chosen = models.choose_models([real_models], {}, tmp_path / "scratch")
+    assert not chosen.sample and fake_standins in chosen.folders
 
 
 def test_beside_a_chosen_file_a_missing_one_means_standins(
