@@ -93,7 +93,8 @@ class TinyNetwork(nn.Module):
 
 @pytest.fixture
 def tiny(core: ModuleType):
-    return core.DepthModel(TinyNetwork())
+    network = TinyNetwork()
+    return core.DepthModel(network, release=network.pretrained.activations.clear)
 
 
 def _frames(count: int, height: int = 48, width: int = 64, seed: int = 0) -> Tensor:

@@ -39,6 +39,11 @@ NODES = (
     "Live2DiffSaveStream",
     "Live2DiffLoadStream",
     "Live2DiffMeasureVideo",
+    "Live2DiffLoadStreamingT2V",
+    "Live2DiffLongVideo",
+    "Live2DiffExtendVideo",
+    "Live2DiffLoadVideoEnhancer",
+    "Live2DiffEnhanceVideo",
 )
 
 
@@ -434,6 +439,27 @@ def test_every_node_explains_itself(classes, name):
         assert entry.tooltip and entry.tooltip.endswith("."), entry.id
 
 
+# Nodes whose other inputs go to a function, which hands those it does not name to a specification.
+REST = {
+    "Live2DiffLongVideo": ("nodes.long_video_inputs", "make_spec", "spec", "LongVideoSpec"),
+    "Live2DiffExtendVideo": ("nodes.long_video_inputs", "make_spec", "spec", "LongVideoSpec"),
+    "Live2DiffEnhanceVideo": ("nodes.enhance_video", "_spec", "enhancer_spec", "EnhanceSpec"),
+}
+
+
+def rest_of(name, schema):
+    """The inputs of `schema` that the function and the specification of a node take."""
+    module, function, file, spec = REST[name]
+    taken = inspect.signature(getattr(import_module(f"comfyui_live2diff.{module}"), function))
+    fields = inspect.signature(getattr(core(f"streamingt2v.{file}"), spec)).parameters
+    optional = {entry.id: entry.optional for entry in schema.inputs}
+    return {
+        n: inspect.Parameter(n, p.kind, default=None if optional[n] else p.empty)
+        for n, p in {**fields, **taken.parameters}.items()
+        if n in optional and p.kind is not p.VAR_KEYWORD
+    }
+
+
 @pytest.mark.parametrize("name", NODES)
 def test_execute_takes_what_the_schema_promises(classes, name):
     schema = classes[name].GET_SCHEMA()
@@ -442,6 +468,9 @@ def test_execute_takes_what_the_schema_promises(classes, name):
     for rest in [n for n, p in parameters.items() if p.kind is p.VAR_KEYWORD]:
         # What all stream nodes have goes on to the description of a stream.
         del parameters[rest]
+        if name in REST:
+            parameters |= rest_of(name, schema)
+            continue
         spec = inspect.signature(core("run.spec").StreamSpec.from_inputs).parameters
         needed = {n for n, p in spec.items() if p.default is p.empty}
         assert needed <= offered - set(parameters) <= set(spec)

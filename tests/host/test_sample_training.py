@@ -93,7 +93,8 @@ def test_a_translation_begins_with_the_photograph(making):
     assert set(denoiser.FEW_STEPS) <= set(timesteps.tolist())
     assert began[timesteps == denoiser.FEW_STEPS[0]].float().mean() > 0.5
     assert not began[timesteps <= denoiser.FEW_STEPS[1]].any()
-    assert all((batch.photograph == 1).all() for batch in drawn)
+    scaled = making["denoiser"].LATENT_DEVIATION
+    assert all((batch.photograph == scaled).all() for batch in drawn)
 
 
 def test_everything_is_trained(making):

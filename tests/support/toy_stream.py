@@ -142,7 +142,7 @@ class OpenToy:
     """
 
     device = picture_device = torch.device("cpu")
-    half, tile = False, 0
+    half, tile, short = False, 0, False
 
     def __init__(self, model, coder, depth=None):
         self.model, self.coder, self.depth = model, coder, depth
