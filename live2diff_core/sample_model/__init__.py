@@ -1,1 +1,1 @@
-"""A small model that was trained in this project and ships with it, in SD1.5's topology."""
+"""A small model in SD1.5's topology, trained in this project."""

@@ -62,8 +62,8 @@ def _read(name: str) -> dict[str, Tensor]:
     path = WEIGHTS / name
     if not path.is_file():
         raise FileNotFoundError(
-            f"The sample model's file {name} is missing from {WEIGHTS}. It belongs to this pack: "
-            "install the pack again."
+            f"The sample model's file {name} is missing from {WEIGHTS}. Make it with "
+            "`python3 dev.py sample-model WORK`."
         )
     return read_tensors(path)
 
