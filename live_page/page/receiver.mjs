@@ -1,0 +1,71 @@
+/** Decodes results and draws them, each once and in order, and tells the server of each. */
+import { decodeJpeg } from "./jpeg.mjs";
+import { Quantiles, RateMeter } from "./meters.mjs";
+import { FLAG, unpack } from "./packets.mjs";
+
+export class Receiver extends EventTarget {
+  #before = Promise.resolve();
+  #context;
+  #lastFinished = 0;
+  /** Finished frames drawn; those that came back unchanged during a warm-up do not count. */
+  shown = 0;
+  drawn = new RateMeter();
+  latency = new Quantiles();
+  /** Whether this page sends the frames: only then have the times in them a meaning here. */
+  ownClock = false;
+
+  /** `acknowledge({shown, ms})` goes to the server. */
+  constructor(canvas, acknowledge) {
+    super();
+    this.canvas = canvas;
+    this.#context = canvas.getContext("2d", { alpha: false });
+    this.acknowledge = acknowledge;
+  }
+
+  /** Take a message of the server; it is drawn after all that came before it. */
+  receive(buffer) {
+    const frame = unpack(buffer);
+    if (this.#stale(frame)) return this.acknowledge({ shown: frame.number });
+    const decoded = decodeJpeg(frame.picture);
+    // Handled where it is awaited, which may be later than it fails.
+    decoded.catch(() => {});
+    this.#before = this.#before.then(() => this.#show(frame, decoded));
+  }
+
+  /** Whether a frame of this page, or a later one, has been taken already. */
+  #stale({ flags, sequence }) {
+    if (!this.ownClock || flags & FLAG.warmingUp) return false;
+    if (sequence <= this.#lastFinished) return true;
+    this.#lastFinished = sequence;
+    return false;
+  }
+
+  async #show(frame, decoded) {
+    try {
+      const picture = await decoded;
+      this.#draw(picture);
+      picture.close();
+    } catch (error) {
+      console.warn(`Frame ${frame.number} cannot be decoded:`, error.message);
+      this.acknowledge({ shown: frame.number });
+      return;
+    }
+    const now = performance.now();
+    const ms = now - frame.captured;
+    this.acknowledge(this.ownClock ? { shown: frame.number, ms } : { shown: frame.number });
+    this.drawn.add(now);
+    if (!(frame.flags & FLAG.warmingUp)) {
+      this.shown += 1;
+      if (this.ownClock) this.latency.add(ms);
+    }
+    this.dispatchEvent(new CustomEvent("shown", { detail: { ...frame, ms } }));
+  }
+
+  #draw(picture) {
+    const canvas = this.canvas;
+    if (canvas.width !== picture.width || canvas.height !== picture.height) {
+      [canvas.width, canvas.height] = [picture.width, picture.height];
+    }
+    this.#context.drawImage(picture, 0, 0);
+  }
+}
