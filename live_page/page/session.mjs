@@ -84,7 +84,7 @@ export class Session extends EventTarget {
       });
     on("state", (state) => state === "open" || this.sender.begin(0));
     on("welcome", (message) => this.#welcomed(message));
-    on("role", ({ role, credits }) => this.#takeRole(role, credits));
+    on("role", ({ role }) => this.#takeRole(role));
     on("status", ({ status }) => (this.status = status));
     on("settings", ({ settings }) => this.#tell("settings", settings));
     on("applied", (message) => this.#answered(message, "applied"));
@@ -97,13 +97,13 @@ export class Session extends EventTarget {
   #welcomed({ role, credits, mjpg }) {
     this.mjpg = mjpg && new URL(mjpg, location.href).href;
     this.#asked.clear();
-    this.#takeRole(role, credits);
+    this.#takeRole(role);
+    this.sender.begin(credits);
   }
 
-  #takeRole(role, credits = 0) {
+  #takeRole(role) {
     this.role = role;
     this.receiver.ownClock = role === "send";
-    this.sender.begin(credits);
   }
 
   #answered(message, event) {
