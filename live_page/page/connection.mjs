@@ -45,6 +45,11 @@ export class Connection extends EventTarget {
     return true;
   }
 
+  /** Connect anew, with what `hello` says now. */
+  reopen() {
+    this.#socket?.close();
+  }
+
   close() {
     this.#closed = true;
     clearTimeout(this.#watchdog);

@@ -3,7 +3,7 @@ import { KIND } from "./packets.mjs";
 
 const QUALITY = 0.85;
 
-export class JpegEncoder {
+export class JpegCodec {
   #worker = new Worker(new URL("jpeg_worker.mjs", import.meta.url), { type: "module" });
   #waiting = new Map();
   #next = 0;
@@ -23,11 +23,14 @@ export class JpegEncoder {
     this.#worker.postMessage({ id, bitmap, quality: QUALITY }, [bitmap]);
     return { kind: KIND.jpeg, picture: await bytes };
   }
-}
 
-/** A picture that `drawImage` takes. */
-export function decodeJpeg(picture) {
-  return createImageBitmap(new Blob([picture], { type: "image/jpeg" }));
+  /** A picture that `drawImage` takes; to be closed afterwards. */
+  decode({ picture }) {
+    return createImageBitmap(new Blob([picture], { type: "image/jpeg" }));
+  }
+
+  /** Every picture stands for itself: a new connection changes nothing. */
+  restart() {}
 }
 
 function copyOf(canvas) {

@@ -1,5 +1,6 @@
 /** The live page: puts its parts together. */
 import { tokenOf } from "./connection.mjs";
+import { CodecChoice } from "./codec_choice.mjs";
 import { FramingControls } from "./framing_controls.mjs";
 import { bindKeys } from "./keyboard.mjs";
 import { Notices } from "./notices.mjs";
@@ -27,6 +28,7 @@ export const session = new Session(chosenStream(streams), token, element("input"
 const controls = new SettingsControls((name, value) => session.set(name, value));
 const buttons = new StreamButtons(session, picker, notices);
 const state = new StreamState(session, picker, notices);
+const codec = new CodecChoice(session);
 
 picker.addEventListener("picture", ({ detail }) => session.sender.offer(detail));
 picker.addEventListener("changed", () => refresh());
@@ -80,4 +82,5 @@ setInterval(
   FIGURES_MS,
 );
 refresh();
+await codec.offer();
 session.open();

@@ -1,5 +1,4 @@
 /** Decodes results and draws them, each once and in order, and tells the server of each. */
-import { decodeJpeg } from "./jpeg.mjs";
 import { Quantiles, RateMeter } from "./meters.mjs";
 import { FLAG, unpack } from "./packets.mjs";
 
@@ -14,10 +13,11 @@ export class Receiver extends EventTarget {
   /** Whether this page sends the frames: only then have the times in them a meaning here. */
   ownClock = false;
 
-  /** `acknowledge({shown, ms})` goes to the server. */
-  constructor(canvas, acknowledge) {
+  /** `codec.decode(frame)` gives a picture; `acknowledge({shown, ms})` goes to the server. */
+  constructor(canvas, codec, acknowledge) {
     super();
     this.canvas = canvas;
+    this.codec = codec;
     this.#context = canvas.getContext("2d", { alpha: false });
     this.acknowledge = acknowledge;
   }
@@ -25,8 +25,7 @@ export class Receiver extends EventTarget {
   /** Take a message of the server; it is drawn after all that came before it. */
   receive(buffer) {
     const frame = unpack(buffer);
-    if (this.#stale(frame)) return this.acknowledge({ shown: frame.number });
-    const decoded = decodeJpeg(frame.picture);
+    const decoded = this.codec.decode(frame);
     // Handled where it is awaited, which may be later than it fails.
     decoded.catch(() => {});
     this.#before = this.#before.then(() => this.#show(frame, decoded));
@@ -43,8 +42,10 @@ export class Receiver extends EventTarget {
   async #show(frame, decoded) {
     try {
       const picture = await decoded;
-      this.#draw(picture);
+      const stale = this.#stale(frame);
+      if (!stale) this.#draw(picture);
       picture.close();
+      if (stale) return this.acknowledge({ shown: frame.number });
     } catch (error) {
       console.warn(`Frame ${frame.number} cannot be decoded:`, error.message);
       this.acknowledge({ shown: frame.number });
@@ -63,8 +64,10 @@ export class Receiver extends EventTarget {
 
   #draw(picture) {
     const canvas = this.canvas;
-    if (canvas.width !== picture.width || canvas.height !== picture.height) {
-      [canvas.width, canvas.height] = [picture.width, picture.height];
+    const width = picture.displayWidth ?? picture.width;
+    const height = picture.displayHeight ?? picture.height;
+    if (canvas.width !== width || canvas.height !== height) {
+      [canvas.width, canvas.height] = [width, height];
     }
     this.#context.drawImage(picture, 0, 0);
   }

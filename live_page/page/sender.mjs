@@ -18,10 +18,13 @@ export class Sender {
   sent = 0;
   captured = new RateMeter();
 
-  /** `deliver(buffer)` hands a message to the network and tells whether it could. */
-  constructor(canvas, encoder, deliver) {
+  /**
+   * `codec.encode(canvas)` gives {kind, picture}, or null for a picture that it leaves out;
+   * `deliver(buffer)` hands a message to the network and tells whether it could.
+   */
+  constructor(canvas, codec, deliver) {
     this.canvas = canvas;
-    this.encoder = encoder;
+    this.codec = codec;
     this.deliver = deliver;
   }
 
@@ -67,14 +70,19 @@ export class Sender {
     this.#encoding = true;
     const connection = this.#connection;
     try {
-      const { kind, picture } = await this.encoder.encode(this.canvas);
+      const encoded = await this.codec.encode(this.canvas);
       // The credit was the old connection's if there is a new one meanwhile.
-      const due = connection === this.#connection;
-      const message = due && pack({ kind, sequence: this.sent + 1, captured }, picture);
-      if (due && this.deliver(message)) this.sent += 1;
+      if (connection !== this.#connection) return;
+      if (!encoded) this.credits += 1;
+      else this.#deliver(encoded, captured);
     } finally {
       this.#encoding = false;
+      this.#pump();
     }
-    this.#pump();
+  }
+
+  #deliver({ kind, picture }, captured) {
+    const message = pack({ kind, sequence: this.sent + 1, captured }, picture);
+    if (this.deliver(message)) this.sent += 1;
   }
 }

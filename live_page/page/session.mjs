@@ -3,7 +3,8 @@
  * what the user wants of it. Knows nothing of buttons.
  */
 import { Connection } from "./connection.mjs";
-import { JpegEncoder } from "./jpeg.mjs";
+import { H264Codec } from "./h264.mjs";
+import { JpegCodec } from "./jpeg.mjs";
 import { Receiver } from "./receiver.mjs";
 import { Sender } from "./sender.mjs";
 import { fedHere } from "./words.mjs";
@@ -15,6 +16,8 @@ export class Session extends EventTarget {
   role = "watch";
   status = null;
   mjpg = null;
+  /** How pictures travel, both ways: "jpeg" or "h264". */
+  codec = "jpeg";
   /** Whether the user wants this page to feed the stream. */
   wanted = false;
 
@@ -27,8 +30,9 @@ export class Session extends EventTarget {
     this.stream = stream;
     this.connection = new Connection({ stream, role: "watch", codecs: ["jpeg"] }, token);
     const deliver = (message) => this.connection.send(message);
-    this.sender = new Sender(input, new JpegEncoder(), deliver);
-    this.receiver = new Receiver(result, deliver);
+    this.codecs = { jpeg: new JpegCodec(), h264: new H264Codec() };
+    this.sender = new Sender(input, this.codecs.jpeg, deliver);
+    this.receiver = new Receiver(result, this.codecs.jpeg, deliver);
     this.#listen();
   }
 
@@ -53,6 +57,12 @@ export class Session extends EventTarget {
   stop() {
     this.#want(false);
     this.command("stop");
+  }
+
+  /** Prefer a codec, from the next connection on, which is made at once. */
+  prefer(codec) {
+    this.connection.hello.codecs = codec === "jpeg" ? ["jpeg"] : [codec, "jpeg"];
+    this.connection.reopen();
   }
 
   set(name, value) {
@@ -94,7 +104,10 @@ export class Session extends EventTarget {
     this.connection.addEventListener("frame", ({ detail }) => this.receiver.receive(detail));
   }
 
-  #welcomed({ role, credits, mjpg }) {
+  #welcomed({ role, credits, mjpg, codec }) {
+    this.codec = codec;
+    this.sender.codec = this.receiver.codec = this.codecs[codec];
+    this.codecs[codec].restart();
     this.mjpg = mjpg && new URL(mjpg, location.href).href;
     this.#asked.clear();
     this.#takeRole(role);

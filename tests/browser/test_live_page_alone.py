@@ -28,11 +28,13 @@ WATCH = f"""async () => {{
     sent[session.sender.sent + 1] = going;
     return deliver(message);
   }};
-  const encode = session.sender.encoder.encode.bind(session.sender.encoder);
-  session.sender.encoder.encode = canvas => {{
-    session.sender.encoded = read(canvas);
-    return encode(canvas);
-  }};
+  for (const codec of Object.values(session.codecs)) {{
+    const encode = codec.encode.bind(codec);
+    codec.encode = canvas => {{
+      session.sender.encoded = read(canvas);
+      return encode(canvas);
+    }};
+  }}
   session.receiver.addEventListener("shown", ({{ detail }}) => shown.push(
     [detail.sequence, read(session.receiver.canvas), sent[detail.sequence], detail.ms]));
 }}"""
@@ -131,6 +133,35 @@ def test_every_number_comes_back_once_and_in_order(live, server):
     assert [text["shown"] for text in acknowledged] == list(range(1, len(acknowledged) + 1))
     assert all(text["ms"] > 0 for text in acknowledged)
     assert all(address.startswith(server.url) for address in live.addresses)
+
+
+def test_h264_where_both_sides_have_it(live, server):
+    from_browser = "import('/live2diff/live/page/h264.mjs').then(m => m.H264Codec.supported())"
+    if not live.page.evaluate(from_browser):
+        pytest.skip("this Chromium has no H.264 encoder (Debian's and Google's have one)")
+    live.page.select_option("#codec", "h264")
+    live.page.wait_for_function("session.codec === 'h264'")
+    live.start()
+    before = len(live.shown(40))
+    # The key frame of a new connection starts both decoders anew.
+    server.stop()
+    live.see("#state", "reconnecting")
+    server.start()
+    live.page.wait_for_function("session.connection.state === 'open'", timeout=30_000)
+    shown = live.shown(before + 20)
+    sequences = [sequence for sequence, *_ in shown]
+    assert sequences == sorted(set(sequences))
+    assert [number for _, number, _, _ in shown] == [sent for _, _, sent, _ in shown]
+    assert server.said("codecs")[-2:] == [["h264", "jpeg"]] * 2
+
+
+def test_a_server_without_h264_gets_jpeg(live, server):
+    server.codecs = ("jpeg",)
+    live.page.evaluate("session.prefer('h264')")
+    live.page.wait_for_timeout(1000)
+    live.start()
+    live.shown(3)
+    assert live.page.input_value("#codec") == "jpeg"
 
 
 def test_without_credits_frames_are_dropped_not_queued(live, server):

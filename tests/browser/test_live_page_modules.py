@@ -120,8 +120,8 @@ def test_sender_spends_a_credit_per_frame_and_never_queues(modules):
       const { Sender } = await import("/live2diff/live/page/sender.mjs");
       const { unpack } = await import("/live2diff/live/page/packets.mjs");
       const sent = [];
-      const encoder = {encode: async () => ({kind: 1, picture: new ArrayBuffer(1)})};
-      const sender = new Sender(null, encoder, message => sent.push(unpack(message)));
+      const codec = {encode: async () => ({kind: 1, picture: new ArrayBuffer(1)})};
+      const sender = new Sender(null, codec, message => sent.push(unpack(message)));
       const rest = () => new Promise(done => setTimeout(done, 5));
       sender.begin(2);
       sender.offer(1);             // not active: only shown
@@ -144,9 +144,9 @@ def test_a_frame_encoded_for_a_lost_connection_is_not_sent_on_the_next(modules):
     told = modules.evaluate("""async () => {
       const { Sender } = await import("/live2diff/live/page/sender.mjs");
       let finish;
-      const encoder = {encode: () => new Promise(done => { finish = done; })};
+      const codec = {encode: () => new Promise(done => { finish = done; })};
       let sent = 0;
-      const sender = new Sender(null, encoder, () => ++sent);
+      const sender = new Sender(null, codec, () => ++sent);
       sender.begin(1);
       sender.active = true;
       sender.offer(1);

@@ -43,6 +43,7 @@ class EchoServer:
         self.port = 0
         self.token = ""
         self.credits, self.gives_back, self.held = 2, True, False
+        self.codecs: tuple[str, ...] = ("h264", "jpeg")
         self.unavailable: dict[str, str] = {}
         self.texts: list[dict[str, Any]] = []
         self.arrived: list[int] = []
@@ -145,7 +146,7 @@ class EchoServer:
             "welcome": 1,
             "stream": hello["stream"],
             "role": role,
-            "codec": "jpeg",
+            "codec": next(codec for codec in hello["codecs"] if codec in self.codecs),
             "session": "s",
             "mjpg": f"{ROOT}/{STREAM}.mjpg?token=read-only",
             "credits": self.credits,
