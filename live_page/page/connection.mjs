@@ -80,11 +80,11 @@ export class Connection extends EventTarget {
     this.#wait = Math.min(2 * this.#wait, LONGEST_WAIT_MS);
   }
 
-  /** After a restart the server knows no token of before; the page's address has a new one. */
+  /** After a restart the server knows no token of before. */
   async #renewToken() {
     try {
-      const page = await (await fetch(location.href, { cache: "no-store" })).text();
-      this.token = tokenOf(new DOMParser().parseFromString(page, "text/html"));
+      const answer = await fetch(new URL("live/token", document.baseURI), { cache: "no-store" });
+      this.token = (await answer.json()).token;
     } catch (error) {
       console.info("The server is not there yet:", error.message);
     }
@@ -109,9 +109,4 @@ export class Connection extends EventTarget {
   #tell(name, detail) {
     this.dispatchEvent(new CustomEvent(name, { detail }));
   }
-}
-
-/** The token in a page of the server. */
-export function tokenOf(page) {
-  return page.querySelector('meta[name="live2diff-token"]').content;
 }

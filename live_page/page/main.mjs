@@ -1,5 +1,4 @@
 /** The live page: puts its parts together. */
-import { tokenOf } from "./connection.mjs";
 import { CodecChoice } from "./codec_choice.mjs";
 import { FramingControls } from "./framing_controls.mjs";
 import { bindKeys } from "./keyboard.mjs";
@@ -21,7 +20,7 @@ const notices = new Notices(element("notices"));
 const view = new View();
 const framing = new FramingControls(() => picker.redraw());
 const picker = new SourcePicker(element("input"), notices, () => framing.framing);
-const token = tokenOf(document);
+const token = document.querySelector('meta[name="live2diff-token"]').content;
 const streams = await listStreams(token);
 /** For the tests, and for whoever opens the browser's console. */
 export const session = new Session(chosenStream(streams), token, element("input"), element("result"));

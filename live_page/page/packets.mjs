@@ -2,7 +2,7 @@
 export const HEADER_BYTES = 32;
 export const VERSION = 1;
 export const KIND = Object.freeze({ jpeg: 1, h264Key: 2, h264Delta: 3 });
-export const FLAG = Object.freeze({ warmingUp: 1, earlierRun: 2, last: 4 });
+export const FLAG = Object.freeze({ warmingUp: 1, ofOthers: 2, last: 4 });
 
 /** One message: the header of a frame that this client sends, then its picture. */
 export function pack({ kind, sequence, captured }, picture) {

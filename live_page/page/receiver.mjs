@@ -6,7 +6,7 @@ export class Receiver extends EventTarget {
   #before = Promise.resolve();
   #context;
   #lastFinished = 0;
-  /** Finished frames drawn; those that came back unchanged during a warm-up do not count. */
+  /** Finished frames drawn, if this page sends: of its own. Those of a warm-up do not count. */
   shown = 0;
   drawn = new RateMeter();
   latency = new Quantiles();
@@ -32,10 +32,10 @@ export class Receiver extends EventTarget {
   }
 
   /** Whether a frame of this page, or a later one, has been taken already. */
-  #stale({ flags, sequence }) {
-    if (!this.ownClock || flags & FLAG.warmingUp) return false;
-    if (sequence <= this.#lastFinished) return true;
-    this.#lastFinished = sequence;
+  #stale(frame) {
+    if (!this.#own(frame) || frame.flags & FLAG.warmingUp) return false;
+    if (frame.sequence <= this.#lastFinished) return true;
+    this.#lastFinished = frame.sequence;
     return false;
   }
 
@@ -52,14 +52,19 @@ export class Receiver extends EventTarget {
       return;
     }
     const now = performance.now();
-    const ms = now - frame.captured;
-    this.acknowledge(this.ownClock ? { shown: frame.number, ms } : { shown: frame.number });
     this.drawn.add(now);
-    if (!(frame.flags & FLAG.warmingUp)) {
-      this.shown += 1;
-      if (this.ownClock) this.latency.add(ms);
-    }
+    const own = this.#own(frame);
+    const ms = own ? now - frame.captured : null;
+    this.acknowledge(own ? { shown: frame.number, ms } : { shown: frame.number });
+    const finished = !(frame.flags & FLAG.warmingUp);
+    if (finished && own === this.ownClock) this.shown += 1;
+    if (finished && own) this.latency.add(ms);
     this.dispatchEvent(new CustomEvent("shown", { detail: { ...frame, ms } }));
+  }
+
+  /** Whether it is the result of a frame of this page, with a time on its clock. */
+  #own({ flags }) {
+    return this.ownClock && !(flags & FLAG.ofOthers);
   }
 
   #draw(picture) {

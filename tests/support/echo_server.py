@@ -90,6 +90,7 @@ class EchoServer:
         app = web.Application()
         app.router.add_get(ROOT, self._index)
         app.router.add_get(f"{ROOT}/page/{{name}}", self._file)
+        app.router.add_get(f"{ROOT}/token", self._token)
         app.router.add_get(f"{ROOT}/streams", self._streams)
         app.router.add_get(f"{ROOT}/socket", self._socket)
         app.on_shutdown.append(self._hang_up)
@@ -106,6 +107,9 @@ class EchoServer:
     async def _file(self, request: web.Request) -> web.Response:
         path = PAGE / request.match_info["name"]
         return web.Response(body=path.read_bytes(), content_type=TYPES[path.suffix])
+
+    async def _token(self, _: web.Request) -> web.Response:
+        return web.json_response({"token": self.token})
 
     async def _streams(self, request: web.Request) -> web.Response:
         if request.headers.get("X-Live2Diff-Token") != self.token:
