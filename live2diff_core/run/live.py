@@ -54,7 +54,7 @@ class LiveStream:
 
     Attributes:
         name: its key in the registry.
-        identity: what cannot change without starting over, see `LiveRun.identity`.
+        identity: what cannot change without starting over, see `LiveOpening.identity`.
         prompt: name of the prompts of the last frame.
         translator: its state; every run passes the models.
         place: device and dtype in which the model last ran.
