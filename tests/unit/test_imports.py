@@ -27,6 +27,10 @@ FOLDERS = {
         {"run", "stream", "host", "depth", "video"},
         {"torch", "numpy", "safetensors", "filelock"},
     ),
+    "live": (
+        {"live", "run", "stream", "video"},
+        {"torch", "numpy", "av", "safetensors"},
+    ),
     "streamingt2v": (
         {"streamingt2v", "stream", "host", "video", "run"},
         {"torch", "numpy", "diffusers", "safetensors"},
