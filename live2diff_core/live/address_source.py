@@ -105,6 +105,8 @@ class AddressSource:
                 reason = "it ended"
             except (av.error.FFmpegError, OSError, ValueError) as error:
                 reason = str(error)
+            if self._stop.is_set():
+                return
             if self.count.received > before:
                 pause, heard = 0.5, time.monotonic()
                 self._channel.warn(f"{self._address} broke off ({reason}); it is opened again.")
@@ -168,7 +170,10 @@ def _opened(address: str) -> InputContainer:
         FFmpegError, OSError, ValueError: it cannot be opened, or has no picture.
     """
     file, kind = address, None
-    options = {"fflags": "nobuffer", "flags": "low_delay", "probesize": "500000"}
+    options = {"flags": "low_delay", "probesize": "500000"}
+    if urlsplit(address).scheme not in _FILES:
+        # Leaves out what came while the stream was probed, which is late already.
+        options["fflags"] = "nobuffer"
     if address.startswith(CAMERA):
         file = address[len(CAMERA) :]
         kind = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}[sys.platform]

@@ -8,14 +8,16 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .controls import CONTROLS, Change, ControlError, PendingChanges
 from .frames import LiveFrame, LiveResult
 from .meter import Rate, Times
-from .settings import LiveSettings
 from .sizing import LiveSize
 from .slot import NewestSlot
+
+if TYPE_CHECKING:
+    from .settings import LiveSettings
 
 WAITING, STARTING, RUNNING = "waiting", "starting", "running"
 PAUSED, STOPPED = "paused", "stopped"
