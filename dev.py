@@ -29,7 +29,7 @@ def python_problem(version):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser of the command line: demo, test, golden, sample-model, lint."""
+    """Build the parser of the command line: demo, test, golden, sample-model, live-bench, lint."""
     parser = argparse.ArgumentParser(prog="dev.py", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -73,6 +73,10 @@ def build_parser() -> argparse.ArgumentParser:
     sample = commands.add_parser("sample-model", help="make the sample model again (hours)")
     sample.add_argument("work", metavar="WORK", help="folder for what is made on the way")
     sample.add_argument("--stages", nargs="+", metavar="STAGE", default=SAMPLE_STAGES)
+
+    live = commands.add_parser("live-bench", help="measure live streams in a real ComfyUI")
+    live.add_argument("--json", metavar="FILE", help="write the figures there, too")
+    live.add_argument("--frames", type=int, default=2000, help="frames of each measurement")
 
     commands.add_parser("lint", help="ruff check, ruff format --check, mypy")
     return parser

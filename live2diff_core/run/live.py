@@ -54,7 +54,7 @@ class LiveStream:
 
     Attributes:
         name: its key in the registry.
-        identity: what cannot change without starting over, see `LiveRun.identity`.
+        identity: what cannot change without starting over, see `LiveOpening.identity`.
         prompt: name of the prompts of the last frame.
         translator: its state; every run passes the models.
         place: device and dtype in which the model last ran.
@@ -152,10 +152,21 @@ class LiveStream:
             tell_of_unreached_prompts(session, opened.model, self.notices)
             for picture in self.translator.drain(opened):
                 self._finished([picture])
+        if (output := self.delivered([])) is not None:
+            return output
+        shown = self._placeholder(images, hold)
+        return LiveOutput(shown, -1, self.warming_up, self.notices)
+
+    def delivered(self, pictures: list[HostCopy]) -> LiveOutput | None:
+        """Return pictures that the translator has finished without a push; None if there is none.
+
+        Raises:
+            NotFiniteError: see `push`.
+        """
+        self._finished(pictures)
         if not self.undelivered:
-            shown = self._placeholder(images, hold)
-            return LiveOutput(shown, -1, self.warming_up, self.notices)
-        first = session.frames_out - len(self.undelivered)
+            return None
+        first = self.translator.session.frames_out - len(self.undelivered)
         return LiveOutput(self._deliver(first), first, False, self.notices)
 
     def state_dict(self) -> State:

@@ -8,7 +8,7 @@ from pathlib import Path
 from imported import imports, top
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("nodes", "live2diff_core", "folder_queue")
+FOLDERS = ("nodes", "live2diff_core", "live_page", "folder_queue")
 FILES = ("__init__.py", "queue_folder.py", "measure.py", "convert_streamingt2v.py")
 # Modules of ComfyUI itself. Its `nodes` has the name of a folder of ours.
 HOST = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "latent_preview", "server"}
