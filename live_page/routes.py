@@ -34,6 +34,11 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+# The page's own, in place of the host's, which would let it play no video file.
+_POLICY = (
+    "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; object-src 'none'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -77,10 +82,18 @@ class LiveRoutes:
         routes.get(f"{ROOT}/socket")(own_origin(self.socket))
         routes.get(f"{ROOT}/{{stream:.+}}.mjpg")(own_origin(self.mjpeg))
 
-    async def page(self, request: web.Request) -> web.Response:
-        """Serve the page, with a token of its own."""
+    async def page(self, request: web.Request) -> web.StreamResponse:
+        """Send the page, with a token of its own.
+
+        It is sent here, because to a response that is returned the host adds its own policy.
+        """
         body = self._body(_INDEX).replace(_PLACE, page_token().encode())
-        return web.Response(body=body, content_type="text/html", headers=_HEADERS, charset="utf-8")
+        response = web.StreamResponse(headers={**_HEADERS, "Content-Security-Policy": _POLICY})
+        response.content_type, response.charset = "text/html", "utf-8"
+        response.content_length = len(body)
+        await response.prepare(request)
+        await response.write_eof(body)
+        return response
 
     async def file(self, request: web.Request) -> web.Response:
         """Serve one of the page's files."""

@@ -27,7 +27,8 @@ export class StreamState {
     element("input-veil").hidden = Boolean(source);
     element("result-veil").hidden = this.#drawn;
     [element("veil-title").textContent, element("veil-text").textContent] = veilWords(now, status);
-    this.#showWarmup(state === "running" ? status.warmup : null);
+    const fed = state === "running" && (status.sender || !fedHere(status));
+    this.#showWarmup(fed ? status.warmup : null);
     this.#showServer(now.connection);
     this.#showWatching(now, status);
     this.#showNotices(status?.notices ?? []);

@@ -1,14 +1,14 @@
 /** What the page says about the stream, for every state that it can be in. */
 
 /** The words beside the dot in the top bar. */
-export function stateWords({ connection, role, sending }, status) {
+export function stateWords({ connection, role }, status) {
   if (connection === "connecting") return "Connecting …";
   if (connection === "lost") return "Server gone, reconnecting …";
   if (connection === "refused") return "Reload this page";
   const state = status?.state ?? "waiting";
   if (state === "running" && role === "watch" && status.sender) return "Live, watching";
+  if (state === "running" && fedHere(status) && !status.sender) return "Ready";
   if (state === "running" && status.warmup) return "Warming up";
-  if (state === "running" && !sending && !status.sender) return "Ready";
   return {
     waiting: "Waiting for ComfyUI",
     starting: "Loading models …",
@@ -29,7 +29,7 @@ export function veilWords({ connection, role, sending, source }, status) {
   if (state === "stopped") return ["Stopped", "Start queues the same graph again."];
   if (state === "paused") return ["Paused", "Resume goes on with the memory kept."];
   if (role === "watch" && status.sender) return ["Watching", "Another page feeds this stream."];
-  if (!fedHere(status)) return ["Waiting for pictures", `The stream reads ${status.source}.`];
+  if (!fedHere(status)) return ["Waiting for pictures", "They come from the address that the node reads."];
   if (!source) return ["Ready", "Choose a source below, then press Start."];
   if (!sending) return ["Ready", "Press Start."];
   return ["Sending", "The first result is on its way."];

@@ -1,65 +1,13 @@
 """The live page with Chromium's test camera, before a server that only echoes and can be staged."""
 
-import os
-from pathlib import Path
-
 import pytest
-from comfy_page import FLAGS
 from echo_server import EchoServer
-from numbered_frames import READ_NUMBER, write_camera
-
-from devtools.browser import find_browser
+from live_browser import ALLOW, WATCH, Live, launch
 
 pytestmark = pytest.mark.browser
 
-ALLOW = "--use-fake-ui-for-media-stream"
 # Reached under this name, the page is neither on localhost nor on https.
 OTHER_NAME = "live.test"
-NUMBERS = 250
-# For every result: its sequence, the number in it, the number that was sent under it, its latency.
-WATCH = f"""async () => {{
-  const {{ session }} = await import("/live2diff/live/page/main.mjs");
-  const read = {READ_NUMBER};
-  const sent = {{}}, shown = [];
-  Object.assign(window, {{ session, shown }});
-  const deliver = session.sender.deliver;
-  session.sender.deliver = message => {{
-    const going = session.sender.encoded;
-    sent[session.sender.sent + 1] = going;
-    return deliver(message);
-  }};
-  for (const codec of Object.values(session.codecs)) {{
-    const encode = codec.encode.bind(codec);
-    codec.encode = canvas => {{
-      session.sender.encoded = read(canvas);
-      return encode(canvas);
-    }};
-  }}
-  session.receiver.addEventListener("shown", ({{ detail }}) => shown.push(
-    [detail.sequence, read(session.receiver.canvas), sent[detail.sequence], detail.ms]));
-}}"""
-
-
-def launch(playwright, *more, without=()):
-    flags = [flag for flag in FLAGS if flag not in without]
-    return playwright.chromium.launch(executable_path=find_browser(), args=[*flags, *more])
-
-
-@pytest.fixture(scope="module")
-def playwright():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if find_browser() is None:
-        pytest.skip("no Chromium found (python3 dev.py test brings one)")
-    with sync_api.sync_playwright() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def camera_browser(playwright, tmp_path_factory):
-    """Chromium with a camera whose frames carry their number."""
-    film = write_camera(tmp_path_factory.mktemp("camera") / "camera.y4m", range(NUMBERS))
-    yield (started := launch(playwright, f"--use-file-for-fake-video-capture={film}"))
-    started.close()
 
 
 @pytest.fixture
@@ -68,41 +16,6 @@ def server():
     started.start()
     yield started
     started.close()
-
-
-class Live:
-    """The page, open at a server."""
-
-    def __init__(self, browser, url, **options):
-        self.context = browser.new_context(**options)
-        self.page = self.context.new_page()
-        self.errors, self.addresses = [], []
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("request", lambda request: self.addresses.append(request.url))
-        self.page.goto(url)
-        self.see("#controls")
-
-    def see(self, selector, text=""):
-        """Wait until an element that contains `text` is visible, and return it."""
-        found = self.page.locator(selector).filter(has_text=text).first
-        found.wait_for(state="visible", timeout=30_000)
-        return found
-
-    def start(self):
-        self.page.click("[data-source=camera]")
-        self.see("[data-source=camera][aria-pressed=true]")
-        self.page.click("#start")
-        self.see("#start", "Pause")
-
-    def shown(self, count):
-        """Wait for so many results: [sequence, number, number sent, latency]."""
-        self.page.wait_for_function(f"window.shown.length >= {count}", timeout=60_000)
-        return self.page.evaluate("window.shown")
-
-    def picture(self, name, tmp_path, **options):
-        folder = Path(os.environ.get("LIVE2DIFF_SCREENSHOTS") or tmp_path)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=folder / f"{name}.png", **options)
 
 
 @pytest.fixture
@@ -125,9 +38,7 @@ def test_every_number_comes_back_once_and_in_order(live, server):
     assert len({number for _, number, _, _ in shown}) > 30
     assert all(0 < ms < 10_000 for *_, ms in shown)
     for figure in ("fps-in", "fps-out", "latency-median", "latency-p95", "dropped"):
-        live.page.wait_for_function(
-            f"parseFloat(document.getElementById('{figure}').value) >= 0", timeout=10_000
-        )
+        live.until(f"parseFloat(document.getElementById('{figure}').value) >= 0")
     # Each result was acknowledged, with its latency; and nothing came from elsewhere.
     acknowledged = [text for text in server.texts if "shown" in text]
     assert [text["shown"] for text in acknowledged] == list(range(1, len(acknowledged) + 1))
@@ -140,14 +51,14 @@ def test_h264_where_both_sides_have_it(live, server):
     if not live.page.evaluate(from_browser):
         pytest.skip("this Chromium has no H.264 encoder (Debian's and Google's have one)")
     live.page.select_option("#codec", "h264")
-    live.page.wait_for_function("session.codec === 'h264'")
+    live.until("session.codec === 'h264'")
     live.start()
     before = len(live.shown(40))
     # The key frame of a new connection starts both decoders anew.
     server.stop()
     live.see("#state", "reconnecting")
     server.start()
-    live.page.wait_for_function("session.connection.state === 'open'", timeout=30_000)
+    live.until("session.connection.state === 'open'")
     shown = live.shown(before + 20)
     sequences = [sequence for sequence, *_ in shown]
     assert sequences == sorted(set(sequences))
@@ -167,7 +78,7 @@ def test_a_server_without_h264_gets_jpeg(live, server):
 def test_without_credits_frames_are_dropped_not_queued(live, server):
     server.gives_back = False
     live.start()
-    live.page.wait_for_function("session.sender.skipped > 10", timeout=30_000)
+    live.until("session.sender.skipped > 10")
     assert server.arrived == [1, 2] and live.page.evaluate("session.sender.credits") == 0
     captured = live.page.evaluate("performance.now()")
     server.say({"credits": 1})
@@ -191,7 +102,7 @@ def test_pause_resume_stop_and_start(live, server):
     live.page.click("#start")
     server.status["state"] = "running"
     live.see("#start", "Pause")
-    live.page.wait_for_function(f"session.sender.sent > {before}", timeout=10_000)
+    live.until(f"session.sender.sent > {before}")
     live.page.click("#stop")
     server.status["state"] = "stopped"
     live.see("#state", "Stopped")
@@ -213,7 +124,7 @@ def test_a_prompt_with_presets_and_blend(live, server):
     page.click("text=+ Keep this")
     page.click(".chip >> text=Ink")
     page.click(".chip >> text=a second prompt")
-    live.page.wait_for_function("document.getElementById('apply-prompt').disabled")
+    live.until("document.getElementById('apply-prompt').disabled")
     prompts = [text["value"] for text in server.texts if text.get("set") == "prompt"]
     kept = {"text": "a second prompt, with brush strokes", "blend": 30}
     assert prompts[0] == prompts[2] == kept and prompts[1]["text"].startswith("black ink")
@@ -225,7 +136,7 @@ def test_a_prompt_with_presets_and_blend(live, server):
 
 def test_what_starts_the_memory_over_is_applied_when_asked(live, server):
     page = live.page
-    page.wait_for_function("!document.getElementById('steps').disabled")
+    live.until("!document.getElementById('steps').disabled")
     page.fill("#denoise", "0.7")
     page.fill("#steps", "6")
     page.fill("#seed", "123")
@@ -235,7 +146,7 @@ def test_what_starts_the_memory_over_is_applied_when_asked(live, server):
     live.see("#last-change", "the memory starts over")
     page.fill("#cfg", "2.5")
     page.fill("#threshold", "0.95")
-    page.wait_for_function("document.getElementById('apply-restart').disabled")
+    live.until("document.getElementById('apply-restart').disabled")
     page.wait_for_timeout(300)
     changes = [(text["set"], text["value"]) for text in server.texts if "set" in text]
     wanted = {("denoise", 0.7), ("steps", 6), ("seed", "123"), ("cfg", 2.5), ("threshold", 0.95)}
@@ -244,7 +155,7 @@ def test_what_starts_the_memory_over_is_applied_when_asked(live, server):
 
 def test_a_refused_setting_goes_back_and_says_why(live, server):
     page = live.page
-    page.wait_for_function("!document.getElementById('cfg').disabled")
+    live.until("!document.getElementById('cfg').disabled")
     page.evaluate("session.connection.send = message => (window.asked = message, true)")
     page.fill("#cfg", "7")
     identity = page.evaluate("asked.id")
@@ -275,7 +186,7 @@ def test_by_keyboard_alone(live, server):
     live.see("#turned", "90°")
     press("c")
     press("r")
-    live.page.wait_for_function("document.activeElement === document.body")
+    live.until("document.activeElement === document.body")
     press("p")
     page.keyboard.type(" crc")
     press("Control+Enter")
@@ -309,7 +220,7 @@ def test_the_server_goes_and_comes_back(live, server):
     live.see(".notice.urgent", "The server is gone")
     live.see("#state", "reconnecting")
     server.start()
-    live.page.locator(".notice").wait_for(state="hidden", timeout=30_000)
+    live.page.locator(".notice").wait_for(state="hidden")
     shown = live.shown(before + 10)
     sequences = [sequence for sequence, *_ in shown]
     assert sequences == sorted(set(sequences))
@@ -339,7 +250,7 @@ def test_warm_up_shows_the_input_and_how_far_it_is(live, server, tmp_path):
     ]
     server.status["warmup"] = None
     live.page.locator("#warmup").wait_for(state="hidden")
-    live.page.wait_for_function("session.receiver.shown > 0", timeout=30_000)
+    live.until("session.receiver.shown > 0")
 
 
 def test_a_prompt_without_clip_says_what_to_do(camera_browser, server):

@@ -159,7 +159,10 @@ class EchoServer:
         }
 
     def _role(self, asked: str) -> str:
-        return "watch" if self.status["sender"] == "elsewhere" else asked
+        if self.status["sender"] == "elsewhere":
+            return "watch"
+        self.status["sender"] = asked == "send"
+        return asked
 
     def _setting(self, name: str, value: Any) -> dict[str, Any]:
         if name in self.unavailable:

@@ -44,3 +44,13 @@ def write_camera(path: Path, numbers: Iterable[int], width=320, height=240, fps=
         for number in numbers:
             file.write(b"FRAME\n" + numbered_luma(number, width, height).tobytes() + colour)
     return path
+
+
+def write_astronaut(path: Path) -> Path:
+    """Write a film for the test camera that is good to look at: the sample clip, as MJPEG."""
+    from devtools.media import sample_frames
+
+    with path.open("wb") as file:
+        for picture in sample_frames(100, 480):
+            picture.save(file, "JPEG", quality=90)
+    return path
