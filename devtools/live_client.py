@@ -96,9 +96,13 @@ class LiveClient:
         await self.until(lambda: self.credits > 0, wait)
         self.credits -= 1
         self.sent += 1
+        await self._socket.send_bytes(self.header(self.sent) + jpeg)
+
+    @staticmethod
+    def header(sequence: int) -> bytes:
+        """Return the header of a frame that is sent now."""
         now = time.perf_counter() * 1000.0
-        header = _HEADER.pack(1, 1, 0, self.sent, now, -1, 0, 0.0, 0.0)
-        await self._socket.send_bytes(header + jpeg)
+        return _HEADER.pack(1, 1, 0, sequence, now, -1, 0, 0.0, 0.0)
 
     async def say(self, message: Mapping[str, Any]) -> None:
         """Send a message."""

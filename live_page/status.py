@@ -28,7 +28,7 @@ def status_message(channel: LiveChannel, count: FrameCount) -> dict[str, Any]:
             "received": count.received,
             "dropped": count.dropped,
             "finished": figures.finished,
-            "inside": len(channel.inside),
+            "inside": figures.inside,
             "frame": figures.frame,
             "vram_gb": _rounded(figures.vram_gb),
             "recording": figures.recording,

@@ -52,7 +52,7 @@ class Figures:
         """Start with nothing."""
         self.fps_in, self.fps_out = Rate(), Rate()
         self.latency, self.server, self.codec = Times(), Times(), Times()
-        self.finished = self.frame = self.replaced = 0
+        self.finished = self.frame = self.replaced = self.inside = 0
         self.warmup: tuple[int, int] | None = None
         self.vram_gb: float | None = None
         self.recording: Mapping[str, Any] | None = None
@@ -68,7 +68,6 @@ class LiveChannel:
         name: the stream's name.
         slot: the frame that the run takes next.
         pending: changes that the next frame brings.
-        inside: the frames in the stream whose results have not come out, oldest first.
         figures: of the present run or the last one.
         latest: the last result; None before the first.
         start_again: queues the stream's last prompt once more; None before the first run.
@@ -82,7 +81,6 @@ class LiveChannel:
         self.name = name
         self.slot: NewestSlot[LiveFrame] = NewestSlot()
         self.pending = PendingChanges()
-        self.inside: deque[LiveFrame | None] = deque()
         self.figures = Figures()
         self.start_again: Callable[[], None] | None = None
         self.latest: LiveResult | None = None

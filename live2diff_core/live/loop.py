@@ -165,24 +165,25 @@ class LiveLoop:
             elif self._parts.source.ended:
                 self._ending = self._finishing = True
         if self._finishing:
-            self._show(live.delivered(list(live.translator.drain(opened))), last=True)
+            self._show(live, live.delivered(list(live.translator.drain(opened))), last=True)
         return None, []
 
     def _take_up(self, live: LiveStream) -> None:
-        """Go on with the stream's frames inside, whose senders may be gone."""
+        """Go on with a stream, to which another node may have pushed frames."""
         session = live.translator.session
         out = session.frames_out - len(live.undelivered)
-        inside = self._channel.inside
         if self._entering < 0:
             self._entering, self._leaving = session.frames_in, out
-        if len(inside) != session.frames_in - out:
-            for frame in filter(None, inside):
-                frame.count.drop()
-            inside.clear()
-            inside.extend([None] * (session.frames_in - out))
-        self._figures.warmup = session.warmup
+        for index in [index for index in live.senders if index < out]:
+            live.senders.pop(index).count.drop()
+        self._count(live)
         if self._channel.state == STARTING:
             self._channel.move(RUNNING)
+
+    def _count(self, live: LiveStream) -> None:
+        session = live.translator.session
+        self._figures.warmup = session.warmup
+        self._figures.inside = session.frames_in - session.frames_out
 
     def _push(self, live: LiveStream, opened: OpenStream, frame: LiveFrame) -> None:
         before = live.translator.session.frames_in
@@ -192,22 +193,24 @@ class LiveLoop:
             if live.translator.session.frames_in == before:
                 self._channel.drop(frame)
             else:
-                self._channel.inside.append(frame)
+                live.senders[before] = frame
                 self._entering += 1
                 if self._recorder is not None:
                     self._recorder.entered(frame)
                     self._figures.recording = self._recorder.status()
-        self._figures.warmup = live.translator.session.warmup
+        self._count(live)
         if output.frame_index >= 0:
-            self._show(output)
+            self._show(live, output)
         elif output.warming_up:
             self._channel.publish(LiveResult(frame.picture, frame, -1))
 
-    def _show(self, output: LiveOutput | None, last: bool = False) -> None:
+    def _show(self, live: LiveStream, output: LiveOutput | None, last: bool = False) -> None:
         """Publish the pictures of finished frames."""
-        pictures = () if output is None else tuple(to_uint8(output.pictures).numpy())
+        if output is None:
+            return
+        pictures = to_uint8(output.pictures).numpy()
         for place, picture in enumerate(pictures):
-            frame = self._channel.inside.popleft()
+            frame = live.senders.pop(output.frame_index + place, None)
             ends = last and place == len(pictures) - 1
             result = LiveResult(picture, frame, self._leaving, ends)
             self._leaving += 1
@@ -218,8 +221,8 @@ class LiveLoop:
             if self._recorder is not None:
                 self._recorder.came_out(result)
         self._figures.fps_out(len(pictures))
-        if output is not None:
-            self._figures.notices = output.notices.text.splitlines()
+        self._figures.notices = output.notices.text.splitlines()
+        self._count(live)
 
     def _obey(self, command: Command, live: LiveStream) -> None:
         channel = self._channel
@@ -274,7 +277,7 @@ class LiveLoop:
         boundary = Boundary(self.settings, after, cut)
         if not changes:
             return None
-        self._show(live.delivered(boundary.finish(live.translator, opened)))
+        self._show(live, live.delivered(boundary.finish(live.translator, opened)))
         return boundary
 
     def _cross(

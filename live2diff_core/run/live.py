@@ -66,6 +66,7 @@ class LiveStream:
         note: the reason why it started over, shown while it is warming up.
         handle: what the host knows it by, once it has run; see `held_on`.
         starts: how it was started over.
+        senders: what a node that runs by itself knows of the frames inside, by frame; not saved.
         notices: its warnings, for all of its runs.
     """
 
@@ -81,6 +82,7 @@ class LiveStream:
     note: str = ""
     handle: HeldState | None = None
     starts: StartsOver = StartsOver()
+    senders: dict[int, Any] = field(default_factory=dict)
     notices: Notices = field(default_factory=Notices)
 
     def __post_init__(self) -> None:

@@ -3,9 +3,9 @@
 import asyncio
 import shutil
 import threading
-import time
 from contextlib import contextmanager
 
+from comfy_servers import standin_base
 from video_graphs import node
 
 from devtools.paths import REPO
@@ -46,9 +46,16 @@ def identity_graph(milliseconds=0, **changes):
     }
 
 
-def add_bench_nodes(base):
-    """Give a server, before it starts, the models that do nothing."""
+@contextmanager
+def bench_server(folder):
+    """Run a server that has the models which do nothing, too."""
+    base = standin_base(folder)
     shutil.copy(BENCH_NODES, base / "custom_nodes" / BENCH_NODES.name)
+    from devtools.hosts import current_host
+    from devtools.server import ComfyServer
+
+    with ComfyServer(current_host(), base, cpu=True) as server:
+        yield server
 
 
 @contextmanager
@@ -103,11 +110,3 @@ async def drained(client, seconds=60):
         return client.sent == len(client.results) + client.status.get("dropped", -1)
 
     await client.until(accounted, seconds)
-
-
-def wait_for(happened, seconds=60):
-    """Wait until `happened()` is true."""
-    end = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)

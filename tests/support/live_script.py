@@ -52,13 +52,16 @@ class Script:
         channel.join(self.follower)
 
     def __call__(self):
-        if self.channel.state not in ("running", "paused") or self.channel.slot._item is not None:
+        if self.channel.state == "paused":
+            self.offer()
+            self.command("resume")
+        if self.channel.state != "running" or self.channel.slot._item is not None:
             return False
         for control, value in self.before.pop(self.next, ()):
             self.ask(control, value)
         if self.next == len(self.pixels):
             self.command(self.end)
-        elif self.channel.state != "paused":
+        else:
             self.offer()
         return False
 
@@ -73,10 +76,7 @@ class Script:
             self.channel.change(change)
 
     def command(self, name):
-        # Once: a run that is ending takes no second one.
-        if (name, self.next) != getattr(self, "_last", None):
-            self._last = (name, self.next)
-            self.channel.command(core("live.channel").Command(name, name, self.follower))
+        self.channel.command(core("live.channel").Command(name, name, self.follower))
 
     def offer(self):
         self.arrived += 0.04
