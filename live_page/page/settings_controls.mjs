@@ -89,7 +89,8 @@ export class SettingsControls {
 
   #show(name, value) {
     if (name === "prompt" || name === "negative") return this.prompts.show(name, value);
-    if (![...AT_ONCE, ...STARTS_OVER].includes(name)) return;
+    // Before the first run there are none.
+    if (value == null || ![...AT_ONCE, ...STARTS_OVER].includes(name)) return;
     const input = element(name);
     const edit = this.#edited(name) ? input.value : null;
     // The graph may have set more than the slider offers.

@@ -1,11 +1,13 @@
 """The live page in headless Chromium, with a camera whose frames carry their number."""
 
+import io
 import os
 import time
 from pathlib import Path
 
 from comfy_page import FLAGS
 from numbered_frames import READ_NUMBER
+from PIL import Image
 
 from devtools.browser import find_browser
 
@@ -77,7 +79,14 @@ class Live:
         self.until(f"window.shown.length >= {count}")
         return self.page.evaluate("window.shown")
 
-    def picture(self, name, tmp_path, **options):
+    def picture(self, name, tmp_path):
+        """Save what is seen as a small PNG; the camera's name there is no path of this machine."""
         folder = Path(os.environ.get("LIVE2DIFF_SCREENSHOTS") or tmp_path)
         folder.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=folder / f"{name}.png", **options)
+        self.page.evaluate(
+            "for (const o of document.querySelectorAll('#cameras option')) o.text = 'Camera'"
+        )
+        image = Image.open(io.BytesIO(self.page.screenshot())).convert("RGB")
+        path = folder / f"{name}.png"
+        image.quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
+        return path
