@@ -8,7 +8,9 @@ from collections.abc import Callable
 FRAME_BYTES = 4 * 1024 * 1024
 TEXT_CHARACTERS = 16_384
 SIDE = 4096
-FRAMES_PER_SECOND, TEXTS_PER_SECOND = 120, 50
+FRAMES_PER_SECOND = 120
+# One for every frame that is shown, and fifty others.
+TEXTS_PER_SECOND = FRAMES_PER_SECOND + 50
 CONNECTIONS = 64
 CREDITS = WINDOW = 2
 HELLO_SECONDS = 5.0
