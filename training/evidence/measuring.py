@@ -78,7 +78,7 @@ class Clip:
 
 @lru_cache(maxsize=1)
 def _maker() -> SceneMaker:
-    return SceneMaker(list(photographs()))
+    return SceneMaker(list(photographs(held_out=True)))
 
 
 def render(number: int, count: int = FRAMES) -> Clip:

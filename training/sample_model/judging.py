@@ -137,8 +137,8 @@ def with_memory(sample: SampleModel) -> tuple[Any, bool]:
 
 
 def held_out(clips: int) -> list[list[np.ndarray]]:
-    """Render clips of scenes that were in no training set: FRAMES pictures each."""
-    maker = SceneMaker(list(photographs()))
+    """Render clips of scenes and photographs that were in no training set: FRAMES pictures each."""
+    maker = SceneMaker(list(photographs(held_out=True)))
     scenes = (scene(maker, FIRST_HELD_OUT + n) for n in range(clips))
     return [[frame.picture for frame in each.frames(FRAMES, SIDE)] for each in scenes]
 
