@@ -85,7 +85,7 @@ def test_it_stops_anywhere_and_resumes(tmp_path, streams, model, vae):
     recorded(tmp_path, streams, model, vae, CHANGES)
     inputs, folder = live_inputs(model, vae), tmp_path / "r"
     whole = rendered(folder, inputs)
-    for stop in (3, 6, 16, 17, 21, 27):
+    for stop in (6, 17, 21):
         again = rendered(folder, inputs, stop=stop)
         assert again.shape == whole.shape and (again - whole).abs().max() <= 1e-5, stop
 
