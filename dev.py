@@ -12,6 +12,7 @@ import sys
 
 OLDEST, NEWEST = (3, 10), (3, 12)
 SAMPLE_STAGES = ["images", "vae", "depth", "latents", "denoiser", "clips", "export"]
+EVIDENCE_STAGES = ["modules", "measure", "lasting", "costs", "report"]
 
 
 def python_problem(version):
@@ -29,7 +30,7 @@ def python_problem(version):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser of the command line: demo, test, golden, sample-model, live-bench, lint."""
+    """Build the parser of the command line and its commands."""
     parser = argparse.ArgumentParser(prog="dev.py", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -77,6 +78,10 @@ def build_parser() -> argparse.ArgumentParser:
     live = commands.add_parser("live-bench", help="measure live streams in a real ComfyUI")
     live.add_argument("--json", metavar="FILE", help="write the figures there, too")
     live.add_argument("--frames", type=int, default=2000, help="frames of each measurement")
+
+    evidence = commands.add_parser("evidence", help="make docs/evidence.md again (hours)")
+    evidence.add_argument("work", metavar="WORK", help="the folder of dev.py sample-model")
+    evidence.add_argument("--stages", nargs="+", metavar="STAGE", default=EVIDENCE_STAGES)
 
     commands.add_parser("lint", help="ruff check, ruff format --check, mypy")
     return parser

@@ -31,6 +31,11 @@ SOAK = "LIVE2DIFF_SOAK"
 # The tests that depend on the host's version; the others need to run only once.
 HOST_TESTS = ("tests/host", "tests/server")
 PAGE_TESTS = REPO / "tests" / "browser"
+# Commands that run stages in a folder of work, by their modules.
+STAGED = {
+    "sample-model": "training.sample_model.build",
+    "evidence": "training.evidence.build",
+}
 INTERRUPTED, NO_TESTS_COLLECTED = 2, 5
 
 
@@ -42,9 +47,9 @@ def run(options: argparse.Namespace, pytest_arguments: list[str]) -> int:
         return _run_tests(options, pytest_arguments)
     if options.command == "golden":
         return _run_module(ensure_host(), "devtools.golden", golden_arguments(options))
-    if options.command == "sample-model":
+    if options.command in STAGED:
         arguments = [str(Path(options.work).resolve()), "--stages", *options.stages]
-        return _run_module(ensure_host(), "training.sample_model.build", arguments)
+        return _run_module(ensure_host(), STAGED[options.command], arguments)
     if options.command == "live-bench":
         return _run_module(ensure_host(), "devtools.live_bench", live_bench_arguments(options))
     return _lint()

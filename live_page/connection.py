@@ -19,12 +19,15 @@ from ..live2diff_core.live.frames import LiveFrame, LiveResult
 from . import limits
 from .follower import Follower
 from .frame_header import JPEG, LAST, OF_OTHERS, SIZE, WARMING_UP, FrameHeader, read_header
+from .h264 import H264Decoder, H264Encoder
 from .jpeg import JpegThreads
 from .status import status_message
 from .tokens import is_page_token, watch_token
 
 VERSION = 1
 SEND, WATCH = "send", "watch"
+# The one that a client names first is used, else the first.
+CODECS = ("jpeg", "h264")
 STATUS_SECONDS = 0.5
 _LONGEST_LATENCY = 60_000.0
 
@@ -47,7 +50,8 @@ class Connection:
         self._follower = Follower()
         self._frames = limits.Allowance(limits.FRAMES_PER_SECOND)
         self._texts = limits.Allowance(limits.TEXTS_PER_SECOND)
-        self._role = WATCH
+        self._role, self._codec = WATCH, CODECS[0]
+        self._decoder, self._encoder = H264Decoder(), H264Encoder()
         self._sent = self._acknowledged = 0
         self._channel: LiveChannel | None = None
 
@@ -92,6 +96,9 @@ class Connection:
         channel = CHANNELS.get(stream)
         channel.join(self._follower)
         self._ask_role(channel, hello.get("role"))
+        offered = hello.get("codecs")
+        known = [c for c in offered if c in CODECS] if isinstance(offered, list) else []
+        self._codec = known[0] if known else CODECS[0]
         return channel
 
     def _ask_role(self, channel: LiveChannel, role: object) -> None:
@@ -104,7 +111,7 @@ class Connection:
             "welcome": VERSION,
             "stream": channel.name,
             "role": self._role,
-            "codec": "jpeg",
+            "codec": self._codec,
             "session": channel.session,
             "mjpg": f"/live2diff/live/{name}.mjpg?token={watch_token(channel.name)}",
             "credits": limits.CREDITS,
@@ -135,8 +142,11 @@ class Connection:
                 self._refuse("role", "This client only watches.", 'Ask for {"role": "send"}.')
                 count.drop()
                 return
-            picture = await self._jpeg.decode(memoryview(data)[SIZE:])
-            picture = channel.size(picture)
+            if header.kind == JPEG:
+                picture = await self._jpeg.decode(memoryview(data)[SIZE:])
+            else:
+                picture = await self._jpeg.run(self._decoder.decode, data[SIZE:])
+            picture = await self._jpeg.run(channel.size, picture)
         except ValueError as error:
             count.drop()
             self._refuse("frame", f"The frame cannot be used: {error}.", "Send JPEG.")
@@ -221,10 +231,13 @@ class Connection:
         result = self._follower.take_result()
         if result is None:
             return
-        jpeg = await self._jpeg.encode(result)
+        if self._codec == "h264":
+            kind, coded = await self._jpeg.run(self._encoder.encode, result.picture)
+        else:
+            kind, coded = JPEG, await self._jpeg.encode(result)
         self._sent += 1
-        header = self._header(channel, result, jpeg.seconds)
-        await self._socket.send_bytes(header.pack() + jpeg.data)
+        header = self._header(channel, result, coded.seconds)._replace(kind=kind)
+        await self._socket.send_bytes(header.pack() + coded.data)
 
     def _header(self, channel: LiveChannel, result: LiveResult, encoding: float) -> FrameHeader:
         frame = result.frame

@@ -7,7 +7,7 @@ import struct
 from typing import NamedTuple
 
 VERSION = 1
-JPEG = 1
+JPEG, H264_KEY, H264_DELTA = 1, 2, 3
 WARMING_UP, OF_OTHERS, LAST = 1, 2, 4
 _LAYOUT = struct.Struct("<BBHIdiIff")
 SIZE = _LAYOUT.size
@@ -42,8 +42,8 @@ def read_header(data: bytes) -> FrameHeader:
     header = FrameHeader(*fields)
     if version != VERSION:
         raise ValueError(f"its version is {version} rather than {VERSION}")
-    if header.kind != JPEG:
-        raise ValueError(f"its kind is {header.kind}; this server takes {JPEG}, JPEG")
+    if header.kind not in (JPEG, H264_KEY, H264_DELTA):
+        raise ValueError(f"its kind is {header.kind}; see the protocol")
     if not math.isfinite(header.captured):
         raise ValueError("its time is no number")
     return header

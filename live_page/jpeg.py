@@ -6,8 +6,9 @@ import asyncio
 import io
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -17,6 +18,7 @@ from .limits import SIDE
 
 QUALITY = 85
 _RESULTS_KEPT = 4
+Made = TypeVar("Made")
 
 
 class PictureError(ValueError):
@@ -44,7 +46,11 @@ class JpegThreads:
         Raises:
             PictureError: it is no JPEG, truncated, or too large.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._threads, decoded, data)
+        return await self.run(decoded, data)
+
+    async def run(self, call: Callable[..., Made], *arguments: Any) -> Made:
+        """Do other work in the threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
 
     async def encode(self, result: LiveResult) -> Encoded:
         """Encode a result; those who ask for the same one share the work."""
@@ -58,7 +64,7 @@ class JpegThreads:
         return await asyncio.shield(self._results[key][1])
 
     async def _encode(self, picture: Picture) -> Encoded:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, encoded, picture)
+        return await self.run(encoded, picture)
 
 
 def decoded(data: bytes | memoryview) -> Picture:

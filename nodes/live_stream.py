@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import comfy.model_management
@@ -23,6 +22,7 @@ from .live_files import checked_name
 from .live_queue import requeue
 from .live_streams import always, stream_name
 from .live_watch import LiveWatch
+from .prompts import encoder
 from .recordings import recordings_folder
 from .stream_inputs import (
     model_input,
@@ -129,11 +129,6 @@ def run_loop(loop: LiveLoop, channel: LiveChannel, watch: LiveWatch, outputs: Li
             channel.start_again()
         channel.end(error, again=watch.made_way)
         watch.show()
-
-
-def encoder(clip: Any) -> Callable[[str], Any]:
-    """Return a call that encodes a prompt, as the node CLIP Text Encode does."""
-    return lambda text: clip.encode_from_tokens_scheduled(clip.tokenize(text))
 
 
 def record(channel: LiveChannel, live: LiveStream, settings: LiveSettings) -> Recording:

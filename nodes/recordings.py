@@ -1,6 +1,7 @@
 """Load Recording: what was recorded live, as a video and as what Stream Video renders it with."""
 
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 from comfy_api.latest import InputImpl, io
@@ -8,6 +9,7 @@ from comfy_api.latest import InputImpl, io
 from ..live2diff_core.live.loaded_recording import LoadedRecording
 from ..live2diff_core.live.recording import FACTS
 from .live_files import FOLDER
+from .prompts import encoder
 from .types import CATEGORY, RecordingType
 
 RECORDINGS = "recordings"
@@ -57,6 +59,15 @@ class Live2DiffLoadRecording(io.ComfyNode):
                     "were live, with all changes. of the node: what Stream Video says, from "
                     "beginning to end; prompts and hard cuts change as they did live.",
                 ),
+                io.Clip.Input("clip", optional=True, tooltip="For 'prompts'."),
+                io.String.Input(
+                    "prompts",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    tooltip="Other prompts at the same moments, one a line in the order in which "
+                    "they were changed; empty lines keep what was recorded. Needs 'clip'.",
+                ),
             ],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="The frames that were recorded."),
@@ -81,14 +92,21 @@ class Live2DiffLoadRecording(io.ComfyNode):
         return f"There is no recording {recording!r}; found: {', '.join(list(found)[:20])}."
 
     @classmethod
-    def execute(cls, recording: str, settings: str) -> io.NodeOutput:
+    def execute(
+        cls, recording: str, settings: str, clip: Any = None, prompts: str = ""
+    ) -> io.NodeOutput:
         """Read it.
 
         Raises:
-            ValueError: it does not exist, or is damaged.
+            ValueError: it does not exist or is damaged, or the prompts do not fit.
         """
         folder = recordings().get(recording)
         if folder is None:
             raise ValueError(f"There is no recording {recording!r}.")
         loaded = LoadedRecording.read(folder, settings == AS_RECORDED)
+        if prompts.strip():
+            if clip is None:
+                raise ValueError("Load Recording: 'prompts' need 'clip'. Connect the CLIP.")
+            lines = [line.strip() for line in prompts.strip("\n").splitlines()]
+            loaded = loaded.with_prompts(lines, encoder(clip))
         return io.NodeOutput(InputImpl.VideoFromFile(str(loaded.video)), loaded)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,33 @@ class LoadedRecording:
                 "'Live Stream', into output/live2diff/recordings."
             ) from error
         return cls(folder, facts, texts, as_recorded)
+
+    def with_prompts(self, lines: Sequence[str], encode: Callable[[str], Any]) -> LoadedRecording:
+        """Return the recording with other prompts at the same moments.
+
+        Args:
+            lines: texts in the order in which the prompt was changed; empty ones and those that
+                are missing leave what was recorded.
+            encode: encodes a text.
+
+        Raises:
+            RecordingError: there are more lines than changes.
+        """
+        changes = [dict(entry) for entry in self.facts["changes"]]
+        prompts = [entry for entry in changes if entry["control"] == "prompt"]
+        if len(lines) > len(prompts):
+            raise RecordingError(
+                f"There are {len(lines)} prompts, but in {self.folder.name} the prompt was changed "
+                f"{len(prompts)} times. Give it one line for each change; the first prompt is that "
+                "of the graph."
+            )
+        texts = dict(self.texts)
+        for entry, line in zip(prompts, lines, strict=False):
+            if line:
+                entry["text"] = f"other {entry['frame']}"
+                entry["value"] = {**entry["value"], "text": line}
+                texts[entry["text"]] = encode(line)[0][0].cpu()
+        return replace(self, facts={**self.facts, "changes": changes}, texts=texts)
 
     @property
     def video(self) -> Path:

@@ -216,6 +216,8 @@ class LiveStream:
         for frame, picture in enumerate(pictures, first):
             self._watch.look(frame, picture)
         self._watch.report()
+        if len(pictures) == 1:  # As in every steady frame, which is not copied.
+            return pictures[0].get().unsqueeze(0)
         return torch.stack([picture.get() for picture in pictures])
 
     def _placeholder(self, images: Tensor, hold: bool) -> Tensor:

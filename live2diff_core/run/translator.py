@@ -333,4 +333,4 @@ def to_uint8(picture: Tensor) -> Tensor:
     """Convert floats in 0..1 to uint8, rounded to the nearest; uint8 stays unchanged."""
     if picture.dtype == torch.uint8:
         return picture
-    return picture.mul(255.0).round().clamp(0, 255).to(torch.uint8)
+    return picture.mul(255.0).round_().clamp_(0, 255).to(torch.uint8)

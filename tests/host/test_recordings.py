@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from host_stream import core, patched
-from live_script import live_inputs, live_pixels, run_live
+from live_script import encode, live_inputs, live_pixels, run_live
+from rendered_again import rendered
 from safetensors.torch import load_file
 
 WARMUP, WINDOW = 2, 4
@@ -62,3 +63,89 @@ def test_a_new_process_renders_what_was_seen(tmp_path, streams, model, vae, floa
     subprocess.run([*command, str(tmp_path / "again"), str(WINDOW), str(WARMUP)], check=True)
     again = load_file(tmp_path / "again")["pictures"]
     assert again.shape == seen.shape and (again - seen).abs().max() <= 1e-5
+
+
+def test_the_same_process_renders_it_from_amid_a_stream(tmp_path, streams, model, vae, floats):
+    """Recorded from a frame on at which a prompt blends in, with frames inside."""
+    before = {
+        4: [("prompt", {"text": "7", "blend": 6})],
+        8: [("record", None)],
+        12: [("cfg", 2.0), ("prompt", {"text": "8", "blend": 2})],
+    }
+    folder = tmp_path / "r"
+    run_live(streams, live_inputs(model, vae), live_pixels(18), before, folder=folder)
+    assert (folder / "state.safetensors").is_file()
+    again = rendered(folder, live_inputs(model, vae))
+    seen = torch.stack(floats)[8:]
+    assert again.shape == seen.shape and (again - seen).abs().max() <= 1e-5
+
+
+def test_it_stops_anywhere_and_resumes(tmp_path, streams, model, vae):
+    """The state that Stream Video saves, at every frame of the recording."""
+    recorded(tmp_path, streams, model, vae, CHANGES)
+    inputs, folder = live_inputs(model, vae), tmp_path / "r"
+    whole = rendered(folder, inputs)
+    for stop in (6, 17, 21):
+        again = rendered(folder, inputs, stop=stop)
+        assert again.shape == whole.shape and (again - whole).abs().max() <= 1e-5, stop
+
+
+def test_the_nodes_own_settings_keep_prompts_and_cuts(tmp_path, streams, model, vae):
+    recorded(tmp_path, streams, model, vae, CHANGES)
+    other = live_inputs(model, vae, seed=11)
+    own = rendered(tmp_path / "r", other, as_recorded=False)
+    assert len(own) == 36
+    # The seed that was recorded, and all its changes, replace the node's.
+    assert torch.equal(
+        rendered(tmp_path / "r", other), rendered(tmp_path / "r", live_inputs(model, vae))
+    )
+
+
+def test_larger_with_other_prompts_at_the_same_moments(tmp_path, streams, model, vae):
+    recorded(tmp_path, streams, model, vae, CHANGES)
+    loaded = core("live.loaded_recording").LoadedRecording.read(tmp_path / "r", True)
+    other = loaded.with_prompts(["55", "", "56"], encode)
+    texts = [c["value"]["text"] for c in other.facts["changes"] if c["control"] == "prompt"]
+    assert texts == ["55", "8", "56"] and other.identity() != loaded.identity()
+    with pytest.raises(ValueError, match="changed 3 times"):
+        loaded.with_prompts(["1"] * 4, encode)
+    large = rendered(tmp_path / "r", live_inputs(model, vae), size=(160, 128), recording=other)
+    assert large.shape == (36, 128, 160, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("recording.json", b""),
+        ("recording.json", b"[]"),
+        ("recording.json", b'{"version": 2}'),
+        ("prompts.safetensors", b"x" * 40),
+        ("prompts.safetensors", None),
+    ],
+)
+def test_a_damaged_recording_is_refused_by_name(tmp_path, streams, model, vae, name, damage):
+    recorded(tmp_path, streams, model, vae, {2: [("prompt", {"text": "7", "blend": 0})]}, 5)
+    path = tmp_path / "r" / name
+    path.unlink() if damage is None else path.write_bytes(damage)
+    reader = core("live.loaded_recording")
+    with pytest.raises(reader.RecordingError, match="r is no recording"):
+        reader.LoadedRecording.read(tmp_path / "r", True)
+
+
+def test_a_recording_that_fails_ends_itself_and_not_the_stream(
+    tmp_path, streams, model, vae, monkeypatch
+):
+    def full(self, *_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(core("live.recording").PictureFile, "add", full)
+    script = recorded_only(tmp_path, streams, model, vae)
+    assert len(script.follower.finished) == 20
+    assert any(message.get("code") == "output" for message in script.follower.told)
+
+
+def recorded_only(tmp_path, streams, model, vae):
+    before = {0: [("record", None)]}
+    return run_live(
+        streams, live_inputs(model, vae), live_pixels(20), before, folder=tmp_path / "r"
+    )

@@ -28,9 +28,10 @@ def test_a_narrow_one_reports_gradients_and_memory():
     assert gib(text, "together without") > plain
 
 
-@pytest.mark.thorough
+@pytest.mark.marathon
+@pytest.mark.timeout(3600)
 def test_one_real_step_of_sd15():
-    """At its true widths, with small frames, so that it takes minutes on two cores."""
+    """At its true widths, with small frames; it takes many minutes on two cores."""
     text = report(320, depth=True, dtype="bfloat16")
     # AnimateDiff's modules and the depth mapping network.
     assert "all 536 motion parameters (418,224,224 numbers) have gradients" in text

@@ -11,6 +11,7 @@ from live_runs import (
     bench_server,
     drained,
     feed,
+    feed_until,
     identity_graph,
     live_node,
     queued,
@@ -23,6 +24,7 @@ from devtools.live_client import LAST, LiveClient, numbered_jpeg, read_number
 
 pytestmark = pytest.mark.server
 SIDE = 64
+PICTURE = numbered_jpeg(3, SIDE)
 
 
 @pytest.fixture(scope="module")
@@ -154,8 +156,7 @@ def test_settings_change_without_the_graph_and_are_recorded(server):
     async def use():
         async with LiveClient(server.url) as client:
             await running(client, 300)
-            await feed(client, pictures(1, 6))
-            await client.until(lambda: client.status["finished"] > 2, 120)
+            await feed_until(client, lambda: client.status["finished"] > 2, PICTURE)
             settings = [m["settings"] for m in client.messages if "settings" in m][-1]
             assert all(settings[name]["available"] for name in settings)
             text = {"text": "a house", "blend": 2}
@@ -164,7 +165,8 @@ def test_settings_change_without_the_graph_and_are_recorded(server):
             told = await client.until_told("applied", "cut")
             assert told["restarts"] and told["id"] == 6
             assert (await client.until_told("applied", "prompt"))["value"] == text
-            await feed(client, pictures(6, 10))
+            frames = told["frame"] + 4
+            await feed_until(client, lambda: client.status["frame"] > frames, PICTURE)
             await stopped(client)
             await drained(client)
             return told["frame"]
@@ -210,15 +212,14 @@ def test_it_makes_way_for_other_prompts_and_goes_on(server):
     async def use():
         async with LiveClient(server.url) as client:
             await running(client)
-            await feed(client, pictures(1, 4))
-            await client.until(lambda: client.status["frame"] >= 3)
+            await feed_until(client, lambda: client.status["frame"] >= 3, PICTURE)
             other = {"say": node("PreviewAny", source=["number", 0])}
             other["number"] = node("PrimitiveInt", value=5)
             result = await asyncio.to_thread(server.client.run, other)
             assert result.outputs["say"]["text"] == ["5"]
             await client.until(lambda: client.status["state"] == "running")
-            await feed(client, pictures(4, 6))
-            await client.until(lambda: client.status["frame"] >= 5)
+            # Its frames are counted on, because its memory was kept.
+            await feed_until(client, lambda: client.status["frame"] >= 3, PICTURE)
             await stopped(client)
 
     with queued(server, identity_graph(when_others_wait="let them go first")) as outcome:
@@ -230,15 +231,13 @@ def test_an_interrupt_ends_it_and_the_page_starts_it_again(server):
     async def use():
         async with LiveClient(server.url) as client:
             await running(client)
-            await feed(client, pictures(1, 4))
-            await client.until(lambda: client.status["frame"] >= 2)
+            await feed_until(client, lambda: client.status["frame"] >= 2, PICTURE)
             await asyncio.to_thread(server.client.interrupt)
             await client.until(lambda: client.status["state"] == "stopped")
             await client.say({"command": "start", "id": 1})
             await running(client)
-            # Its memory was kept.
-            await feed(client, pictures(4, 6))
-            await client.until(lambda: client.status["frame"] >= 4)
+            await client.send(PICTURE)
+            await client.until(lambda: client.results[-1].frame >= 2)
             await stopped(client)
 
     with queued(server, identity_graph()) as outcome:

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import threading
+import time
 from contextlib import contextmanager
 
 from comfy_servers import standin_base
@@ -101,6 +102,15 @@ async def feed(client, pictures, rate=None):
             if client.credits:
                 await client.send(picture)
             await asyncio.sleep(1 / rate)
+
+
+async def feed_until(client, happened, picture, seconds=120):
+    """Send a picture again and again until `happened()` is true."""
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, f"fed in vain: {client.status}"
+        await client.send(picture)
+        await asyncio.sleep(0.05)
 
 
 async def drained(client, seconds=60):

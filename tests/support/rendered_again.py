@@ -7,22 +7,35 @@ import sys
 from pathlib import Path
 
 
-def rendered(folder, inputs, as_recorded=True, size=None):
-    """All pictures of a recording through `RecordedStream`: [F, H, W, 3] in 0..1."""
+def rendered(folder, inputs, as_recorded=True, size=None, stop=None, recording=None):
+    """All pictures of a recording through `RecordedStream`: [F, H, W, 3] in 0..1.
+
+    `size` scales the frames; before the frame `stop` the state goes to another stream.
+    """
     import torch
     from host_stream import core
 
-    reader_of = core("video.reader").open_video
-    loaded = core("live.loaded_recording").LoadedRecording.read(Path(folder), as_recorded)
+    reader_of, planned = core("video.reader").open_video, core("video.frame_size").plan_frame_size
+    loaded = recording or core("live.loaded_recording").LoadedRecording.read(
+        Path(folder), as_recorded
+    )
     with reader_of(str(loaded.video)) as reader:
         images = [frame.image for frame in reader]
-    size = size or (images[0].shape[1], images[0].shape[0])
-    spec = core("live.replay").RecordedSpec(inputs, loaded, size)
+    own = (images[0].shape[1], images[0].shape[0])
+    plan = planned(*own, "fill", *(size or own))
+    spec = core("live.replay").RecordedSpec(inputs, loaded, plan.size)
     stream, done = spec.start_translator(), []
-    with torch.inference_mode(), spec.open((size[1] // 8, size[0] // 8), None) as opened:
+    latent = (plan.size[1] // 8, plan.size[0] // 8)
+    with torch.inference_mode(), spec.open(latent, None) as opened:
         stream.open(opened)
-        for image in images:
-            done += stream.push(opened, torch.from_numpy(image))
+        for index, image in enumerate(images):
+            if index == stop:
+                state = {name: tensor.clone() for name, tensor in stream.state_dict().items()}
+                stream = spec.start_translator()
+                assert stream.count_state(state).frames_in == index
+                stream.load_state_dict(state, opened.device)
+                stream.open(opened)
+            done += stream.push(opened, torch.from_numpy(plan.apply(image)))
         done += list(stream.drain(opened))
         return torch.stack([picture.get() for picture in done])
 

@@ -49,7 +49,7 @@ def test_bytes_that_are_no_frame_are_refused_or_read(data):
     except ValueError as error:
         assert str(error)
     else:
-        assert header.kind == JPEG and math.isfinite(header.captured)
+        assert header.kind in (1, 2, 3) and math.isfinite(header.captured)
 
 
 @pytest.mark.parametrize("change", [{"kind": 9}, {"captured": math.nan}, {"captured": math.inf}])

@@ -36,7 +36,7 @@ from .styles import STYLES  # noqa: E402
 from .words import tokens  # noqa: E402
 
 # Pictures whose latents the denoiser is trained on, and scenes of clips.
-LATENTS, SCENES = 320, 64
+LATENTS, SCENES = 480, 96
 CUT = 128
 _STAGES = ("images", "vae", "depth", "latents", "denoiser", "clips", "export")
 

@@ -17,7 +17,7 @@ from live2diff_core.sample_model.depth import SampleDepth
 from .prompts import draw
 from .scene_maker import SceneMaker
 from .scenes import Frame, Plane, Scene
-from .styles import STYLES
+from .styles import BLOCK, STYLES
 
 SIDE, FRAMES, FPS = 256, 20, 12
 # Clips per scene, each in another style.
@@ -81,7 +81,7 @@ def estimated_depth(network: SampleDepth, frames: Iterable[Frame]) -> Iterator[n
 
 
 def write_cut(manifest: Path, folder: Path, side: int) -> Path:
-    """Cut squares from the clips of a manifest, at multiples of 8 pixels; return a new manifest.
+    """Cut squares from the clips of a manifest, at multiples of 16 pixels; return a new manifest.
 
     Attention makes whole pictures costly; most of what is to be learned is in a part of one.
     """
@@ -89,7 +89,8 @@ def write_cut(manifest: Path, folder: Path, side: int) -> Path:
     lines = []
     for number, line in enumerate(manifest.read_text().splitlines()):
         entry = json.loads(line)
-        left, top = np.random.default_rng((7, number)).integers((SIDE - side) // 8 + 1, size=2) * 8
+        left, top = np.random.default_rng((7, number)).integers((SIDE - side) // BLOCK + 1, size=2)
+        left, top = left * BLOCK, top * BLOCK
         for kind in ("video", "depth", "source"):
             name = f"{number}-{entry[kind]}"
             read = _pictures(manifest.parent / entry[kind])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,19 +85,31 @@ class Judgement:
         }
 
 
-def translated(
-    sample: SampleModel, model: Any, prompt: str, pictures: Iterable[np.ndarray], depth: bool
-) -> Iterator[np.ndarray]:
-    """Stream pictures [H, W, 3] in 0..1 as Stream Video does, with 2 steps, and yield as many."""
+def stream_spec(
+    sample: SampleModel, model: Any, prompt: str, depth: bool, seed: int = 0
+) -> StreamSpec:
+    """Describe a stream as Stream Video's workflow does: 4 steps, of which denoise 0.5 leaves 2."""
 
     def encoded(text: str) -> Any:
         return sample.clip.encode_from_tokens_scheduled(sample.clip.tokenize(text))
 
-    spec = StreamSpec.from_inputs(
+    return StreamSpec.from_inputs(
         *(model, encoded(prompt), encoded("")),
-        **{"seed": 0, "steps": 4, "denoise": 0.5, "cfg": 1.0, "vae": sample.vae},
+        **{"seed": seed, "steps": 4, "denoise": 0.5, "cfg": 1.0, "vae": sample.vae},
         depth_model=sample.depth_model if depth else None,
     )
+
+
+def translated(
+    spec: StreamSpec, pictures: Iterable[np.ndarray], note: Callable[[float], None] | None = None
+) -> Iterator[np.ndarray]:
+    """Stream pictures [H, W, 3] in 0..1 as Stream Video does, and yield as many.
+
+    Args:
+        spec: the stream.
+        pictures: the frames.
+        note: told the seconds that the model has taken so far, after every frame.
+    """
     given = [torch.from_numpy(np.rint(picture * 255).astype(np.uint8)) for picture in pictures]
     translator = spec.start_translator(eight_bit=True)
     height, width = given[0].shape[:2]
@@ -105,6 +117,8 @@ def translated(
         translator.open(opened)
         for picture in given:
             yield from map(_picture, translator.push(opened, picture))
+            if note is not None:
+                note(translator.seconds["model"])
         yield from map(_picture, translator.drain(opened))
 
 
@@ -123,8 +137,8 @@ def with_memory(sample: SampleModel) -> tuple[Any, bool]:
 
 
 def held_out(clips: int) -> list[list[np.ndarray]]:
-    """Render clips of scenes that were in no training set: FRAMES pictures each."""
-    maker = SceneMaker(list(photographs()))
+    """Render clips of scenes and photographs that were in no training set: FRAMES pictures each."""
+    maker = SceneMaker(list(photographs(held_out=True)))
     scenes = (scene(maker, FIRST_HELD_OUT + n) for n in range(clips))
     return [[frame.picture for frame in each.frames(FRAMES, SIDE)] for each in scenes]
 
@@ -147,7 +161,8 @@ def judge(inputs: Sequence[Sequence[np.ndarray]], styles: Sequence[str] = TARGET
     outputs = []
     for n, frames in enumerate(inputs):
         for style in styles:
-            made = list(translated(sample, model, WORDS[style][0], frames, depth))
+            spec = stream_spec(sample, model, WORDS[style][0], depth)
+            made = list(translated(spec, frames))
             outputs.append(
                 Output(
                     n,

@@ -90,19 +90,35 @@ def sources() -> list[Source]:
     ]
 
 
+def held_out_sources() -> list[Source]:
+    """List the packages whose pictures are in no training set: the model is judged on them."""
+    folder, names = Path("/usr/share/backgrounds"), "*_by_*.jpg"
+    return [
+        Source(
+            "lomiri-wallpapers-16.04, lomiri-wallpapers-20.04 (Debian)",
+            "CC-BY, CC-BY-SA, CC0",
+            folder,
+            (names,),
+        ),
+    ]
+
+
 def _package(name: str, *inside: str) -> Path:
     spec = find_spec(name)
     places = list(spec.submodule_search_locations or []) if spec else []
     return Path(places[0], *inside) if places else Path("/nonexistent", name)
 
 
-def photographs() -> Iterator[np.ndarray]:
+def photographs(held_out: bool = False) -> Iterator[np.ndarray]:
     """Yield each picture, [H, W, 3] uint8, its longest side at most `LONGEST`.
+
+    Args:
+        held_out: those that the model is judged on, instead of those that it learns from.
 
     Raises:
         FileNotFoundError: a package is missing; the message names it.
     """
-    for source in sources():
+    for source in held_out_sources() if held_out else sources():
         files = source.files()
         if not files:
             raise FileNotFoundError(

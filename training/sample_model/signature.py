@@ -17,12 +17,12 @@ def signature(picture: np.ndarray) -> np.ndarray:
 
     They are: the mean of red, green and blue; the deviation of brightness; the mean chroma (largest
     less smallest colour); the mean slope and the mean second difference of brightness; the
-    logarithm of how much steeper it is on the borders of 8x8 blocks than within them, across and
+    logarithm of how much steeper it is on the borders of 16x16 blocks than within them, across and
     down; its deviation within such blocks; the square root of the share of pixels at each of 8
     levels of brightness; and the mean slope of chroma.
 
     Args:
-        picture: [H, W, 3] in 0..1, sides multiples of 8.
+        picture: [H, W, 3] in 0..1, sides multiples of 16.
     """
     light = picture @ _LUMA
     across, down = np.abs(np.diff(light, axis=1)), np.abs(np.diff(light, axis=0))
@@ -79,7 +79,7 @@ def nearest(found: np.ndarray, candidates: Mapping[str, np.ndarray], unit: np.nd
 def structure(picture: np.ndarray, source: np.ndarray) -> float:
     """Return how alike the outlines of two pictures are: the correlation of their slopes.
 
-    Slopes are of brightness, averaged over 8x8 pixels, so that strokes and squares do not count.
+    Slopes are of brightness, averaged over 16x16 pixels, so that strokes and squares do not count.
     """
     return float(np.corrcoef(_outlines(picture), _outlines(source))[0, 1])
 

@@ -1,6 +1,6 @@
 """Target styles: pure functions of one picture, so that a styled clip is as steady as its input.
 
-Pictures are [H, W, 3] float32 in 0..1, sides multiples of 8.
+Pictures are [H, W, 3] float32 in 0..1, sides multiples of 16.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import numpy as np
 
 Picture = np.ndarray
 
-# Side of a "pixel" of pixel art, in pixels: a latent pixel's, so that it can be learned sharp.
-BLOCK = 8
+# Side of a "pixel" of pixel art, in pixels: two latent pixels', so that they can be learned sharp,
+# and four of them agree on its colour however noisy they are.
+BLOCK = 16
 
 
 def photograph(picture: Picture) -> Picture:

@@ -1,0 +1,1 @@
+"""The paper's tables on the sample model: `python3 dev.py evidence WORK`."""
