@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 import pytest
-from live_browser import WATCH, Live, launch
+from live_browser import HAS_H264, WATCH, Live, launch
 from live_runs import bench_server, identity_graph, queued
 from numbered_frames import write_astronaut
 from video_graphs import CHECKPOINT, node
@@ -74,6 +74,20 @@ def test_numbers_come_back_and_every_frame_is_accounted_for(server, open_page):
     numbers_agree(live.shown(before + 5))
     live.page.click("#stop")
     live.see("#state", "Stopped")
+
+
+def test_numbers_come_back_as_h264(server, open_page):
+    live = open_page("h264")
+    if not live.page.evaluate(HAS_H264):
+        pytest.skip("this Chromium has no H.264 encoder (Debian's and Google's have one)")
+    with running(server, "h264"):
+        live.see("#state", "Ready")
+        live.page.select_option("#codec", "h264")
+        live.until("session.codec === 'h264'")
+        live.start()
+        numbers_agree(live.shown(40))
+        live.page.click("#stop")
+        live.see("#state", "Stopped")
 
 
 def test_pause_settings_and_a_hard_cut(server, open_page):

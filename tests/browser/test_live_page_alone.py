@@ -2,7 +2,7 @@
 
 import pytest
 from echo_server import EchoServer
-from live_browser import ALLOW, WATCH, Live, launch
+from live_browser import ALLOW, HAS_H264, WATCH, Live, launch
 
 pytestmark = pytest.mark.browser
 
@@ -47,8 +47,7 @@ def test_every_number_comes_back_once_and_in_order(live, server):
 
 
 def test_h264_where_both_sides_have_it(live, server):
-    from_browser = "import('/live2diff/live/page/h264.mjs').then(m => m.H264Codec.supported())"
-    if not live.page.evaluate(from_browser):
+    if not live.page.evaluate(HAS_H264):
         pytest.skip("this Chromium has no H.264 encoder (Debian's and Google's have one)")
     live.page.select_option("#codec", "h264")
     live.until("session.codec === 'h264'")

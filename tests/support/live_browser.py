@@ -13,6 +13,7 @@ from devtools.browser import find_browser
 
 # The flag that lets every page use the camera.
 ALLOW = "--use-fake-ui-for-media-stream"
+HAS_H264 = "import('/live2diff/live/page/h264.mjs').then(m => m.H264Codec.supported())"
 # For every result: its sequence, the number in it, the number that was sent under it, its latency.
 WATCH = f"""async () => {{
   const {{ session }} = await import("/live2diff/live/page/main.mjs");
