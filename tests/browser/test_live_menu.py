@@ -12,6 +12,7 @@ def test_the_command_opens_the_page_in_a_new_tab(comfy_page, page_server):
     with page.context.expect_page() as opened:
         page.evaluate("id => app.extensionManager.command.execute(id)", COMMAND)
     assert opened.value.url.split("?")[0] == f"{page_server.url}/live2diff/live"
+    opened.value.get_by_text("No stream yet").wait_for(state="visible", timeout=30_000)
     opened.value.close()
 
 

@@ -277,6 +277,14 @@ def test_files_and_pictures(live, server, tmp_path):
     live.see(".notice.urgent", "This file cannot be played")
 
 
+def test_a_screen(live):
+    """Chromium's test screen: a headless browser has none of its own."""
+    live.page.click("[data-source=screen]")
+    live.see("[data-source=screen][aria-pressed=true]")
+    live.page.click("#start")
+    live.shown(5)
+
+
 def test_nothing_is_wider_than_a_phone(camera_browser, server, tmp_path):
     phone = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
     live = Live(camera_browser, server.url, **phone)
