@@ -200,7 +200,7 @@ def _live_inputs() -> list:
             default="",
             multiline=True,
             tooltip="Beside the live page and its .mjpg address, one a line: an address to write "
-            "H.264 to (rtmp, rtsp, udp), or 'recording'.",
+            "H.264 to (rtmp, rtsp, udp), 'recording', 'virtual camera' or 'ndi'.",
         ),
         io.Combo.Input(
             "when_others_wait",
