@@ -13,7 +13,8 @@ from urllib.parse import quote
 
 from aiohttp import WSMsgType, web
 
-from ..live2diff_core.live.channel import CHANNELS, COMMANDS, Command, LiveChannel
+from ..live2diff_core.live.channel import COMMANDS, Command, LiveChannel
+from ..live2diff_core.live.channels import CHANNELS
 from ..live2diff_core.live.controls import Change, ControlError, checked
 from ..live2diff_core.live.frames import LiveFrame, LiveResult
 from . import limits
@@ -76,7 +77,7 @@ class Connection:
             CHANNELS.tidy()
             writing.cancel()
             (failure,) = await asyncio.gather(writing, return_exceptions=True)
-        if isinstance(failure, Closing):
+        if isinstance(failure, Exception):
             raise failure
 
     async def _hello(self) -> LiveChannel:
@@ -224,6 +225,10 @@ class Connection:
             raise
         except ConnectionError:
             logging.debug("Live2Diff: a client of '%s' is gone.", channel.name)
+        except Exception:
+            # The client must not wait for what will not come; the error goes on to the log.
+            await self._socket.close(code=1011)
+            raise
 
     async def _next_result(self, channel: LiveChannel) -> None:
         if self._sent - self._acknowledged >= limits.WINDOW:

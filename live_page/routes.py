@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from ..live2diff_core.live.channel import CHANNELS
+from ..live2diff_core.live.channels import CHANNELS
 from . import limits
 from .connection import Connection
 from .jpeg import JpegThreads

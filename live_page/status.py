@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..live2diff_core.live.channel import CHANNELS, LiveChannel
+from ..live2diff_core.live.channel import LiveChannel
+from ..live2diff_core.live.channels import CHANNELS
 from ..live2diff_core.live.frames import FrameCount
 
 

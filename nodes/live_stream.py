@@ -10,8 +10,10 @@ import torch
 from comfy_api.latest import io
 
 from ..live2diff_core.live.address_source import AddressSource, check_source
-from ..live2diff_core.live.channel import CHANNELS, LiveChannel
-from ..live2diff_core.live.loop import LiveLoop, LoopParts, PageSource
+from ..live2diff_core.live.channel import LiveChannel
+from ..live2diff_core.live.channels import CHANNELS
+from ..live2diff_core.live.loop import LiveLoop
+from ..live2diff_core.live.loop_parts import LoopParts, PageSource
 from ..live2diff_core.live.outputs import LiveOutputs, check_outputs
 from ..live2diff_core.live.recording import Recording
 from ..live2diff_core.live.settings import LiveSettings
@@ -200,7 +202,7 @@ def _live_inputs() -> list:
             default="",
             multiline=True,
             tooltip="Beside the live page and its .mjpg address, one a line: an address to write "
-            "H.264 to (rtmp, rtsp, udp), or 'recording'.",
+            "H.264 to (rtmp, rtsp, udp), 'recording', 'virtual camera' or 'ndi'.",
         ),
         io.Combo.Input(
             "when_others_wait",

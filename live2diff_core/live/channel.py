@@ -7,12 +7,11 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .controls import CONTROLS, Change, ControlError, PendingChanges
+from .figures import Figures
 from .frames import LiveFrame, LiveResult
-from .meter import Rate, Times
 from .sizing import LiveSize
 from .slot import NewestSlot
 
@@ -42,23 +41,6 @@ class Command(NamedTuple):
     name: str
     id: Any
     asker: Listener
-
-
-@dataclass
-class Figures:
-    """What a run measures, for its node and for those who follow it."""
-
-    def __post_init__(self) -> None:
-        """Start with nothing."""
-        self.fps_in, self.fps_out = Rate(), Rate()
-        self.latency, self.server, self.codec = Times(), Times(), Times()
-        self.finished = self.frame = self.replaced = self.inside = 0
-        self.warmup: tuple[int, int] | None = None
-        self.vram_gb: float | None = None
-        self.recording: Mapping[str, Any] | None = None
-        # Of the stream itself, and of its sources and outputs.
-        self.notices: list[str] = []
-        self.warnings: list[str] = []
 
 
 class LiveChannel:
@@ -293,39 +275,3 @@ def refuse(command: Command, error: ControlError) -> None:
     """Answer a command that could not be done."""
     answer = {"error": str(error), "code": error.code, "remedy": error.remedy, "id": command.id}
     command.asker.tell(answer)
-
-
-class LiveChannels:
-    """All channels by name. Safe to use from threads."""
-
-    def __init__(self) -> None:
-        """Start without any."""
-        self._lock = threading.Lock()
-        self._channels: dict[str, LiveChannel] = {}
-
-    def get(self, name: str, keep: bool = False) -> LiveChannel:
-        """Return the channel of a stream; make it at its first use.
-
-        Args:
-            name: the stream's name.
-            keep: keep it, for a node.
-        """
-        with self._lock:
-            channel = self._channels.setdefault(name, LiveChannel(name))
-            channel.kept = channel.kept or keep
-            return channel
-
-    def tidy(self) -> None:
-        """Forget the channels that no node has used, and that nobody follows any more."""
-        with self._lock:
-            for name, channel in list(self._channels.items()):
-                if not channel.kept and not channel.listeners:
-                    del self._channels[name]
-
-    def known(self) -> list[LiveChannel]:
-        """List the channels that nodes have used."""
-        with self._lock:
-            return [channel for channel in self._channels.values() if channel.kept]
-
-
-CHANNELS = LiveChannels()

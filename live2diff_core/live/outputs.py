@@ -1,4 +1,4 @@
-"""Where a live stream goes, beside the page: addresses that FFmpeg can write, and recordings."""
+"""Where a live stream goes, beside the page: addresses, devices and recordings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import av
@@ -16,6 +16,7 @@ from av.video.stream import VideoStream
 
 from ..video.pixels import Yuv420FromRgb
 from .channel import Command, LiveChannel
+from .device_outputs import NDI, VIRTUAL_CAMERA, NdiSender, VirtualCamera, check_device
 from .frames import LiveResult, Picture
 from .slot import NewestSlot
 
@@ -32,15 +33,18 @@ def check_outputs(text: str) -> list[str]:
     """Read the outputs, one a line.
 
     Raises:
-        ValueError: one of them is unknown; the message lists what there is.
+        ValueError: one of them is unknown, or needs a library that is missing.
     """
     outputs = [line.strip() for line in text.splitlines() if line.strip()]
     for output in outputs:
         known = urlsplit(output).scheme in _FORMATS and urlsplit(output).netloc
-        if output != RECORDING and not known:
+        if output in (VIRTUAL_CAMERA, NDI):
+            check_device(output)
+        elif output != RECORDING and not known:
             raise ValueError(
                 f"Live Stream cannot write to {output!r:.200}. Each line of 'outputs' is an "
-                f"address with one of {', '.join(_FORMATS)}, or '{RECORDING}'."
+                f"address with one of {', '.join(_FORMATS)}, or one of '{RECORDING}', "
+                f"'{VIRTUAL_CAMERA}' and '{NDI}'."
             )
     return outputs
 
@@ -59,7 +63,7 @@ class LiveOutputs:
             if output == RECORDING:
                 self._channel.command(Command("record", None, self))
             else:
-                self._stack.enter_context(AddressOutput(output, self._channel))
+                self._stack.enter_context(DrivenOutput(output, self._channel))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -75,20 +79,30 @@ class LiveOutputs:
             self._channel.warn(str(message["error"]))
 
 
-class AddressOutput:
-    """Writes the newest results to an address in a thread, and opens it again when it breaks off.
+class Writer(Protocol):
+    """An opened output."""
+
+    def add(self, picture: Picture) -> None:
+        """Write a picture."""
+
+    def close(self) -> None:
+        """Finish."""
+
+
+class DrivenOutput:
+    """Writes the newest results to an output in a thread, and opens it again when it breaks off.
 
     The frames that are shown as they came, during the warm-up, are never written.
     """
 
-    def __init__(self, address: str, channel: LiveChannel) -> None:
-        """Prepare to write to an address."""
-        self._address, self._channel = address, channel
+    def __init__(self, output: str, channel: LiveChannel) -> None:
+        """Prepare to write to an address or a device."""
+        self._output, self._channel = output, channel
         self._slot: NewestSlot[LiveResult] = NewestSlot()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="live2diff-output", daemon=True)
 
-    def __enter__(self) -> AddressOutput:
+    def __enter__(self) -> DrivenOutput:
         """Follow the stream."""
         self._channel.join(self)
         self._thread.start()
@@ -112,18 +126,18 @@ class AddressOutput:
         while not self._stop.is_set():
             try:
                 self._write_on()
-            except (av.error.FFmpegError, OSError, ValueError) as error:
-                self._channel.warn(f"{self._address} cannot be written ({error}); trying again.")
+            except (av.error.FFmpegError, OSError, ValueError, RuntimeError) as error:
+                self._channel.warn(f"{self._output} cannot be written ({error}); trying again.")
                 self._stop.wait(_PAUSE_SECONDS)
 
     def _write_on(self) -> None:
-        """Open the address with the first picture, and write until the end."""
-        writer: _Writer | None = None
+        """Open the output with the first picture, and write until the end."""
+        writer: Writer | None = None
         try:
             while True:
                 result = self._slot.take(0.1)
                 if result is not None:
-                    writer = writer or _Writer(self._address, result.picture)
+                    writer = writer or self._opened(result.picture)
                     writer.add(result.picture)
                 elif self._stop.is_set():
                     return
@@ -131,11 +145,19 @@ class AddressOutput:
             if writer is not None:
                 writer.close()
 
+    def _opened(self, picture: Picture) -> Writer:
+        if self._output == VIRTUAL_CAMERA:
+            return VirtualCamera(picture)
+        if self._output == NDI:
+            return NdiSender(f"ComfyUI {self._channel.name}", picture)
+        return AddressWriter(self._output, picture)
 
-class _Writer:
+
+class AddressWriter:
     """An opened address."""
 
     def __init__(self, address: str, picture: Picture) -> None:
+        """Open it for pictures like this one."""
         options = {"rtsp_transport": "tcp"} if address.startswith("rtsp:") else {}
         kind = _FORMATS[urlsplit(address).scheme]
         self._container: OutputContainer = av.open(
@@ -150,6 +172,7 @@ class _Writer:
         self._start, self._last = time.perf_counter(), -1
 
     def add(self, picture: Picture) -> None:
+        """Encode and send a picture, at the time that it is now."""
         frame = self._convert(picture)
         now = round((time.perf_counter() - self._start) * _TICKS)
         self._last = max(now, self._last + 1)
@@ -157,6 +180,7 @@ class _Writer:
         self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
+        """Send what the encoder holds, and the end."""
         try:
             self._container.mux(self._stream.encode(None))
         finally:

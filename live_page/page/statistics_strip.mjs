@@ -15,8 +15,9 @@ export function showStatistics(status, sender, receiver, now) {
   const rateOut = own ? receiver.drawn.rate(now) : status?.fps_out;
   element("fps-in").value = running || rateIn ? number(rateIn, 1) : NOTHING;
   element("fps-out").value = running ? number(rateOut, 1) : NOTHING;
-  element("latency-median").value = number(own ? receiver.latency.at(0.5) : status?.latency_ms);
-  element("latency-p95").value = number(own ? receiver.latency.at(0.95) : status?.latency_ms_p95);
+  const told = running ? status : null;
+  element("latency-median").value = number(own ? receiver.latency.at(0.5) : told?.latency_ms);
+  element("latency-p95").value = number(own ? receiver.latency.at(0.95) : told?.latency_ms_p95);
   const dropped = (status?.dropped ?? 0) + sender.skipped;
   element("dropped").value = running ? String(dropped) : NOTHING;
   element("dropped").title = `${sender.skipped} in this page, ${status?.dropped ?? 0} in the server`;

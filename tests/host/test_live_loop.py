@@ -181,7 +181,7 @@ def test_a_failing_model_loses_one_counted_frame_and_the_stream_lives(
     monkeypatch.setattr(session, "push", fail)
     with pytest.raises(RuntimeError, match="a failure"):
         run_live(streams, live_inputs(model, vae), live_pixels(8))
-    channel = core("live.channel").CHANNELS.get("live")
+    channel = core("live.channels").CHANNELS.get("live")
     assert streams.get("live").translator.session.frames_in == 4
     assert channel.state == "stopped"
     assert channel.figures.inside == 4 - channel.figures.finished

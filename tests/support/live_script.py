@@ -93,8 +93,11 @@ def run_live(
     streams, inputs, pixels, before=(), end="finish", folder=None, texts=True, name="live"
 ):
     """Run a stream over uint8 [F, H, W, 3]; return its script, whose follower has everything."""
-    live = {m: core(f"live.{m}") for m in ("channel", "loop", "settings", "sizing", "recording")}
-    channel = live["channel"].CHANNELS.get(name, keep=True)
+    live = {
+        m: core(f"live.{m}")
+        for m in ("channels", "loop", "loop_parts", "settings", "sizing", "recording")
+    }
+    channel = live["channels"].CHANNELS.get(name, keep=True)
     settings = live["settings"].LiveSettings(inputs)
     script = Script(channel, pixels, before, end)
     size = (pixels.shape[2], pixels.shape[1])
@@ -104,7 +107,7 @@ def run_live(
     def record(stream, now):
         return live["recording"].Recording(folder, stream, now, size, channel.warn)
 
-    parts = live["loop"].LoopParts(live["loop"].PageSource(), encode, script, record)
+    parts = live["loop_parts"].LoopParts(live["loop_parts"].PageSource(), encode, script, record)
     loop = live["loop"].LiveLoop(channel, settings, parts)
     with contextlib.ExitStack() as stack:
         stack.callback(channel.leave, script.follower)

@@ -44,6 +44,7 @@ FILES = {
     "depth/model.py": {"comfy", "controlnet_aux"},
     "streamingt2v/host_parts.py": {"comfy"},
     "streamingt2v/opened.py": {"comfy"},
+    "live/device_outputs.py": {"pyvirtualcam", "cyndilib"},
     "metrics/host_models.py": {"comfy"},
     "metrics/command.py": {"comfy", "tqdm"},
     "metrics/flow.py": {"cv2"},

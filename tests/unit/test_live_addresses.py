@@ -1,8 +1,10 @@
 """Network streams that Live Stream reads and writes, over this computer's own network."""
 
 import socket
+import sys
 import time
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from live2diff_core.live.address_source import AddressSource, SourceError, check_source
 from live2diff_core.live.channel import LiveChannel
 from live2diff_core.live.frames import LiveResult
-from live2diff_core.live.outputs import AddressOutput, check_outputs
+from live2diff_core.live.outputs import DrivenOutput, check_outputs
 from live2diff_core.live.sizing import LiveSize
 
 
@@ -79,6 +81,41 @@ def test_outputs_are_read_line_by_line_and_files_are_refused():
             check_outputs(wrong)
 
 
+@pytest.mark.parametrize(
+    ("output", "library"), [("virtual camera", "pyvirtualcam"), ("ndi", "cyndilib")]
+)
+def test_an_output_whose_library_is_missing_says_what_to_install(output, library, monkeypatch):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ValueError, match=f"pip install {library}"):
+        check_outputs(output)
+
+
+def test_a_device_gets_the_newest_results_and_is_opened_again(channel, monkeypatch):
+    """A stand-in for the library, whose camera is taken at first."""
+    opened, shown = [], []
+
+    class Camera:
+        def __init__(self, width, height, fps):
+            opened.append((width, height))
+            if len(opened) == 1:
+                raise RuntimeError("the camera is taken")
+
+        def send(self, picture):
+            shown.append(int(picture.mean()))
+
+        def close(self):
+            shown.append("closed")
+
+    monkeypatch.setitem(sys.modules, "pyvirtualcam", SimpleNamespace(Camera=Camera))
+    monkeypatch.setattr("live2diff_core.live.outputs._PAUSE_SECONDS", 0.01)
+    assert check_outputs("virtual camera") == ["virtual camera"]
+    with DrivenOutput("virtual camera", channel) as output:
+        until(lambda: len(shown) > 3, lambda: output.show(LiveResult(grey(77), None, 1)))
+    assert set(shown[:-1]) == {77} and shown[-1] == "closed"
+    assert opened == [(64, 48)] * 2
+    assert "the camera is taken" in channel.figures.warnings[0]
+
+
 def test_what_is_written_to_an_address_is_read_from_it(channel):
     """Both ends, over UDP: results out, frames in."""
     address = f"udp://127.0.0.1:{free_port()}?pkt_size=1316"
@@ -90,7 +127,7 @@ def test_what_is_written_to_an_address_is_read_from_it(channel):
         if (frame := channel.slot.take()) is not None:
             frames.append(frame)
 
-    with AddressSource(address, channel) as source, AddressOutput(address, channel) as output:
+    with AddressSource(address, channel) as source, DrivenOutput(address, channel) as output:
         until(lambda: len(frames) >= 10, meanwhile)
         assert not source.ended
     # The grey of 10 was a frame of the warm-up, which never leaves.

@@ -14,7 +14,7 @@ FILES = ("__init__.py", "queue_folder.py", "measure.py", "convert_streamingt2v.p
 HOST = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "latent_preview", "server"}
 # Imported where they are used, and only there: metrics that need them say so when they are missing.
 # torchvision is the host's own requirement.
-OPTIONAL = {"cv2", "scenedetect", "torchvision"}
+OPTIONAL = {"cv2", "scenedetect", "torchvision", "pyvirtualcam", "cyndilib"}
 # Where a distribution has another name than the module in it.
 DISTRIBUTIONS = {"PIL": "pillow", "controlnet_aux": "controlnet-aux"}
 
