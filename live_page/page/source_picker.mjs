@@ -23,7 +23,7 @@ export class SourcePicker extends EventTarget {
     this.#onFile("file", openVideoFile);
     this.#onFile("picture", openStill, "still");
     element("cameras").addEventListener("change", () => {
-      this.#open("camera", () => openCamera(element("cameras").value));
+      this.#open("camera", () => openCamera(element("cameras").value, this.canvas));
     });
     navigator.mediaDevices?.addEventListener("devicechange", () => this.#listCameras());
   }
@@ -58,7 +58,7 @@ export class SourcePicker extends EventTarget {
     if (kind === "still") return element("picture").click();
     const problem = insecure();
     if (problem) return this.notices.announce("source", { ...problem, urgent: true });
-    return this.#open(kind, kind === "camera" ? () => openCamera() : openScreen);
+    return this.#open(kind, kind === "camera" ? () => openCamera("", this.canvas) : openScreen);
   }
 
   #onFile(id, open, kind = id) {

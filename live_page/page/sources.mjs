@@ -6,7 +6,7 @@
  * `performance.now()`.
  */
 const STILL_INTERVAL_MS = 100;
-const IDEAL = { width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { ideal: 30 } };
+const FRAMES_PER_SECOND = { ideal: 30 };
 const NEVER = new Promise(() => {});
 
 /** A video element as a source: of a camera, a screen, or a file. */
@@ -62,16 +62,20 @@ class StillSource {
   }
 }
 
-/** Open a camera: the one of this id, else the browser's choice. Asks the user for leave. */
-export async function openCamera(deviceId) {
+/**
+ * Open a camera: the one of this id, else the browser's choice. Asks the user for leave. Of its
+ * sizes the one next to the stream's is taken, since a larger one costs time on the way.
+ */
+export async function openCamera(deviceId, { height }) {
   const chosen = deviceId ? { deviceId: { exact: deviceId } } : { facingMode: "user" };
-  const video = { ...IDEAL, ...chosen };
+  const size = { width: { ideal: Math.round((height * 4) / 3) }, height: { ideal: height } };
+  const video = { frameRate: FRAMES_PER_SECOND, ...size, ...chosen };
   return fromStream(await navigator.mediaDevices.getUserMedia({ video, audio: false }));
 }
 
 /** Open a screen, window or tab; the browser lets the user choose. */
 export async function openScreen() {
-  const video = { frameRate: { ideal: 30 } };
+  const video = { frameRate: FRAMES_PER_SECOND };
   return fromStream(await navigator.mediaDevices.getDisplayMedia({ video, audio: false }));
 }
 
