@@ -31,6 +31,13 @@ def test_seed_steps_prompt_and_guidance_make_other_videos(videos, folders):
         assert (shown(videos.make(frames=2, **change)) != usual).any(), change
 
 
+def test_only_later_chunks_have_noise_added(videos, folders):
+    """The first one is solved by DPM-Solver++, as published, and the others by DDIM."""
+    usual, still = (shown(videos.make(frames=17, steps=3, eta=eta)) for eta in (1.0, 0.0))
+    assert (still[:16] == usual[:16]).all()
+    assert (still[16:] != usual[16:]).any()
+
+
 def test_the_anchor_has_a_weight_of_its_own(videos, folders):
     usual = shown(videos.make(frames=17))
     anchored = shown(videos.make(frames=17, anchor_guidance=2.0))

@@ -22,6 +22,52 @@ def test_the_clip_and_the_vision_model_work_in_other_nodes(videos):
     assert numpy.isfinite(seen["image_embeds"].float().numpy()).all()
 
 
+def part(t2v_files, name):
+    """The tensors of a part of the stand-in, in float32."""
+    tensors = torch.load(str(t2v_files / FILE), weights_only=True)["state_dict"]
+    found = {n.removeprefix(f"{name}."): t for n, t in tensors.items() if n.startswith(f"{name}.")}
+    return {key: tensor.float() for key, tensor in found.items()}
+
+
+@torch.inference_mode()
+def test_the_clip_gives_the_texts_of_the_files_own_encoder(videos, t2v_files):
+    """The published code runs it through transformers, to the last layer and its norm."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    tensors = part(t2v_files, "text_encoder")
+    widths = {"hidden_size": 64, "intermediate_size": 256, "projection_dim": 64}
+    layers = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_act": "gelu"}
+    theirs = CLIPTextModel(CLIPTextConfig(vocab_size=49408, **widths, **layers)).eval()
+    known = theirs.state_dict()
+    # Newer versions have no `text_model.` in front, older ones count the positions, too.
+    renamed = {n if n in known else n.removeprefix("text_model."): t for n, t in tensors.items()}
+    missing = theirs.load_state_dict(renamed, strict=False).missing_keys
+    assert all("position_ids" in name for name in missing)
+    words = videos.clip.tokenize("a cat on the moon")["h"][0]
+    ids = torch.tensor([[word for word, _ in words]])
+    ours = videos.clip.encode_from_tokens_scheduled({"h": [words]})[0][0]
+    wanted = theirs(input_ids=ids)[0]
+    assert (ours.float().cpu() - wanted).abs().max() < 1e-4 * wanted.abs().max()
+
+
+@torch.inference_mode()
+def test_the_vae_decodes_as_the_files_own_one(videos, t2v_files):
+    """The published code runs it through diffusers."""
+    from diffusers import AutoencoderKL
+
+    theirs = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(32,) * 4,
+        layers_per_block=2,
+        latent_channels=4,
+    ).eval()
+    theirs.load_state_dict(part(t2v_files, "vae"))
+    latent = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    wanted = (theirs.decode(latent).sample / 2 + 0.5).clamp(0, 1).movedim(1, -1)
+    assert (videos.vae.decode(latent).cpu() - wanted).abs().max() < 1e-4
+
+
 @pytest.mark.parametrize("name", ["", "nowhere.ckpt"])
 def test_a_missing_file_is_reported_before_the_run(name, t2v_files):
     load = node("streamingt2v", "Live2DiffLoadStreamingT2V")
