@@ -10,7 +10,7 @@ import io
 import json
 import struct
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -26,6 +26,7 @@ _BLACK, _WHITE = 40, 215
 class Shown(NamedTuple):
     """A frame that has come back."""
 
+    kind: int
     flags: int
     sequence: int
     captured: float
@@ -33,13 +34,13 @@ class Shown(NamedTuple):
     number: int
     server_ms: float
     codec_ms: float
-    jpeg: bytes
+    data: bytes
     at: float
 
     @property
     def picture(self) -> np.ndarray:
-        """Its pixels, uint8 [H, W, 3]."""
-        return np.asarray(Image.open(io.BytesIO(self.jpeg)).convert("RGB"))
+        """The pixels of a JPEG, uint8 [H, W, 3]."""
+        return np.asarray(Image.open(io.BytesIO(self.data)).convert("RGB"))
 
 
 class LiveClient:
@@ -49,14 +50,20 @@ class LiveClient:
         welcome: the server's answer to the hello.
         status: the last status.
         messages: all others, oldest first.
-        frames: what has come back, newest last, without the JPEG unless `keep` is set.
+        frames: what has come back, newest last, without its picture unless `keep` is set.
         sent: frames that were sent.
     """
 
     def __init__(
-        self, url: str, stream: str = "live", role: str = "send", keep: bool = False
+        self,
+        url: str,
+        stream: str = "live",
+        role: str = "send",
+        keep: bool = False,
+        codecs: Sequence[str] = ("jpeg",),
     ) -> None:
         """Prepare a connection to the server at `url`."""
+        self._codecs = list(codecs)
         self._url, self._stream, self._role, self._keep = url, stream, role, keep
         self.messages: list[dict[str, Any]] = []
         self.frames: list[Shown] = []
@@ -73,7 +80,7 @@ class LiveClient:
                 token = (await answer.json())["token"]
             self._socket = await self._http.ws_connect(f"{self._url}/live2diff/live/socket")
             hello = {"hello": 1, "token": token, "stream": self._stream, "role": self._role}
-            await self._socket.send_json({**hello, "codecs": ["jpeg"]})
+            await self._socket.send_json({**hello, "codecs": self._codecs})
             self.welcome = await self._socket.receive_json(timeout=30)
             self.credits = self.welcome.get("credits", 0)
         except BaseException:
@@ -87,8 +94,8 @@ class LiveClient:
         await self._socket.close()
         await self._http.close()
 
-    async def send(self, jpeg: bytes, wait: float = 30.0) -> None:
-        """Send a frame once there is a credit for it.
+    async def send(self, picture: bytes, wait: float = 30.0, kind: int = 1) -> None:
+        """Send a frame, JPEG or of another kind, once there is a credit for it.
 
         Raises:
             TimeoutError: there is none for so long.
@@ -96,13 +103,13 @@ class LiveClient:
         await self.until(lambda: self.credits > 0, wait)
         self.credits -= 1
         self.sent += 1
-        await self._socket.send_bytes(self.header(self.sent) + jpeg)
+        await self._socket.send_bytes(self.header(self.sent, kind) + picture)
 
     @staticmethod
-    def header(sequence: int) -> bytes:
+    def header(sequence: int, kind: int = 1) -> bytes:
         """Return the header of a frame that is sent now."""
         now = time.perf_counter() * 1000.0
-        return _HEADER.pack(1, 1, 0, sequence, now, -1, 0, 0.0, 0.0)
+        return _HEADER.pack(1, kind, 0, sequence, now, -1, 0, 0.0, 0.0)
 
     async def say(self, message: Mapping[str, Any]) -> None:
         """Send a message."""
@@ -159,7 +166,7 @@ class LiveClient:
         self._changed.set()
 
     async def _show(self, data: bytes) -> None:
-        _, _, *fields = _HEADER.unpack_from(data)
+        _, *fields = _HEADER.unpack_from(data)
         now = time.perf_counter()
         shown = Shown(*fields, data[_HEADER.size :] if self._keep else b"", now)
         self.frames.append(shown)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +15,7 @@ from ..run.opened import OpenStream
 from ..run.picture_stream import StreamCounts
 from ..run.saved_stream import SavedStream
 from ..run.spec import StreamSpec
+from ..run.stage_times import StageSeconds
 from ..run.state_file import differences, normalised
 from ..run.translator import FrameTranslator
 from ..stream.state import State, in_order, integers, join, numbered, part
@@ -124,7 +124,7 @@ class RecordedStream:
     def __init__(self, spec: RecordedSpec, eight_bit: bool) -> None:
         """Start before the first frame."""
         self._spec, self._eight_bit, self._notices = spec, eight_bit, Notices()
-        self.seconds: dict[str, float] = defaultdict(float)
+        self.seconds = StageSeconds()
         self.reset()
 
     def reset(self) -> None:

@@ -210,14 +210,14 @@ def test_a_watcher_that_never_answers_gets_no_more_than_its_window(server):
             await running(client)
             await feed_until(client, lambda: client.status["frame"] >= 5, picture(1))
             await stopped(client)
-            frames, last = 0, {}
-            # Everything that was sent comes in order, so the last status comes after all frames.
-            while last.get("status", {}).get("state") != "stopped":
+            frames, states = 0, []
+            # All comes in the order in which it was sent: the run's end after all of its frames.
+            while "running" not in states or states[-1] != "stopped":
                 message = await silent.receive(timeout=60)
                 if message.type is aiohttp.WSMsgType.BINARY:
                     frames += 1
-                else:
-                    last = json.loads(message.data)
+                elif status := json.loads(message.data).get("status"):
+                    states.append(status["state"])
             assert frames == 2
 
     with queued(server, identity_graph()):

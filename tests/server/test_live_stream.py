@@ -1,8 +1,11 @@
 """Live Stream on a real server: queued over HTTP, fed and watched over its websocket."""
 
 import asyncio
+import io
 import json
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from live_graphs import SAMPLING, live2diff_models
@@ -18,6 +21,7 @@ from live_runs import (
     running,
     stopped,
 )
+from PIL import Image
 from video_graphs import node
 
 from devtools.live_client import LAST, LiveClient, numbered_jpeg, read_number
@@ -59,6 +63,44 @@ def test_frames_come_back_in_order_as_they_were_and_none_is_lost_uncounted(serve
         client = asyncio.run(use())
     assert outcome["result"], outcome
     assert client.status["inside"] == 0 and client.results[-1].flags & LAST
+
+
+def test_h264_both_ways(server):
+    """Frames depend on those before them, so drops must not break what comes after."""
+
+    def packets():
+        encoder = av.CodecContext.create("libx264", "w")
+        encoder.width = encoder.height = SIDE
+        encoder.pix_fmt, encoder.time_base = "yuv420p", Fraction(1, 30)
+        encoder.options = {"preset": "ultrafast", "tune": "zerolatency", "profile": "baseline"}
+        for number in range(1, 40):
+            picture = np.asarray(Image.open(io.BytesIO(numbered_jpeg(number, SIDE))))
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = number
+            (packet,) = encoder.encode(frame)
+            yield 2 if packet.is_keyframe else 3, bytes(packet)
+
+    async def use():
+        codecs = ["other", "h264", "jpeg"]
+        async with LiveClient(server.url, keep=True, codecs=codecs) as client:
+            assert client.welcome["codec"] == "h264"
+            await running(client)
+            for kind, data in packets():
+                await client.send(data, kind=kind)
+            await stopped(client)
+            await drained(client)
+            return client
+
+    with queued(server, identity_graph()):
+        client = asyncio.run(use())
+    decoder = av.CodecContext.create("h264", "r")
+    decoder.options = {"flags": "low_delay"}
+    for place, frame in enumerate(client.frames):
+        assert frame.kind == 3 or place in (0, 90)
+        (picture,) = decoder.decode(av.Packet(frame.data))
+        if frame in client.results:
+            assert read_number(picture.to_ndarray(format="rgb24")) == frame.sequence
+    assert len(client.results) > 1
 
 
 def test_a_slow_model_drops_frames_and_stays_within_its_own_time(server):
@@ -201,8 +243,6 @@ def render(server, inputs, name, frames):
         ),
     }
     (path,) = server.client.run(graph).files("save")
-    import av
-
     with av.open(str(path)) as container:
         found = np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)])
     assert found.shape == (frames, 64, 64, 3)
