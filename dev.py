@@ -75,6 +75,10 @@ def build_parser() -> argparse.ArgumentParser:
     sample.add_argument("work", metavar="WORK", help="folder for what is made on the way")
     sample.add_argument("--stages", nargs="+", metavar="STAGE", default=SAMPLE_STAGES)
 
+    live = commands.add_parser("live-bench", help="measure live streams in a real ComfyUI")
+    live.add_argument("--json", metavar="FILE", help="write the figures there, too")
+    live.add_argument("--frames", type=int, default=2000, help="frames of each measurement")
+
     evidence = commands.add_parser("evidence", help="make docs/evidence.md again (hours)")
     evidence.add_argument("work", metavar="WORK", help="the folder of dev.py sample-model")
     evidence.add_argument("--stages", nargs="+", metavar="STAGE", default=EVIDENCE_STAGES)

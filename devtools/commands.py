@@ -50,7 +50,15 @@ def run(options: argparse.Namespace, pytest_arguments: list[str]) -> int:
     if options.command in STAGED:
         arguments = [str(Path(options.work).resolve()), "--stages", *options.stages]
         return _run_module(ensure_host(), STAGED[options.command], arguments)
+    if options.command == "live-bench":
+        return _run_module(ensure_host(), "devtools.live_bench", live_bench_arguments(options))
     return _lint()
+
+
+def live_bench_arguments(options: argparse.Namespace) -> list[str]:
+    """Return the arguments of `devtools.live_bench`, whose file starts at the user's folder."""
+    written = [] if options.json is None else ["--json", str(Path(options.json).resolve())]
+    return [f"--frames={options.frames}", *written]
 
 
 def golden_arguments(options: argparse.Namespace) -> list[str]:

@@ -1,7 +1,9 @@
 """The nodes of the pack for ComfyUI: schemas, tooltips, checks and progress. No tensor maths."""
 
 from comfy_api.latest import ComfyExtension, io
+from server import PromptServer
 
+from ..live_page.routes import register_routes
 from .depth import Live2DiffEstimateDepth, Live2DiffLoadDepthModel
 from .enhance_video import Live2DiffEnhanceVideo
 from .extend_video import Live2DiffExtendVideo
@@ -9,6 +11,7 @@ from .feature_bank import Live2DiffApplyFeatureBank
 from .kept_results import RESULTS
 from .live import Live2DiffStreamStep
 from .live_files import Live2DiffLoadStream, Live2DiffSaveStream
+from .live_stream import Live2DiffLiveStream
 from .live_streams import Live2DiffResetStream
 from .long_video import Live2DiffLongVideo
 from .measure import Live2DiffMeasureVideo
@@ -17,6 +20,7 @@ from .motion import Live2DiffApply, Live2DiffLoadMotionModule, Live2DiffSettings
 from .options import Live2DiffSimilarFrameFilter, Live2DiffStreamOptions
 from .partial_results import Live2DiffPartialResults
 from .prompts import Live2DiffPromptSchedule
+from .recordings import Live2DiffLoadRecording
 from .sampler import Live2DiffStreamSampler
 from .streamingt2v import Live2DiffLoadStreamingT2V, Live2DiffLoadVideoEnhancer
 from .video import Live2DiffStreamVideo
@@ -27,8 +31,10 @@ class Live2DiffExtension(ComfyExtension):
     """The pack as an extension of ComfyUI's V3 API."""
 
     async def on_load(self) -> None:
-        """Register the model folders before any node lists its files, and tidy up."""
+        """Register model folders, before any node lists its files, and routes; tidy up."""
         register_model_folders()
+        if (server := getattr(PromptServer, "instance", None)) is not None:
+            register_routes(server.routes)
         RESULTS.sweep()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
@@ -51,6 +57,8 @@ class Live2DiffExtension(ComfyExtension):
             Live2DiffResetStream,
             Live2DiffSaveStream,
             Live2DiffLoadStream,
+            Live2DiffLiveStream,
+            Live2DiffLoadRecording,
             Live2DiffMeasureVideo,
             Live2DiffLoadStreamingT2V,
             Live2DiffLongVideo,

@@ -7,6 +7,7 @@ import numpy
 import torch
 from comfy_api.latest import io
 
+from ..live2diff_core.run.live_opening import LiveOpening
 from ..live2diff_core.run.live_run import LiveRun
 from ..live2diff_core.run.registry import STREAMS
 from ..live2diff_core.run.spec import StreamSpec
@@ -171,17 +172,20 @@ class Live2DiffStreamStep(io.ComfyNode):
     ) -> io.NodeOutput:
         """Check the inputs, then push the frames."""
         name = stream_name(stream)
-        run = LiveRun(
+        images = live_frames(image)
+        height, width = images.shape[1:3]
+        opening = LiveOpening(
+            "Stream Step",
             name,
             StreamSpec.from_inputs(**inputs),
-            images=live_frames(image),
-            hold=during_warmup == HOLD_LAST,
+            size=(height, width),
+            frames=len(images),
             keep_cache=on_prompt_change == KEEP_CACHE,
             finish=finish,
             max_idle_seconds=max_idle_minutes * 60.0,
             max_bytes=int(max_total_gb * 1e9),
         )
-        output = run.run(STREAMS)
+        output = LiveRun(opening, images, during_warmup == HOLD_LAST).run(STREAMS)
         show_text(cls.hidden.unique_id, output.notices.below(stream_text(name)))
         pictures = output.pictures.to(comfy.model_management.intermediate_device())
         return io.NodeOutput(pictures, output.frame_index, output.warming_up)

@@ -1,5 +1,8 @@
 """The node for prompts that change over the frames of a stream."""
 
+from collections.abc import Callable
+from typing import Any
+
 from comfy_api.latest import io
 
 from ..live2diff_core.stream.prompt_timeline import PromptChange
@@ -7,6 +10,11 @@ from ..live2diff_core.stream.prompt_track import follow
 from .types import CATEGORY
 
 KEEP, RESET = "keep", "reset"
+
+
+def encoder(clip: Any) -> Callable[[str], Any]:
+    """Return a call that encodes a prompt, as the node CLIP Text Encode does."""
+    return lambda text: clip.encode_from_tokens_scheduled(clip.tokenize(text))
 
 
 class Live2DiffPromptSchedule(io.ComfyNode):

@@ -5,6 +5,8 @@ from typing import Any
 from comfy_api.latest import InputImpl, io
 
 from ..live2diff_core.host.identity import graph_identity
+from ..live2diff_core.live.loaded_recording import LoadedRecording
+from ..live2diff_core.live.replay import RecordedSpec
 from ..live2diff_core.run.file import VideoRun
 from ..live2diff_core.run.picture_stream import StepReport
 from ..live2diff_core.run.spec import StreamSpec
@@ -22,7 +24,7 @@ from .stream_inputs import (
     sampling_inputs,
     sigmas_input,
 )
-from .types import CATEGORY, DepthModelType
+from .types import CATEGORY, DepthModelType, RecordingType
 
 SAVE_MINUTES = 5.0
 # Inputs whose sources do not name the result: the video is named by itself.
@@ -42,7 +44,7 @@ class Live2DiffStreamVideo(io.ComfyNode):
             description="Translates a whole video in constant memory: decodes, translates and "
             "encodes frame by frame, keeps times and sound, and goes on after an interrupt or a "
             "crash when it is queued again with the same inputs.",
-            inputs=[*_stream_inputs(), *_size_inputs(), *output_inputs()],
+            inputs=[*_stream_inputs(), *size_inputs(), *output_inputs(), _recording_input()],
             outputs=[
                 io.Video.Output(
                     display_name="video", tooltip="The translated video, for Save Video."
@@ -62,6 +64,7 @@ class Live2DiffStreamVideo(io.ComfyNode):
         crf: int,
         checkpoint_every: int,
         save_minutes: float = SAVE_MINUTES,
+        recording: LoadedRecording | None = None,
         **stream: Any,
     ) -> io.NodeOutput:
         """Open the video and translate it."""
@@ -70,12 +73,14 @@ class Live2DiffStreamVideo(io.ComfyNode):
         trim = trim_window(video)
         with open_video(source, *trim, frame_rate=picture_rate) as reader:
             info = reader.info
+            name = name_of(source)
+            plan = plan_frame_size(info.width, info.height, size, width, height, name)
             run = VideoRun(
-                spec,
+                spec if recording is None else RecordedSpec(stream, recording, plan.size),
                 reader,
                 source,
                 trim,
-                size=plan_frame_size(info.width, info.height, size, width, height, name_of(source)),
+                size=plan,
                 encoding=Encoding(codec, crf),
                 checkpoint_every=checkpoint_every,
                 made_from=graph_identity(cls.hidden.prompt, cls.hidden.unique_id, NOT_IN_RESULT),
@@ -125,7 +130,17 @@ def _stream_inputs() -> list:
     ]
 
 
-def _size_inputs() -> list:
+def _recording_input() -> RecordingType.Input:
+    return RecordingType.Input(
+        "recording",
+        optional=True,
+        tooltip="From 'Load Recording', with its video: everything that was changed live changes "
+        "again at the same frames. With size 'keep' it is what was seen.",
+    )
+
+
+def size_inputs() -> list:
+    """Make the inputs for the size of the frames."""
     return [
         io.Combo.Input(
             "size",

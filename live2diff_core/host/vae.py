@@ -13,6 +13,7 @@ import comfy.utils
 import torch
 from torch import Tensor, nn
 
+from ..stream.faults import is_finite
 from .out_of_memory import unless_short
 from .sd15 import UnsupportedModelError
 
@@ -124,7 +125,7 @@ class FrameVAE:
         tile, images = self._within_memory(lambda: whole(latents), tiled, latents.shape, 1)
         if not exact:
             self.tile = tile
-        finite = images.isfinite().all()
+        finite = is_finite(images)
         return self._vae.process_output(images).movedim(1, -1), finite
 
     def _within_memory(

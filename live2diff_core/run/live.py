@@ -54,7 +54,7 @@ class LiveStream:
 
     Attributes:
         name: its key in the registry.
-        identity: what cannot change without starting over, see `LiveRun.identity`.
+        identity: what cannot change without starting over, see `LiveOpening.identity`.
         prompt: name of the prompts of the last frame.
         translator: its state; every run passes the models.
         place: device and dtype in which the model last ran.
@@ -66,6 +66,7 @@ class LiveStream:
         note: the reason why it started over, shown while it is warming up.
         handle: what the host knows it by, once it has run; see `held_on`.
         starts: how it was started over.
+        senders: what a node that runs by itself knows of the frames inside, by frame; not saved.
         notices: its warnings, for all of its runs.
     """
 
@@ -81,6 +82,7 @@ class LiveStream:
     note: str = ""
     handle: HeldState | None = None
     starts: StartsOver = StartsOver()
+    senders: dict[int, Any] = field(default_factory=dict)
     notices: Notices = field(default_factory=Notices)
 
     def __post_init__(self) -> None:
@@ -152,10 +154,21 @@ class LiveStream:
             tell_of_unreached_prompts(session, opened.model, self.notices)
             for picture in self.translator.drain(opened):
                 self._finished([picture])
+        if (output := self.delivered([])) is not None:
+            return output
+        shown = self._placeholder(images, hold)
+        return LiveOutput(shown, -1, self.warming_up, self.notices)
+
+    def delivered(self, pictures: list[HostCopy]) -> LiveOutput | None:
+        """Return pictures that the translator has finished without a push; None if there is none.
+
+        Raises:
+            NotFiniteError: see `push`.
+        """
+        self._finished(pictures)
         if not self.undelivered:
-            shown = self._placeholder(images, hold)
-            return LiveOutput(shown, -1, self.warming_up, self.notices)
-        first = session.frames_out - len(self.undelivered)
+            return None
+        first = self.translator.session.frames_out - len(self.undelivered)
         return LiveOutput(self._deliver(first), first, False, self.notices)
 
     def state_dict(self) -> State:
@@ -203,6 +216,8 @@ class LiveStream:
         for frame, picture in enumerate(pictures, first):
             self._watch.look(frame, picture)
         self._watch.report()
+        if len(pictures) == 1:  # As in every steady frame, which is not copied.
+            return pictures[0].get().unsqueeze(0)
         return torch.stack([picture.get() for picture in pictures])
 
     def _placeholder(self, images: Tensor, hold: bool) -> Tensor:

@@ -137,6 +137,13 @@ class FrameTranslator:
                     return
                 self._latents.append((x0, self.session.faults[0]))
 
+    def cut(self, opened: OpenStream) -> list[HostCopy]:
+        """Start the memory over with the next frame; return the frames that were inside."""
+        finished = self.session.cut(opened.model)
+        self._latents += zip(finished, self.session.faults, strict=True)
+        self.similar.reset()
+        return self.finish(opened)
+
     def tell_at_end(self, opened: OpenStream) -> None:
         """Warn of the prompts of a Prompt Schedule that come after the last frame."""
         tell_of_unreached_prompts(self.session, opened.model, self.notices)
@@ -316,4 +323,4 @@ def to_uint8(picture: Tensor) -> Tensor:
     """Convert floats in 0..1 to uint8, rounded to the nearest; uint8 stays unchanged."""
     if picture.dtype == torch.uint8:
         return picture
-    return picture.mul(255.0).round().clamp(0, 255).to(torch.uint8)
+    return picture.mul(255.0).round_().clamp_(0, 255).to(torch.uint8)

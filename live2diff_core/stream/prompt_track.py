@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -34,13 +34,14 @@ class PromptTrack:
     timeline: PromptTimeline
 
     def text(self, frame: int) -> Tensor:
-        """Return the text of a frame, [1, tokens, C]: one text, or a blend of two."""
-        first, *others = self.timeline.weights(frame).items()
-        text = self.texts[first[0]]
+        """Return the text of a frame, [1, tokens, C]: one text, or a blend."""
+        (first, weight), *others = self.timeline.weights(frame).items()
         if not others:
-            return text
-        ((second, weight),) = others
-        return text * first[1] + self.texts[second] * weight
+            return self.texts[first]
+        text = self.texts[first] * weight
+        for number, weight in others:
+            text = text + self.texts[number] * weight
+        return text
 
     def rows(self, frames: Sequence[int]) -> Tensor:
         """Return the texts of a call's frames: [N, tokens, C], or [1, tokens, C] if all are one."""
@@ -53,7 +54,8 @@ class PromptTrack:
         count = math.lcm(self.texts[0].shape[1], text.shape[1])
         # Attention over repeated tokens equals attention over single ones; the host repeats, too.
         texts = [t.repeat(1, count // t.shape[1], 1) for t in (*self.texts, text)]
-        return PromptTrack(tuple(texts), PromptTimeline((*self.timeline.changes, change)))
+        changes = (*self.timeline.changes, change)
+        return PromptTrack(tuple(texts), replace(self.timeline, changes=changes))
 
 
 def follow(before: Sequence[Any], after: Sequence[Any], change: PromptChange) -> list:

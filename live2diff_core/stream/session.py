@@ -154,6 +154,15 @@ class StreamSession:
         self._output.repeat()
         return self._taken()
 
+    def cut(self, model: DenoiseModel) -> list[Tensor]:
+        """Start the memory over with the next frame, as at a hard cut.
+
+        Returns:
+            The same as `push`: x0 of the frames inside, which are finished with the old memory.
+        """
+        self._start_over(model)
+        return self._taken()
+
     def drain(self, model: DenoiseModel) -> Iterator[Tensor]:
         """End the stream and yield x0 of the frames still inside, [C, h, w] each, in order."""
         self.ended = True
@@ -210,6 +219,12 @@ class StreamSession:
             done = self.pipeline.advance(model, None)
             finished = [] if done is None else [done]
         self._output.leave(finished)
+
+    @property
+    def warmup(self) -> tuple[int, int] | None:
+        """Frames of the warm-up that have entered, and how many it has; None once it is over."""
+        frames = 1 if self.memory is None else len(self.memory.group(0))
+        return (self._shown, frames) if self._shown < frames else None
 
     @property
     def frames_inside(self) -> list[int]:

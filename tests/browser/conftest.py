@@ -3,7 +3,9 @@
 import json
 
 import pytest
-from comfy_page import FLAGS, SETTINGS, ComfyPage
+from comfy_page import SETTINGS, ComfyPage
+from live_browser import launch
+from numbered_frames import write_camera
 
 from devtools.browser import find_browser
 
@@ -34,16 +36,28 @@ def short_clip(page_server):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    """Headless Chromium; per file, because an event loop runs in this thread as long as it does."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = find_browser()
-    if path is None:
+def playwright():
+    """Playwright; per file, because an event loop runs in this thread as long as it does."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if find_browser() is None:
         pytest.skip("no Chromium found (python3 dev.py test brings one)")
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=path, args=list(FLAGS))
-        yield chromium
-        chromium.close()
+    with sync_api.sync_playwright() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def browser(playwright):
+    """Headless Chromium, with a camera that shows a test picture."""
+    yield (chromium := launch(playwright))
+    chromium.close()
+
+
+@pytest.fixture(scope="module")
+def camera_browser(playwright, tmp_path_factory):
+    """Chromium with a camera whose frames carry their number."""
+    film = write_camera(tmp_path_factory.mktemp("camera") / "camera.y4m", range(250))
+    yield (chromium := launch(playwright, f"--use-file-for-fake-video-capture={film}"))
+    chromium.close()
 
 
 @pytest.fixture(scope="module")

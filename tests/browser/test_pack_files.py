@@ -37,6 +37,12 @@ def test_templates_are_served(page_server, path):
     assert json.loads(served) == json.loads(path.read_text(encoding="utf-8"))
 
 
+def test_the_live_workflow_has_a_picture(page_server):
+    # ComfyUI's template browser asks for NAME.jpg beside NAME.json.
+    served = fetch(page_server, f"/api/workflow_templates/{APP_NAME}/live.jpg")
+    assert served == (ROOT / "workflows" / "live.jpg").read_bytes()
+
+
 def test_every_node_has_a_help_page(page_server, object_info):
     nodes = [name for name in object_info if name.startswith("Live2Diff")]
     assert len(nodes) >= 6

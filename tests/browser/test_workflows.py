@@ -13,6 +13,8 @@ NAMES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 FROZEN = sorted((ROOT / "tests" / "data" / "frozen").glob("*/workflows/*.json"))
 MAIN = "video_to_video_depth"
 LIVE = "live_webcam"
+# Runs until it is stopped; see test_live_page.py.
+ENDLESS = "live"
 # They give other frames than go in; see test_long_video_workflows.py.
 LONG = ("extend_and_enhance", "text_to_long_video")
 # Between them: both memories, depth, LoRA, a Prompt Schedule, a video read and written.
@@ -148,7 +150,7 @@ def test_file_names_and_choices_exist(name, object_info):
     [
         pytest.param(name, marks=[] if name in USUALLY_RUN else pytest.mark.thorough)
         for name in NAMES
-        if name not in (LIVE, *LONG)
+        if name not in (LIVE, ENDLESS, *LONG)
     ],
 )
 def test_runs_and_keeps_every_frame(name, page_server, short_clip):
@@ -193,11 +195,11 @@ def test_camera_runs_live(comfy_page, page_server):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("shown", [MAIN, *LONG])
+@pytest.mark.parametrize("shown", [MAIN, ENDLESS, *LONG])
 def test_picture_of_a_workflow(comfy_page, tmp_path, shown):
     folder = Path(os.environ.get("LIVE2DIFF_SCREENSHOTS") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
     graph = comfy_page.load(read_json(f"{shown}.json"))
-    name = "workflow" if shown == MAIN else shown
+    name = {MAIN: "workflow", ENDLESS: "live_workflow"}.get(shown, shown)
     picture = comfy_page.picture(graph, folder / f"{name}.png")
     assert 20_000 < picture.stat().st_size < 300_000

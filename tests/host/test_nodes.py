@@ -38,6 +38,8 @@ NODES = (
     "Live2DiffResetStream",
     "Live2DiffSaveStream",
     "Live2DiffLoadStream",
+    "Live2DiffLiveStream",
+    "Live2DiffLoadRecording",
     "Live2DiffMeasureVideo",
     "Live2DiffLoadStreamingT2V",
     "Live2DiffLongVideo",

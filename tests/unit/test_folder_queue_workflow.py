@@ -11,7 +11,7 @@ from folder_queue.workflow import load_workflow
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 # All but those without a video.
-WITHOUT = ("live_webcam", "text_to_long_video")
+WITHOUT = ("live", "live_webcam", "text_to_long_video")
 BUNDLED = sorted(path for path in WORKFLOWS.glob("*.json") if path.stem not in WITHOUT)
 PLAIN = WORKFLOWS / "video_to_video.json"
 

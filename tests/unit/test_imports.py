@@ -27,6 +27,10 @@ FOLDERS = {
         {"run", "stream", "host", "depth", "video"},
         {"torch", "numpy", "safetensors", "filelock"},
     ),
+    "live": (
+        {"live", "run", "stream", "video"},
+        {"torch", "numpy", "av", "safetensors"},
+    ),
     "streamingt2v": (
         {"streamingt2v", "stream", "host", "video", "run"},
         {"torch", "numpy", "diffusers", "safetensors"},
@@ -40,6 +44,7 @@ FILES = {
     "depth/model.py": {"comfy", "controlnet_aux"},
     "streamingt2v/host_parts.py": {"comfy"},
     "streamingt2v/opened.py": {"comfy"},
+    "live/device_outputs.py": {"pyvirtualcam", "cyndilib"},
     "metrics/host_models.py": {"comfy"},
     "metrics/command.py": {"comfy", "tqdm"},
     "metrics/flow.py": {"cv2"},
@@ -47,6 +52,10 @@ FILES = {
     "metrics/raft.py": {"torchvision"},
 }
 NODES_ONLY = {"comfy_api", "folder_paths", "server", "latent_preview", "nodes"}
+# The live page's routes see live streams only, and of the nodes only the list knows them.
+PAGE = ROOT / "live_page"
+PAGE_LIBRARIES, PAGE_SHARES = {"aiohttp", "av", "numpy", "PIL"}, {"live", "video"}
+PAGE_ROUTES = ("__init__.py", "..live_page.routes")
 # The command runs beside the server, and takes one file of the engine.
 QUEUE = ROOT / "folder_queue"
 QUEUE_LIBRARIES, QUEUE_SHARES = {"aiohttp", "filelock", "tqdm", "av"}, "live2diff_core.video.folder"
@@ -118,8 +127,20 @@ def test_nodes_reach_the_engine_relatively(path):
     """ComfyUI loads the pack under a name of its own, where `live2diff_core` means nothing."""
     for module in imports(path):
         assert top(module) not in ("live2diff_core", "nodes", "devtools"), module
-        if module.startswith(".."):
+        if module.startswith("..") and (path.name, module) != PAGE_ROUTES:
             assert module[2:].split(".")[0] == "live2diff_core", module
+
+
+@pytest.mark.parametrize("path", sorted(PAGE.glob("*.py")), ids=lambda path: path.name)
+def test_the_live_page_imports_what_it_may(path):
+    for module in imports(path):
+        if module.startswith("..") and module.strip("."):
+            pack, folder = module[2:].split(".")[:2]
+            assert pack == "live2diff_core" and folder in PAGE_SHARES, f"{path}: {module}"
+        elif module.startswith("."):
+            assert not module[1:] or (PAGE / f"{module[1:]}.py").is_file(), module
+        else:
+            assert top(module) in PAGE_LIBRARIES | STANDARD, f"{path} may not import {module}"
 
 
 @pytest.mark.parametrize("path", sorted(QUEUE.glob("*.py")), ids=lambda path: path.name)

@@ -8,13 +8,13 @@ from pathlib import Path
 from imported import imports, top
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("nodes", "live2diff_core", "folder_queue")
+FOLDERS = ("nodes", "live2diff_core", "live_page", "folder_queue")
 FILES = ("__init__.py", "queue_folder.py", "measure.py", "convert_streamingt2v.py")
 # Modules of ComfyUI itself. Its `nodes` has the name of a folder of ours.
 HOST = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "latent_preview", "server"}
 # Imported where they are used, and only there: metrics that need them say so when they are missing.
 # torchvision is the host's own requirement.
-OPTIONAL = {"cv2", "scenedetect", "torchvision"}
+OPTIONAL = {"cv2", "scenedetect", "torchvision", "pyvirtualcam", "cyndilib"}
 # Where a distribution has another name than the module in it.
 DISTRIBUTIONS = {"PIL": "pillow", "controlnet_aux": "controlnet-aux"}
 
