@@ -17,6 +17,7 @@ from .motion import Live2DiffApply, Live2DiffLoadMotionModule, Live2DiffSettings
 from .options import Live2DiffSimilarFrameFilter, Live2DiffStreamOptions
 from .partial_results import Live2DiffPartialResults
 from .prompts import Live2DiffPromptSchedule
+from .sample_model import Live2DiffLoadSampleModel
 from .sampler import Live2DiffStreamSampler
 from .streamingt2v import Live2DiffLoadStreamingT2V, Live2DiffLoadVideoEnhancer
 from .video import Live2DiffStreamVideo
@@ -52,6 +53,7 @@ class Live2DiffExtension(ComfyExtension):
             Live2DiffSaveStream,
             Live2DiffLoadStream,
             Live2DiffMeasureVideo,
+            Live2DiffLoadSampleModel,
             Live2DiffLoadStreamingT2V,
             Live2DiffLongVideo,
             Live2DiffExtendVideo,
