@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import ExitStack
 from fractions import Fraction
-from io import BytesIO
 from typing import Any
 
 from comfy_api.latest import io
@@ -14,7 +12,6 @@ from torch import Tensor
 from ..live2diff_core.host.identity import graph_identity
 from ..live2diff_core.run.file import VideoRun
 from ..live2diff_core.run.picture_stream import StepReport
-from ..live2diff_core.run.translator import to_uint8
 from ..live2diff_core.streamingt2v.blending import Chunks
 from ..live2diff_core.streamingt2v.given_frames import RATE
 from ..live2diff_core.streamingt2v.limits import (
@@ -28,12 +25,12 @@ from ..live2diff_core.streamingt2v.limits import (
 from ..live2diff_core.video.encoder import Encoding
 from ..live2diff_core.video.frame import PendingFrame, VideoInfo, WarningLog
 from ..live2diff_core.video.frame_size import plan_frame_size
-from ..live2diff_core.video.reader import VideoReader, open_video
+from ..live2diff_core.video.reader import VideoReader
+from .given_pictures import OpenedVideo, check_pictures, content_of, makers, opened_video
 from .kept_results import RESULTS
-from .picture_video import stream_source
-from .stream_inputs import MAX_SEED
+from .long_video_inputs import guidance_input, seed_input, vae_input
 from .types import CATEGORY, EnhancerType
-from .video import SAVE_MINUTES, output_inputs, run_video, trim_window
+from .video import SAVE_MINUTES, output_inputs, run_video
 
 CHECKPOINT_EVERY = 64
 NOT_IN_RESULT = ("video", "images", "save_minutes")
@@ -55,7 +52,13 @@ class Live2DiffEnhanceVideo(io.ComfyNode):
             "Overlapping chunks are blended at random places (StreamingT2V), so that there are no "
             "seams, along a front whose memory does not depend on the length.",
             search_aliases=["upscale video", "randomized blending", "vid2vid"],
-            inputs=[*_model_inputs(), *_setting_inputs(), *output_inputs(CHECKPOINT_EVERY)],
+            inputs=[
+                *_model_inputs(),
+                *_canvas_inputs(),
+                *_solver_inputs(),
+                *_blending_inputs(),
+                *output_inputs(CHECKPOINT_EVERY),
+            ],
             outputs=[io.Video.Output(display_name="video", tooltip="For Save Video.")],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt],
         )
@@ -79,13 +82,11 @@ class Live2DiffEnhanceVideo(io.ComfyNode):
         spec = _spec(**settings)
         graph = graph_identity(cls.hidden.prompt, cls.hidden.unique_id, NOT_IN_RESULT)
         with ExitStack() as stack:
-            reader, source, trim, name = _opened(video, images, stack)
-            info = reader.info
+            opened, name = _opened(video, images, stack)
+            info = opened.reader.info
             run = VideoRun(
                 spec,
-                reader,
-                source,
-                trim,
+                *opened,
                 size=plan_frame_size(info.width, info.height, "fit", spec.width, spec.height),
                 encoding=Encoding(codec, crf),
                 checkpoint_every=checkpoint_every,
@@ -110,33 +111,22 @@ def _spec(enhancer: Any, chunk: int, overlap: int, blending: str, **settings: An
     )
 
 
-def _opened(
-    video: Any, images: Tensor | None, stack: ExitStack
-) -> tuple[VideoReader, str | BytesIO | None, tuple[float, float], str]:
-    """Return the reader, the source of sound, the trim window, and a name of pictures."""
+def _opened(video: Any, images: Tensor | None, stack: ExitStack) -> tuple[OpenedVideo, str]:
+    """Return the opened pictures and, where they are no file, a name of them."""
     if (video is None) == (images is None):
         raise ValueError("Connect video or images, and not both.")
-    if images is not None:
-        found = hashlib.sha256(str(tuple(images.shape)).encode())
-        for image in images:
-            found.update(to_uint8(image).cpu().numpy().tobytes())
-        return _of_images(images), None, (0.0, 0.0), f" {found.hexdigest()[:16]}"
-    source, picture_rate = stream_source(video)
-    trim = trim_window(video)
-    reader = stack.enter_context(open_video(source, *trim, frame_rate=picture_rate))
-    return reader, source, trim, ""
+    if images is None:
+        return opened_video(video, stack), ""
+    check_pictures(images, "images")
+    return OpenedVideo(_of_images(images), None), f" {content_of(images)}"
 
 
 def _of_images(images: Tensor) -> VideoReader:
     count, height, width = images.shape[:3]
     info = VideoInfo(width, height, RATE, Fraction(1, 12_800), count, "images")
     frames = (
-        PendingFrame(
-            Fraction(number) / RATE,
-            1 / RATE,
-            lambda image=image: to_uint8(image[..., :3]).cpu().numpy(),
-        )
-        for number, image in enumerate(images)
+        PendingFrame(Fraction(number) / RATE, 1 / RATE, make)
+        for number, make in enumerate(makers(images))
     )
     return VideoReader(info, frames, WarningLog("the images"))
 
@@ -144,7 +134,7 @@ def _of_images(images: Tensor) -> VideoReader:
 def _model_inputs() -> list:
     return [
         EnhancerType.Input("enhancer", tooltip="From Load Video Enhancer."),
-        io.Vae.Input("vae", tooltip="From Load StreamingT2V, or any VAE of SD1.5 or SD2."),
+        vae_input(),
         io.Conditioning.Input(
             "positive",
             tooltip="What the video shows, from a CLIP of Stable Diffusion 2 (Load StreamingT2V "
@@ -158,7 +148,7 @@ def _model_inputs() -> list:
     ]
 
 
-def _setting_inputs() -> list:
+def _canvas_inputs() -> list:
     return [
         io.Int.Input(
             "width",
@@ -177,18 +167,19 @@ def _setting_inputs() -> list:
             step=SIDE_STEP,
             tooltip="720, 656, 592, ... 80.",
         ),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=MAX_SEED,
-            control_after_generate=True,
-            tooltip="The noise and the places of the blending follow from it.",
-        ),
+    ]
+
+
+def _solver_inputs() -> list:
+    return [
+        seed_input("The noise and the places of the blending follow from it."),
         io.Int.Input("steps", default=30, min=1, max=MOST_ENHANCER_STEPS, tooltip="Of the solver."),
-        io.Float.Input(
-            "guidance", default=7.5, min=0.0, max=30.0, step=0.1, tooltip="Weight of the prompt."
-        ),
+        guidance_input("guidance", "Weight of the prompt."),
+    ]
+
+
+def _blending_inputs() -> list:
+    return [
         io.Int.Input(
             "chunk",
             default=24,

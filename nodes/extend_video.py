@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import islice
 from typing import Any
 
@@ -12,13 +14,16 @@ from ..live2diff_core.run.file import VideoRun
 from ..live2diff_core.streamingt2v.given_frames import (
     MADE,
     RATE,
+    GivenFramesError,
     LongSize,
+    MakeImage,
     at_rate,
     open_long_video,
 )
 from ..live2diff_core.video.encoder import Encoding
 from ..live2diff_core.video.frame import WarningLog
-from ..live2diff_core.video.reader import VideoReader, open_video
+from ..live2diff_core.video.reader import VideoReader
+from .given_pictures import opened_video
 from .kept_results import RESULTS
 from .long_video_inputs import (
     CHECKPOINT_EVERY,
@@ -27,9 +32,8 @@ from .long_video_inputs import (
     model_inputs,
     sampling_inputs,
 )
-from .picture_video import stream_source
 from .types import CATEGORY
-from .video import output_inputs, run_video, trim_window
+from .video import output_inputs, run_video
 
 FIRST, SCENE = "first frame", "first frame of the last scene"
 NOT_IN_RESULT = ("video", "save_minutes")
@@ -80,13 +84,12 @@ class Live2DiffExtendVideo(io.ComfyNode):
             GivenFramesError: the video is too short.
         """
         spec = make_spec(anchor_of_scene=anchor == SCENE, **settings)
-        source, picture_rate = stream_source(video)
-        trim = trim_window(video)
         made_from = graph_identity(cls.hidden.prompt, cls.hidden.unique_id, NOT_IN_RESULT)
         added = round(seconds * RATE)
-        with open_video(source, *trim, frame_rate=picture_rate) as original:
-            # Chunk 0 is the first 16 frames.
-            kept = MADE * (redo_from_chunk + 1) if redo_from_chunk else None
+        # Chunk 0 is the first 16 frames.
+        kept = MADE * (redo_from_chunk + 1) if redo_from_chunk else None
+        with ExitStack() as stack:
+            original, source, trim = opened_video(video, stack)
             run = VideoRun(
                 spec,
                 _reader(original, (spec.width, spec.height), added, kept),
@@ -116,8 +119,26 @@ def _reader(
     count = round((info.frame_count or 0) * RATE / info.frame_rate)
     if kept is not None:
         count = min(count, kept)
-    frames = islice(at_rate(original), kept)
+    frames = at_rate(original) if kept is None else _first(at_rate(original), kept)
     return open_long_video(frames, size, added, beyond=True, count=count, log=log)
+
+
+def _first(frames: Iterator[MakeImage], kept: int) -> Iterator[MakeImage]:
+    """Yield the frames that are kept.
+
+    Raises:
+        GivenFramesError: there are fewer, so that none of them is made anew.
+    """
+    found = 0
+    for make in islice(frames, kept):
+        yield make
+        found += 1
+    if found < kept:
+        raise GivenFramesError(
+            f"The video has {found} frames at {RATE} per second, and redo_from_chunk "
+            f"{kept // MADE - 1} keeps the first {kept}: the largest that it can be is "
+            f"{max(found // MADE - 1, 0)}; 0 goes on at the video's end."
+        )
 
 
 def _extension_inputs() -> list:

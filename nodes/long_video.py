@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -12,7 +11,6 @@ from torch import Tensor
 
 from ..live2diff_core.host.identity import file_identity, graph_identity
 from ..live2diff_core.run.file import VideoRun
-from ..live2diff_core.run.translator import to_uint8
 from ..live2diff_core.streamingt2v.given_frames import (
     RATE,
     LongSize,
@@ -22,7 +20,7 @@ from ..live2diff_core.streamingt2v.given_frames import (
     open_long_video,
 )
 from ..live2diff_core.video.encoder import Encoding
-from ..live2diff_core.video.reader import open_video
+from .given_pictures import check_pictures, content_of, makers, opened_video
 from .kept_results import RESULTS
 from .long_video_inputs import (
     CHECKPOINT_EVERY,
@@ -31,9 +29,8 @@ from .long_video_inputs import (
     model_inputs,
     sampling_inputs,
 )
-from .picture_video import stream_source
 from .types import CATEGORY
-from .video import output_inputs, run_video, trim_window
+from .video import output_inputs, run_video
 
 NOT_IN_RESULT = ("first_frames", "first_video", "save_minutes")
 
@@ -156,24 +153,11 @@ def _given(
     if images is not None and video is not None:
         raise ValueError("Connect first_frames or first_video, not both.")
     if images is not None:
+        check_pictures(images, "first_frames")
         check_given(len(images))
-        return _of_images(images), len(images), _digest(images)
+        return makers(images), len(images), content_of(images)
     if video is None:
         return iter(()), 0, "none"
-    source, picture_rate = stream_source(video)
-    trim = trim_window(video)
-    reader = stack.enter_context(open_video(source, *trim, frame_rate=picture_rate))
-    name = f"{file_identity(source)} {list(trim)}"
-    return every_frame(reader), reader.info.frame_count or 0, name
-
-
-def _of_images(images: Tensor) -> Iterator[MakeImage]:
-    for image in images:
-        yield lambda image=image: to_uint8(image[..., :3]).cpu().numpy()
-
-
-def _digest(images: Tensor) -> str:
-    found = hashlib.sha256(str(tuple(images.shape)).encode())
-    for image in images:
-        found.update(to_uint8(image).cpu().numpy().tobytes())
-    return found.hexdigest()[:16]
+    opened = opened_video(video, stack)
+    name = f"{file_identity(opened.source)} {list(opened.trim)}"
+    return every_frame(opened.reader), opened.reader.info.frame_count or 0, name

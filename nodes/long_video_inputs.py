@@ -1,4 +1,4 @@
-"""Inputs that Long Video From Text and Extend Video share."""
+"""Inputs that Long Video From Text and Extend Video share, and some of Enhance Video."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def model_inputs() -> list:
     """Make the inputs for the models and texts."""
     return [
         T2VModelType.Input("model", tooltip="From Load StreamingT2V."),
-        io.Vae.Input("vae", tooltip="From Load StreamingT2V, or any VAE of SD1.5 or SD2."),
+        vae_input(),
         io.Conditioning.Input(
             "positive",
             tooltip="What the video shows, from the CLIP of Load StreamingT2V. With Prompt "
@@ -34,32 +34,14 @@ def sampling_inputs() -> list:
     return [
         _side("width"),
         _side("height"),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=MAX_SEED,
-            control_after_generate=True,
-            tooltip="All noise follows from it.",
-        ),
+        seed_input("All noise follows from it."),
         io.Int.Input(
             "steps", default=50, min=1, max=MOST_STEPS, tooltip="Denoising steps of a chunk."
         ),
-        io.Float.Input(
-            "text_guidance",
-            default=7.5,
-            min=0.0,
-            max=30.0,
-            step=0.1,
-            tooltip="Weight of the prompt against the negative prompt.",
-        ),
-        io.Float.Input(
+        guidance_input("text_guidance", "Weight of the prompt against the negative prompt."),
+        guidance_input(
             "anchor_guidance",
-            default=7.5,
-            min=0.0,
-            max=30.0,
-            step=0.1,
-            tooltip="Weight of the look of the anchor, the frame that all chunks are to resemble. "
+            "Weight of the look of the anchor, the frame that all chunks are to resemble. "
             "Other than text_guidance, it makes every step half as long again.",
         ),
         io.Float.Input(
@@ -68,9 +50,27 @@ def sampling_inputs() -> list:
             min=0.0,
             max=1.0,
             step=0.05,
-            tooltip="Noise that is added in each step: 1 as published, 0 none.",
+            tooltip="Noise that is added in each step, behind the first chunk: 1 as published, 0 "
+            "none.",
         ),
     ]
+
+
+def vae_input() -> io.Vae.Input:
+    """Make the input for the VAE."""
+    return io.Vae.Input("vae", tooltip="From Load StreamingT2V, or any VAE of SD1.5 or SD2.")
+
+
+def seed_input(tooltip: str) -> io.Int.Input:
+    """Make the input for the seed."""
+    return io.Int.Input(
+        "seed", default=0, min=0, max=MAX_SEED, control_after_generate=True, tooltip=tooltip
+    )
+
+
+def guidance_input(name: str, tooltip: str) -> io.Float.Input:
+    """Make the input for a guidance weight."""
+    return io.Float.Input(name, default=7.5, min=0.0, max=30.0, step=0.1, tooltip=tooltip)
 
 
 def _side(name: str) -> io.Int.Input:

@@ -2,7 +2,28 @@
 
 from __future__ import annotations
 
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+
+class StageSeconds(defaultdict[str, float]):
+    """Seconds by stage, of the thread that calls; on a GPU those to queue the work."""
+
+    def __init__(self) -> None:
+        """Start without stages."""
+        super().__init__(float)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time within the `with` block to a stage, also when it ends with an error."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self[stage] += time.perf_counter() - start
 
 
 @dataclass

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -23,6 +20,7 @@ from ..stream.transfer import HostCopy, upload
 from .computing import Computing
 from .notices import Notices
 from .picture_stream import StreamCounts
+from .stage_times import StageSeconds
 from .unreached import tell_of_unreached_prompts
 
 if TYPE_CHECKING:
@@ -77,7 +75,7 @@ class FrameTranslator:
         """
         self.session, self.similar, self._eight_bit = session, similar, eight_bit
         self.notices = Notices()
-        self.seconds: dict[str, float] = defaultdict(float)
+        self.seconds = StageSeconds()
         self._decoded: tuple[Tensor, HostCopy] | None = None
         self._begin()
 
@@ -133,7 +131,7 @@ class FrameTranslator:
             elif self._latents:
                 self._decode_one(opened)
             else:
-                with self._timed("model"):
+                with self.seconds.timed("model"):
                     x0 = next(finished, None)
                 if x0 is None:
                     return
@@ -255,20 +253,20 @@ class FrameTranslator:
     def _translate(self, opened: OpenStream, picture: Tensor) -> list[Tensor]:
         """Encode a frame and its depth, and push both through the session."""
         self._computing.look_back()
-        with self._timed("vae encode"):
+        with self.seconds.timed("vae encode"):
             picture = to_float(upload(picture, opened.picture_device))
             latent = self._encode(opened, picture)
             fault = noted(no_fault(latent.device), is_finite(latent), ENCODE)
         depth, depth_range = None, self.depth_range
         if opened.reads_depth:
-            with self._timed("depth"):
+            with self.seconds.timed("depth"):
                 grey, depth_range = opened.depth_picture(picture, depth_range)
                 fine = is_finite(grey).to(latent.device, non_blocking=True)
                 fault = noted(fault, fine, DEPTH)
-            with self._timed("vae encode"):
+            with self.seconds.timed("vae encode"):
                 depth = self._encode(opened, grey)
                 fault = noted(fault, is_finite(depth), ENCODE)
-        with self._timed("model"):
+        with self.seconds.timed("model"):
             finished = self.session.push(opened.model, latent, depth, fault)
         self.depth_range = depth_range
         self._computing.entered(fault)
@@ -284,7 +282,7 @@ class FrameTranslator:
         x0, fault = self._latents[0]
         # Repeated frames share one latent, which is decoded once.
         if self._decoded is None or self._decoded[0] is not x0:
-            with self._timed("vae decode"):
+            with self.seconds.timed("vae decode"):
                 picture, finite = opened.decode(x0)
                 self._computing.note_memory(opened, self.notices)
                 again = partial(self._decode_again, opened, x0)
@@ -307,14 +305,6 @@ class FrameTranslator:
     def _delivered(self, picture: Tensor) -> Tensor:
         """Convert floats in 0..1 to what the stream returns."""
         return to_uint8(picture) if self._eight_bit else to_float(picture)
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] += time.perf_counter() - start
 
 
 def to_float(picture: Tensor) -> Tensor:

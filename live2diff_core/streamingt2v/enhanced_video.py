@@ -5,10 +5,7 @@ Paper: Henschel et al., "StreamingT2V", section 4.3; see `blending`.
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -16,6 +13,7 @@ from torch.nn.functional import pad
 
 from ..run.notices import Notices
 from ..run.picture_stream import StreamCounts
+from ..run.stage_times import StageSeconds
 from ..run.translator import to_float, to_uint8
 from ..stream.noise import FrameNoise, cut_chance
 from ..stream.state import State, floats, in_order, integers, join, numbered, part, require
@@ -41,7 +39,7 @@ class EnhancedVideo:
         """Start without frames."""
         self._spec, self._ladder = spec, spec.ladder
         self.notices = Notices()
-        self.seconds: dict[str, float] = defaultdict(float)
+        self.seconds = StageSeconds()
         random = Randomness(self._noise, self._cut)
         self._front = DiagonalFront(spec.steps, spec.chunks, random, spec.blended)
         self.reset()
@@ -74,7 +72,7 @@ class EnhancedVideo:
     def push(self, opened: LoadedInTurns, picture: Tensor) -> list[HostCopy]:
         """Push a frame, uint8 [H, W, 3], no larger than the spec's size; return finished ones."""
         self._size = (picture.shape[0], picture.shape[1])
-        with self._timed("vae encode"):
+        with self.seconds.timed("vae encode"):
             latent = opened.encode(self._padded(to_float(picture)))
         before, chunks = [*self._before, latent], self._spec.chunks
         if len(before) > chunks.frames:
@@ -90,7 +88,7 @@ class EnhancedVideo:
     def finish(self, opened: LoadedInTurns) -> list[HostCopy]:
         """Return finished frames that no call has returned."""
         while self._behind:
-            with self._timed("vae decode"):
+            with self.seconds.timed("vae decode"):
                 opened.need_vae(self._spec.height, self._spec.width)
                 picture, finite = opened.decode(self._behind[0])
                 self._pictures.append(HostCopy(to_uint8(self._cropped(picture)), finite))
@@ -130,7 +128,7 @@ class EnhancedVideo:
             calls += 1
             return refine(latents, step)
 
-        with self._timed("model"):
+        with self.seconds.timed("model"):
             opened.need_unet()
             left = self._front.push(block, predict, self._ladder.step)
         return [frame for each in left for frame in each.latents.unbind(1)]
@@ -228,11 +226,3 @@ class EnhancedVideo:
         self._before = [latent.to(device) for latent in in_order(part(state, "before"))]
         self._behind = [latent.to(device) for latent in in_order(part(state, "behind"))]
         self._pictures = [HostCopy(picture) for picture in in_order(part(state, "pictures"))]
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] += time.perf_counter() - start

@@ -7,10 +7,7 @@ before and are discarded.
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -19,6 +16,7 @@ from torch import Tensor
 
 from ..run.notices import Notices
 from ..run.picture_stream import StreamCounts
+from ..run.stage_times import StageSeconds
 from ..run.translator import to_float, to_uint8
 from ..stream.noise import FrameNoise
 from ..stream.state import State, floats, in_order, integers, join, numbered, part, require
@@ -26,7 +24,7 @@ from ..stream.transfer import HostCopy
 from ..video.scene_detector import FRAMES_BEHIND, SceneDetector
 from .given_frames import CHUNK, MADE, SHARED, GivenFramesError, is_request
 from .opened import OpenedT2V
-from .sampling import DDIM, T2VGuidance, grey, sample_chunk
+from .sampling import DDIM, DPMSolver, Solver, T2VGuidance, grey, sample_chunk
 from .settings import LongVideoSettings
 from .texts import is_cut_off, text_of_frame, unreached
 
@@ -61,7 +59,7 @@ class LongVideo:
         """Start without frames."""
         self._spec, self._draw = spec, noise or self._own_noise
         self.notices = Notices()
-        self.seconds: dict[str, float] = defaultdict(float)
+        self.seconds = StageSeconds()
         self.reset()
 
     @property
@@ -158,7 +156,8 @@ class LongVideo:
 
     def _first_chunk(self, opened: OpenedT2V) -> Made:
         """Make the first chunk by the base model, without memory and anchor."""
-        return self._sampled(opened, T2VGuidance.of_text(self._spec.guidance.text), None, None)
+        guidance = T2VGuidance.of_text(self._spec.guidance.text)
+        return self._sampled(opened, DPMSolver(self._spec.steps), guidance, None, None)
 
     def _next_chunk(self, opened: OpenedT2V) -> Made:
         """Continue the last frames, with the look of the anchor."""
@@ -167,15 +166,17 @@ class LongVideo:
             assert self._anchor is not None
             height, width = self._anchor.shape[:2]
             anchor = in_signs(self._anchor).unsqueeze(0)
-            with self._timed("image encoder"):
+            with self.seconds.timed("image encoder"):
                 self._embedded = opened.embed(torch.cat([grey(height, width), anchor]))
         rows = [0 if look == "grey" else 1 for _, look in guidance.rows]
         memory = torch.stack([in_signs(picture) for picture in self._recent])
-        return self._sampled(opened, guidance, self._embedded[rows], memory)
+        ddim = DDIM(self._spec.steps, self._spec.eta)
+        return self._sampled(opened, ddim, guidance, self._embedded[rows], memory)
 
     def _sampled(
         self,
         opened: OpenedT2V,
+        solver: Solver,
         guidance: T2VGuidance,
         embedded: Tensor | None,
         memory: Tensor | None,
@@ -185,18 +186,18 @@ class LongVideo:
             text_of_frame(spec.prompts[which], self._frames_in, spec.text_tokens)
             for which, _ in guidance.rows
         ]
-        with self._timed("model"):
+        with self.seconds.timed("model"):
             opened.need_unet()
             denoiser = opened.denoiser
             condition = denoiser.condition(torch.cat(texts), embedded, memory)
-            ddim, noise = DDIM(spec.steps, spec.eta), partial(self._draw, self._chunks)
-            latents = sample_chunk(denoiser, condition, ddim, guidance, noise, spec.report)
+            noise = partial(self._draw, self._chunks)
+            latents = sample_chunk(denoiser, condition, solver, guidance, noise, spec.report)
         first = 0 if memory is None else SHARED
         return self._decoded(opened, latents[0, :, first:])
 
     def _decoded(self, opened: OpenedT2V, latents: Tensor) -> Made:
         """Decode latents [4, F, h, w], frame by frame."""
-        with self._timed("vae decode"):
+        with self.seconds.timed("vae decode"):
             opened.need_vae(*self._spec.height_and_width)
             decoded = [opened.decode(latent) for latent in latents.unbind(1)]
         return Made([picture for picture, _ in decoded], [finite for _, finite in decoded])
@@ -249,14 +250,6 @@ class LongVideo:
         self._recent = in_order(part(state, "recent"))
         self._anchor = next(iter(in_order(part(state, "anchor"))), None)
         self._waiting = [HostCopy(picture) for picture in in_order(part(state, "waiting"))]
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] += time.perf_counter() - start
 
 
 def in_signs(picture: Tensor) -> Tensor:

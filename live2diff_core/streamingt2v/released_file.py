@@ -21,6 +21,17 @@ PARTS = ("base_model", "unet", "resampler", "image_encoder", "text_encoder", "va
 CONFIG = "config.json"
 # Heads of the transformer behind the first convolution, in ModelScope's UNet and the enhancer's.
 FIRST_HEADS = 8
+_CROSS = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
+# Which part hands numbers on to which: part, tensor and dimension of both.
+_HANDED_ON = (
+    (
+        *("text_encoder", "text_model.embeddings.token_embedding.weight", 1),
+        *("base_model", _CROSS, 1),
+    ),
+    ("image_encoder", "model.visual.proj", 1, "resampler", "context_embedding.0.weight", 1),
+    ("base_model", "conv_out.weight", 0, "vae", "post_quant_conv.weight", 1),
+    ("base_model", "conv_out.weight", 0, "unet", "conv_in.weight", 1),
+)
 
 
 @dataclass(frozen=True)
@@ -51,8 +62,7 @@ class UNetSizes:
             shape_of(tensors, f"down_blocks.{level}.resnets.0.conv1.weight", 4)[0]
             for level in range(levels)
         )
-        cross = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
-        context = shape_of(tensors, cross, 2)[1]
+        context = shape_of(tensors, _CROSS, 2)[1]
         inner, first = shape_of(tensors, "transformer_in.proj_in.weight", 2)
         head_width = inner // FIRST_HEADS
         latent = shape_of(tensors, "conv_in.weight", 4)[1]
@@ -111,7 +121,29 @@ def read_released(path: Path) -> Released:
             f"{path.name}: this is not StreamingT2V's file: it has no tensors of "
             f"{', '.join(missing)}. It should be streaming_t2v.ckpt from PAIR/StreamingT2V."
         )
+    _check_widths(path.name, parts)
     return Released(path, parts, _read_config(path.with_name(CONFIG)))
+
+
+def _check_widths(name: str, parts: dict[str, dict[str, Tensor]]) -> None:
+    """Refuse parts of different models: what one hands on has the width that the next one reads.
+
+    Tensors that are missing are told of where the parts are built.
+
+    Raises:
+        CheckpointError: they do not fit.
+    """
+    for giver, given, given_dim, taker, taken, taken_dim in _HANDED_ON:
+        sizes = [
+            tensor.shape[dim] if (tensor := parts[part].get(tensor_name)) is not None else None
+            for part, tensor_name, dim in ((giver, given, given_dim), (taker, taken, taken_dim))
+        ]
+        if None not in sizes and sizes[0] != sizes[1]:
+            raise CheckpointError(
+                f"{name}: its shapes contradict each other: {giver} makes {sizes[0]} numbers "
+                f"({given}), and {taker} reads {sizes[1]} ({taken}). Its parts are of different "
+                "models: download streaming_t2v.ckpt from PAIR/StreamingT2V again."
+            )
 
 
 def _read_config(path: Path) -> dict[str, Any]:

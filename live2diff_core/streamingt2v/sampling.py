@@ -1,5 +1,7 @@
 """How a chunk of frames is sampled: DDIM with guidance by text and anchor.
 
+The first chunk, which has no anchor, is sampled by DPM-Solver++, as published.
+
 Paper: Henschel et al., "StreamingT2V", appendix E.2, equation 13. With equal weights, as in the
 published code, the row with the text alone cancels out and is left out.
 """
@@ -8,14 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
 from .denoiser import ChunkCondition, Denoiser
 
 TRAIN_STEPS = 1000
+_NOISE_LEVELS = {
+    "num_train_timesteps": TRAIN_STEPS,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "steps_offset": 1,
+}
 # Draws the noise of a step: 0 for the start, i for that which step i - 1 adds; [4, F, h, w].
 StepNoise = Callable[[int], Tensor]
 
@@ -52,6 +62,26 @@ class T2VGuidance:
         return null + self.text * (text - null) + self.anchor * (both - text)
 
 
+class Solver(Protocol):
+    """Steps from noise to a clean chunk.
+
+    Attributes:
+        timesteps: [steps], descending.
+    """
+
+    timesteps: Tensor
+
+    def step(self, eps: Tensor, step: int, latents: Tensor, noise: Tensor) -> Tensor:
+        """Go from the latents of `step` to those of the next one; all are of one shape.
+
+        Args:
+            eps: predicted noise.
+            step: index of the timestep.
+            latents: at that step.
+            noise: of unit variance, for solvers that add some.
+        """
+
+
 class DDIM:
     """DDIM as published: 1000 scaled-linear noise levels, of which some are taken, from 1 on.
 
@@ -66,38 +96,45 @@ class DDIM:
 
     def __init__(self, steps: int, eta: float = 1.0) -> None:
         """Choose the timesteps."""
-        self.scheduler = DDIMScheduler(
-            num_train_timesteps=TRAIN_STEPS,
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
-            clip_sample=False,
-            set_alpha_to_one=False,
-            steps_offset=1,
-        )
+        self.scheduler = DDIMScheduler(clip_sample=False, set_alpha_to_one=False, **_NOISE_LEVELS)
         self.scheduler.set_timesteps(steps)
         self._eta = eta
         self.timesteps = self.scheduler.timesteps
 
     def step(self, eps: Tensor, step: int, latents: Tensor, noise: Tensor | None) -> Tensor:
-        """Go from the latents of `step` to those of the next one; all are of one shape.
-
-        Args:
-            eps: predicted noise.
-            step: index of the timestep.
-            latents: at that step.
-            noise: of unit variance, times eta.
-        """
+        """See `Solver.step`; without eta no noise is read."""
         timestep = int(self.timesteps[step])
         return self.scheduler.step(
             eps, timestep, latents, eta=self._eta, variance_noise=noise, return_dict=False
         )[0]
 
 
+class DPMSolver:
+    """DPM-Solver++ 2M, with which the published code makes the first chunk; it adds no noise.
+
+    It remembers the step before, so it is made for one chunk, whose steps it does in order. What
+    the published code leaves open are diffusers' defaults, as there.
+
+    Args:
+        steps: how many, 1..1000.
+    """
+
+    def __init__(self, steps: int) -> None:
+        """Choose the timesteps."""
+        self._scheduler = DPMSolverMultistepScheduler(**_NOISE_LEVELS)
+        self._scheduler.set_timesteps(steps)
+        self.timesteps = self._scheduler.timesteps
+
+    def step(self, eps: Tensor, step: int, latents: Tensor, noise: Tensor | None) -> Tensor:
+        """See `Solver.step`; no noise is read."""
+        timestep = int(self.timesteps[step])
+        return self._scheduler.step(eps, timestep, latents, return_dict=False)[0]
+
+
 def sample_chunk(
     denoiser: Denoiser,
     condition: ChunkCondition,
-    ddim: DDIM,
+    solver: Solver,
     guidance: T2VGuidance,
     noise: StepNoise,
     report: Callable[[int, int], object] = lambda done, steps: None,
@@ -107,17 +144,17 @@ def sample_chunk(
     Args:
         denoiser: the model.
         condition: of the chunk, with the rows of `guidance`.
-        ddim: the steps.
+        solver: the steps.
         guidance: the weights.
         noise: of each step, float32.
         report: called with (steps done, steps) before each; may raise to stop.
     """
     latents = noise(0).unsqueeze(0).to(denoiser.weights_device)
-    for step, timestep in enumerate(ddim.timesteps):
-        report(step, len(ddim.timesteps))
+    for step, timestep in enumerate(solver.timesteps):
+        report(step, len(solver.timesteps))
         eps = guidance(denoiser(latents, timestep, condition))
         added = noise(step + 1).unsqueeze(0).to(latents)
-        latents = ddim.step(eps, step, latents, added)
+        latents = solver.step(eps, step, latents, added)
     return latents
 
 

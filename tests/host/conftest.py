@@ -99,3 +99,23 @@ def folders(tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
         monkeypatch.setattr(folder_paths, f"{name}_directory", str(tmp_path / name))
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def t2v_files(pack, tmp_path_factory):
+    """A folder of stand-ins of StreamingT2V and of the enhancer."""
+    from devtools.standin_t2v import write_config, write_enhancer, write_t2v
+
+    folder = tmp_path_factory.mktemp("streamingt2v")
+    write_t2v(folder / "streaming_t2v.ckpt")
+    write_config(folder / "config.json")
+    write_enhancer(folder / "non_ema_0035000.pth")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def videos(t2v_files):
+    """These stand-ins, loaded by the nodes."""
+    from long_videos import LongVideos, load_enhancer, load_t2v
+
+    return LongVideos(*load_t2v(t2v_files), load_enhancer(t2v_files))

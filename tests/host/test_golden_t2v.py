@@ -34,8 +34,10 @@ def test_the_enhancer_has_teeth(module, engine, folder):
     trace = load_file(str(folder / "trace-enhancer.safetensors"))
     trace["offsets"] = torch.zeros_like(trace["offsets"])
     with torch.inference_mode():
-        found = module.RUNS["trace-enhancer"](engine, folder, trace, {})
-        assert module.largest_error(found, trace) > 1e-2
+        run = module.RUNS["trace-enhancer"](engine, folder, trace, {})
+        # What the first step finds shows it; the others build on it.
+        blended = next(found for found in run if found[0] == "x0.0")
+        assert module.largest_error(iter([blended]), {"x0.0": trace["x0.0"]}) > 1e-2
 
 
 def test_the_check_notices_what_is_wrong(module):

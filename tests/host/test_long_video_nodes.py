@@ -1,58 +1,13 @@
 """The nodes of long videos: loaded from stand-ins in the released layout, run, stopped, resumed."""
 
-import shutil
-from pathlib import Path
-
-import folder_paths
-import numpy
 import pytest
 import torch
 from host_stream import core, node
-from long_videos import LongVideos, StoppedError, pictures, shown, text, times
-
-
-@pytest.fixture(scope="module")
-def model_files(pack, tmp_path_factory):
-    """A folder of stand-ins, registered as models/streamingt2v."""
-    from devtools.standin_t2v import write_config, write_enhancer, write_t2v
-
-    folder = tmp_path_factory.mktemp("streamingt2v")
-    write_t2v(folder / "streaming_t2v.ckpt")
-    write_config(folder / "config.json")
-    write_enhancer(folder / "non_ema_0035000.pth")
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def registered(pack, model_files, monkeypatch):
-    extensions = {".ckpt", ".pth", ".safetensors"}
-    known = folder_paths.folder_names_and_paths
-    monkeypatch.setitem(known, "streamingt2v", ([str(model_files)], extensions))
-    folder_paths.filename_list_cache.pop("streamingt2v", None)
-
-
-@pytest.fixture(scope="module")
-def videos(pack, model_files):
-    """The stand-ins, loaded by the nodes."""
-    known = folder_paths.folder_names_and_paths
-    before = known.get("streamingt2v")
-    known["streamingt2v"] = ([str(model_files)], {".ckpt", ".pth", ".safetensors"})
-    try:
-        load = node("streamingt2v", "Live2DiffLoadStreamingT2V").execute
-        enhancer = node("streamingt2v", "Live2DiffLoadVideoEnhancer").execute
-        return LongVideos(*load("streaming_t2v.ckpt").args, *enhancer("non_ema_0035000.pth").args)
-    finally:
-        known.pop("streamingt2v")
-        if before is not None:
-            known["streamingt2v"] = before
+from long_videos import StoppedError, forget, pictures, shown, text, times
 
 
 def partial_folders(folders):
     return [path for path in (folders / "output" / "live2diff_partial").iterdir() if path.is_dir()]
-
-
-def forget(folders):
-    shutil.rmtree(folders / "output" / "live2diff_partial", ignore_errors=True)
 
 
 @pytest.mark.parametrize("count", [1, 16, 21])
@@ -74,6 +29,13 @@ def test_seed_steps_prompt_and_guidance_make_other_videos(videos, folders):
     usual = shown(videos.make(frames=2))
     for change in ({"seed": 4}, {"steps": 2}, {"positive": text(5)}, {"text_guidance": 2.0}):
         assert (shown(videos.make(frames=2, **change)) != usual).any(), change
+
+
+def test_only_later_chunks_have_noise_added(videos, folders):
+    """The first one is solved by DPM-Solver++, as published, and the others by DDIM."""
+    usual, still = (shown(videos.make(frames=17, steps=3, eta=eta)) for eta in (1.0, 0.0))
+    assert (still[:16] == usual[:16]).all()
+    assert (still[16:] != usual[16:]).any()
 
 
 def test_the_anchor_has_a_weight_of_its_own(videos, folders):
@@ -221,137 +183,3 @@ def test_the_anchor_may_be_that_of_the_last_scene(videos, folders):
     assert (last[24:] != usual[24:]).any()
     from_there = videos.make(frames=15, first_frames=scenes[9:10], seed=8)
     assert len(shown(from_there)) == 15
-
-
-@pytest.mark.parametrize("count", [1, 5])
-def test_every_frame_is_enhanced_at_its_time(videos, folders, count):
-    original = pictures(count, size=64)
-    enhanced = videos.enhance(images=original)
-    assert shown(enhanced).shape == (count, 64, 64, 3)
-    assert times(enhanced) == pytest.approx([index / 8 for index in range(count)])
-
-
-def test_a_frame_is_fitted_into_the_canvas(videos, folders):
-    wide = torch.nn.functional.pad(pictures(3), (0, 0, 0, 64))
-    assert shown(videos.enhance(images=wide)).shape == (3, 32, 64, 3)
-
-
-@pytest.mark.parametrize(
-    "stop, blending",
-    [(2, "x0 (published code)"), (6, "latents (paper)"), (11, "x0 (published code)")],
-)
-def test_an_enhancement_that_was_stopped_goes_on_to_the_same_frames(
-    videos, folders, stop, blending
-):
-    original = pictures(10)
-    with videos.stopping_at(None):
-        whole = shown(videos.enhance(images=original, blending=blending))
-        calls = videos.calls
-    # Four chunks in three steps.
-    assert calls == 12
-    forget(folders)
-    with videos.stopping_at(stop), pytest.raises(StoppedError):
-        videos.enhance(images=original, blending=blending)
-    with videos.stopping_at(None):
-        assert (shown(videos.enhance(images=original, blending=blending)) == whole).all()
-        assert videos.calls < calls or stop < 3
-
-
-def test_video_and_pictures_are_one_or_the_other(videos, folders):
-    for given in ({}, {"images": pictures(2), "video": object()}):
-        with pytest.raises(ValueError, match="video or images"):
-            videos.enhance(**given)
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"width": 72}, "multiple of 64"),
-        ({"height": 64}, "80, 144"),
-        ({"overlap": 3}, "1 to 2 frames"),
-        ({"positive": text(1, width=768)}, "OpenCLIP-H"),
-    ],
-)
-def test_wrong_enhancer_settings_are_refused(videos, folders, change, message):
-    with pytest.raises(ValueError, match=message):
-        videos.enhance(images=pictures(2), **change)
-
-
-def test_a_schedule_is_refused_by_the_enhancer(videos, folders):
-    schedule = node("prompts", "Live2DiffPromptSchedule").execute
-    changed = schedule(text(1), text(9), 20, 0, "keep").args[0]
-    with pytest.raises(ValueError, match="one text"):
-        videos.enhance(images=pictures(2), positive=changed)
-
-
-def test_the_clip_and_the_vision_model_work_in_other_nodes(videos):
-    tokens = videos.clip.tokenize("a cat on the moon")
-    with torch.inference_mode():
-        encoded = videos.clip.encode_from_tokens_scheduled(tokens)
-        seen = videos.clip_vision.encode_image(pictures(1))
-    assert encoded[0][0].shape == (1, 77, 64)
-    assert encoded[0][0].isfinite().all()
-    assert numpy.isfinite(seen["image_embeds"].float().numpy()).all()
-
-
-@pytest.mark.parametrize("name", ["", "nowhere.ckpt"])
-def test_a_missing_file_is_reported_before_the_run(name, pack):
-    load = node("streamingt2v", "Live2DiffLoadStreamingT2V")
-    problem = load.validate_inputs(model=name)
-    assert "streaming_t2v.ckpt" in problem
-    assert load.validate_inputs(model="streaming_t2v.ckpt") is True
-    assert "non_ema" in node("streamingt2v", "Live2DiffLoadVideoEnhancer").validate_inputs(name)
-
-
-def edited(model_files, tmp_path, edit):
-    """Write a changed copy of the stand-in, and its config.json."""
-    content = torch.load(str(model_files / "streaming_t2v.ckpt"), weights_only=True)
-    edit(content["state_dict"])
-    path = tmp_path / "streaming_t2v.ckpt"
-    torch.save(content, str(path))
-    shutil.copy(model_files / "config.json", tmp_path)
-    return path
-
-
-def without(*prefixes):
-    def edit(tensors):
-        for name in [name for name in tensors if name.startswith(prefixes)]:
-            del tensors[name]
-
-    return edit
-
-
-def reshaped(name, *shape):
-    def edit(tensors):
-        tensors[name] = torch.zeros(shape)
-
-    return edit
-
-
-@pytest.mark.parametrize(
-    "edit, message",
-    [
-        (without("resampler."), "has no tensors of resampler"),
-        (without("base_model.conv_out.bias"), "1 tensors are missing"),
-        (without("base_model.transformer_in.proj_in.weight"), "from which sizes are read"),
-        (reshaped("unet.conv_in.weight", 32, 5, 3, 3), "contradict"),
-        (reshaped("base_model.transformer_in.proj_in.weight", 100, 32), "contradict"),
-        (without("vae.decoder.conv_in.weight"), "the VAE"),
-        (reshaped("vae.decoder.conv_in.weight", 32, 7, 3, 3), "the VAE"),
-        (without("text_encoder.text_model.final_layer_norm.bias"), "the text encoder"),
-        (without("image_encoder.model.visual.ln_post.weight"), "the image encoder"),
-    ],
-)
-def test_a_file_that_does_not_fit_is_refused_with_the_reason(
-    pack, model_files, tmp_path, edit, message
-):
-    path = edited(model_files, tmp_path, edit)
-    with pytest.raises(ValueError, match=message) as error:
-        core("streamingt2v.host_parts").load_t2v(path)
-    assert path.name in str(error.value)
-
-
-def test_a_wrong_enhancer_file_is_refused(pack, model_files, tmp_path):
-    for path in (model_files / "streaming_t2v.ckpt", Path(tmp_path / "none.pth")):
-        with pytest.raises(ValueError, match="MS-Vid2Vid-XL"):
-            core("streamingt2v.host_parts").load_enhancer(path)

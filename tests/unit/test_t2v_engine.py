@@ -16,7 +16,7 @@ from live2diff_core.streamingt2v.given_frames import (
     is_request,
     open_long_video,
 )
-from live2diff_core.streamingt2v.sampling import DDIM, T2VGuidance, sample_chunk
+from live2diff_core.streamingt2v.sampling import DDIM, DPMSolver, T2VGuidance, sample_chunk
 from live2diff_core.video.frame import PendingFrame, VideoInfo, WarningLog
 from live2diff_core.video.reader import VideoReader
 from live2diff_core.video.scene_detector import SceneDetector
@@ -92,7 +92,7 @@ def test_pictures_are_stretched_for_clip():
 def test_guidance_of_equal_weights_needs_two_rows():
     eps = random(3, 4, 2, 2, 2)
     three, two = T2VGuidance(5.0, 3.0), T2VGuidance(5.0, 5.0)
-    assert len(three.rows), len(two.rows) == (3, 2)
+    assert (len(three.rows), len(two.rows)) == (3, 2)
     null, text, both = eps.split(1)
     expected = null + 5 * (text - null) + 3 * (both - text)
     assert torch.allclose(three(eps), expected)
@@ -111,6 +111,34 @@ def test_a_chunk_without_added_noise_does_not_read_it(denoiser):
 
     assert torch.equal(sampled(0.0, 1), sampled(0.0, 2))
     assert not torch.equal(sampled(1.0, 1), sampled(1.0, 2))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10, 50])
+def test_the_first_chunk_is_solved_as_published(steps):
+    """DPM-Solver++ 2M, written out; the last step gives x0."""
+    bars = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000).double() ** 2, 0)
+    sigmas = ((1 - bars) / bars).sqrt()
+    solver = DPMSolver(steps)
+    assert solver.timesteps[0] == 999
+    assert (solver.timesteps.diff() < 0).all()
+    levels = [*(sigmas[int(time)] for time in solver.timesteps), torch.tensor(0.0).double()]
+    x = random(1, 4, 2, 3, 3).double()
+    expected, before = x.clone(), None
+    for step, (now, then) in enumerate(zip(levels, levels[1:], strict=False)):
+        alpha, alpha_then = ((1 + s**2) ** -0.5 for s in (now, then))
+        x0 = random(*x.shape, seed=step).double()
+        eps = (x - alpha * x0) / (alpha * now)
+        x = solver.step(eps, step, x, None)
+        slope = torch.zeros(())
+        # The first step, and the last one to sigma 0, are of first order.
+        if before is not None and then:
+            ratio = (levels[step - 1] / now).log() / (now / then).log()
+            slope = 0.5 / ratio * (x0 - before)
+        rest = then / now
+        expected = alpha_then * (rest * expected / alpha + (1 - rest) * (x0 + slope))
+        assert torch.allclose(x, expected, rtol=1e-4, atol=1e-5), step
+        before = x0
+    assert torch.allclose(x, x0, atol=1e-5)
 
 
 def given(count, size=16):
