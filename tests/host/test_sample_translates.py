@@ -21,6 +21,8 @@ def pan(name, top, left):
 @pytest.mark.thorough
 def test_outputs_are_nearest_to_their_own_style_and_keep_their_structure():
     judging = import_module("training.sample_model.judging")
-    judgement = judging.judge([pan("astronaut", 0, 60), pan("astronaut", 200, 150), pan("immunohistochemistry", 0, 100)])
+    judgement = judging.judge(
+        [pan("astronaut", 0, 60), pan("astronaut", 200, 150), pan("immunohistochemistry", 0, 100)]
+    )
     assert judgement.translated() >= 0.8
     assert np.mean([each.structure > each.another for each in judgement.outputs]) >= 0.8
