@@ -40,6 +40,9 @@ def small(path):
             given["file"] = CLIP
         if node["class_type"] == "WebcamCapture":
             node["class_type"], node["inputs"] = "LoadImage", {"image": PICTURE}
+        if node["class_type"] == "PreviewImage":
+            node["class_type"] = "SaveImage"
+            given["filename_prefix"] = "sample"
         if node["class_type"] in ("ImageScale", "Live2DiffStreamVideo"):
             given["width"] = given["height"] = SIDE
     return graph
