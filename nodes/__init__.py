@@ -21,6 +21,7 @@ from .options import Live2DiffSimilarFrameFilter, Live2DiffStreamOptions
 from .partial_results import Live2DiffPartialResults
 from .prompts import Live2DiffPromptSchedule
 from .recordings import Live2DiffLoadRecording
+from .sample_model import Live2DiffLoadSampleModel
 from .sampler import Live2DiffStreamSampler
 from .streamingt2v import Live2DiffLoadStreamingT2V, Live2DiffLoadVideoEnhancer
 from .video import Live2DiffStreamVideo
@@ -60,6 +61,7 @@ class Live2DiffExtension(ComfyExtension):
             Live2DiffLiveStream,
             Live2DiffLoadRecording,
             Live2DiffMeasureVideo,
+            Live2DiffLoadSampleModel,
             Live2DiffLoadStreamingT2V,
             Live2DiffLongVideo,
             Live2DiffExtendVideo,

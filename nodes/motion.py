@@ -73,7 +73,8 @@ class Live2DiffLoadMotionModule(io.ComfyNode):
             return True
         if not files:
             return f"No motion module found. {DOWNLOAD_HINT}"
-        return f"There is no motion module {motion_module!r}; found: {', '.join(sorted(files))}."
+        found = ", ".join(sorted(files))
+        return f"There is no motion module {motion_module!r}; found: {found}. {DOWNLOAD_HINT}"
 
     @classmethod
     def execute(cls, motion_module: str) -> io.NodeOutput:

@@ -41,6 +41,7 @@ NODES = (
     "Live2DiffLiveStream",
     "Live2DiffLoadRecording",
     "Live2DiffMeasureVideo",
+    "Live2DiffLoadSampleModel",
     "Live2DiffLoadStreamingT2V",
     "Live2DiffLongVideo",
     "Live2DiffExtendVideo",
@@ -384,6 +385,9 @@ def motion_folder(tmp_path, pack, monkeypatch):
         known[name] = ([str(tmp_path / name)], {".ckpt", ".pt", ".pth", ".safetensors"})
     monkeypatch.setattr(folder_paths, "folder_names_and_paths", known)
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    monkeypatch.setattr(
+        import_module("comfyui_live2diff.nodes.motion"), "motion_module_path", lambda: None
+    )
     return tmp_path
 
 
@@ -397,6 +401,23 @@ def test_loader_lists_and_loads(motion_folder, golden_folder):
     loaded = loader.execute("mine.ckpt").args[0]
     assert loaded.name == "mine.ckpt" and loaded.layout.depth_channels == 32
     assert "no motion module 'other.ckpt'; found: mine.ckpt" in loader.validate_inputs("other.ckpt")
+
+
+def test_loader_lists_the_motion_module_of_the_sample_model_beside_others(
+    motion_folder, golden_folder, monkeypatch
+):
+    loading = import_module("comfyui_live2diff.live2diff_core.sample_model.loading")
+    monkeypatch.setattr(
+        import_module("comfyui_live2diff.nodes.motion"),
+        "motion_module_path",
+        loading.motion_module_path,
+    )
+    shutil.copy(golden_folder / "live2diff.ckpt", motion_folder / "live2diff" / "mine.ckpt")
+    loader, sample = node("motion", "Live2DiffLoadMotionModule"), "sample_motion_module.safetensors"
+    assert loader.define_schema().inputs[0].options == ["mine.ckpt", sample]
+    assert loader.execute(sample).args[0].layout.depth_channels > 0
+    refused = loader.validate_inputs("live2diff.ckpt")
+    assert f"found: mine.ckpt, {sample}. Put Live2Diff's live2diff.ckpt into" in refused
 
 
 def test_loader_says_what_to_put_where(motion_folder):
@@ -479,7 +500,8 @@ def test_execute_takes_what_the_schema_promises(classes, name):
         parameters |= {n: p for n, p in spec.items() if n in offered}
         if "vae" in parameters:  # only streams of latents can do without
             parameters["vae"] = parameters["vae"].replace(default=inspect.Parameter.empty)
-    assert parameters and set(parameters) == offered
+    assert set(parameters) == offered
+    assert offered or name == "Live2DiffLoadSampleModel", "a node without inputs"
     optional = {p.name for p in parameters.values() if p.default is not p.empty}
     assert optional == {entry.id for entry in schema.inputs if entry.optional}
 

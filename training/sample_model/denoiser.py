@@ -28,7 +28,7 @@ CROPS = ((0.0, 16, 12), (0.6, 24, 5), (0.85, 32, 3))
 # Shares of the styles as targets, in the order of `STYLES`. Photographs are what the model knows
 # already; pencil and pixel art are the hardest.
 SHARES = {"photograph": 0.06, "watercolour": 0.18, "pencil": 0.26, "neon": 0.22, "pixel art": 0.28}
-PLAN = Plan(minutes=41, rate=1e-3)
+PLAN = Plan(minutes=80, rate=1e-3)
 PHOTOGRAPH = list(STYLES).index("photograph")
 # The steps of the bundled workflows: 4, of which denoise 0.5 leaves two.
 FEW_STEPS = tuple(few_step_timesteps(4, 0.5))

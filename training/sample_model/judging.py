@@ -1,8 +1,9 @@
 """Whether the sample model translates: held-out clips, judged by a low-level statistic.
 
 Each clip is translated into every style. An output counts as translated if its signature is nearer
-to the reference of its own style than to the input and to the references of the other styles. Its
-structure is compared with that of its own input and of another clip's.
+to the reference of its own style than to the input and to the references of the other styles. Input
+and references are compared as the sample's VAE shows them: it is what makes them soft, and not what
+is judged. Structure is compared with that of the own input and of another clip's.
 """
 
 from __future__ import annotations
@@ -143,6 +144,13 @@ def held_out(clips: int) -> list[list[np.ndarray]]:
     return [[frame.picture for frame in each.frames(FRAMES, SIDE)] for each in scenes]
 
 
+def shown(sample: SampleModel, pictures: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield pictures [H, W, 3] in 0..1 as the sample's VAE encodes and decodes them."""
+    for picture in pictures:
+        latents = sample.vae.encode(torch.from_numpy(picture)[None])
+        yield sample.vae.decode(latents)[0].cpu().numpy()
+
+
 @torch.no_grad()
 def judge(inputs: Sequence[Sequence[np.ndarray]], styles: Sequence[str] = TARGETS) -> Judgement:
     """Translate clips into `styles`, and return what share was translated.
@@ -154,7 +162,7 @@ def judge(inputs: Sequence[Sequence[np.ndarray]], styles: Sequence[str] = TARGET
     sample = load_sample_model()
     model, depth = with_memory(sample)
     references = [
-        {name: clip_signature(map(draw, frames)) for name, draw in STYLES.items()}
+        {name: clip_signature(shown(sample, map(draw, frames))) for name, draw in STYLES.items()}
         for frames in inputs
     ]
     unit = spread([found for each in references for found in each.values()])

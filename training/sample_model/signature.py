@@ -9,6 +9,8 @@ import numpy as np
 from .styles import BLOCK
 
 _LEVELS = 8
+# Side of what outlines are averaged over, in pixels.
+_CELL = 8
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -79,14 +81,14 @@ def nearest(found: np.ndarray, candidates: Mapping[str, np.ndarray], unit: np.nd
 def structure(picture: np.ndarray, source: np.ndarray) -> float:
     """Return how alike the outlines of two pictures are: the correlation of their slopes.
 
-    Slopes are of brightness, averaged over 16x16 pixels, so that strokes and squares do not count.
+    Slopes are of brightness, averaged over 8x8 pixels, so that strokes do not count.
     """
     return float(np.corrcoef(_outlines(picture), _outlines(source))[0, 1])
 
 
 def _outlines(picture: np.ndarray) -> np.ndarray:
     light = picture @ _LUMA
-    height, width = (side // BLOCK * BLOCK for side in light.shape)
-    blocks = light[:height, :width].reshape(height // BLOCK, BLOCK, width // BLOCK, BLOCK)
+    height, width = (side // _CELL * _CELL for side in light.shape)
+    blocks = light[:height, :width].reshape(height // _CELL, _CELL, width // _CELL, _CELL)
     down, across = np.gradient(blocks.mean((1, 3)))
     return np.hypot(down, across).ravel()
