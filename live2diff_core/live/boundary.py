@@ -36,6 +36,11 @@ class Boundary:
         """Whether a new stream begins, because this one cannot have the new settings."""
         return _levels(self.before.spec) != _levels(self.after.spec)
 
+    @property
+    def settings(self) -> LiveSettings:
+        """The settings behind it, before prompts change."""
+        return self.after.settled() if self.restarts else self.after
+
     def finish(self, translator: FrameTranslator, opened: OpenStream) -> list[HostCopy]:
         """Return the frames inside where they must not meet what comes: with the old settings."""
         if self.restarts:

@@ -223,7 +223,7 @@ class LiveLoop:
         changes: list[Change],
     ) -> None:
         """Encode prompts while no model is open, and go on with the new settings."""
-        settings, made = boundary.after, []
+        settings, made = boundary.settings, []
         frame, oldest = boundary.next_frame(live.translator)
         for change in changes:
             conditioning = None

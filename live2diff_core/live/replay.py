@@ -256,6 +256,7 @@ class RecordedStream:
         cut = any(change.control == "cut" for change, _ in changes)
         boundary = Boundary(before, after, cut)
         own = 0 if boundary.restarts else frame - self._base
+        after = boundary.settings
         for change, text in changes:
             if change.control in PROMPTS:
                 after = after.with_prompt(change, text, own, max(own - _OLDEST, 0))

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from torch import Tensor
+
 from ..run.spec import StreamSpec
 from ..stream.live_prompts import change_prompt
+from ..stream.prompt_track import KEY
 from ..stream.similar_frames import SkipRule
 from .controls import Change, ControlError
 
@@ -96,5 +99,22 @@ class LiveSettings:
         texts = {**self.texts, change.control: change.value}
         return LiveSettings({**self.inputs, kind: prompt}, texts)
 
+    def settled(self) -> LiveSettings:
+        """Return the settings for a stream that starts over: changed prompts are all there is.
+
+        Their blends counted the frames of the stream before.
+        """
+        inputs = dict(self.inputs)
+        for control in self.texts:
+            kind = PROMPTS[control]
+            inputs[kind] = [_last(text, extra) for text, extra in inputs[kind]]
+        return LiveSettings(inputs, self.texts)
+
     def _with(self, **inputs: Any) -> LiveSettings:
         return LiveSettings({**self.inputs, **inputs}, self.texts)
+
+
+def _last(text: Tensor, extra: Mapping[str, Any]) -> list:
+    """Return a part of a conditioning with the last of its texts."""
+    rest = {name: value for name, value in extra.items() if name != KEY}
+    return [extra[KEY].texts[-1] if KEY in extra else text, rest]

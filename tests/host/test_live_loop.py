@@ -146,6 +146,14 @@ def test_what_cannot_be_changed_is_answered_and_the_stream_goes_on(streams, mode
     assert len(script.follower.finished) == 6 and script.follower.applied("seed")
 
 
+def test_a_changed_prompt_stays_where_the_stream_starts_over(streams, model, vae):
+    pixels, text = live_pixels(12), {"text": "5", "blend": 4}
+    before = {4: [("prompt", text)], 6: [("seed", "9")]}
+    script = run_live(streams, live_inputs(model, vae), pixels, before)
+    expected = stepped(pixels[6:], model, vae, positive=prompt(5), seed=9)
+    assert torch.equal(seen(script)[6:], expected)
+
+
 def test_without_clip_no_prompt_is_taken(streams, model, vae):
     refused = []
 

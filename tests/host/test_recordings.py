@@ -70,7 +70,8 @@ def test_the_same_process_renders_it_from_amid_a_stream(tmp_path, streams, model
     before = {
         4: [("prompt", {"text": "7", "blend": 6})],
         8: [("record", None)],
-        12: [("cfg", 2.0), ("prompt", {"text": "8", "blend": 2})],
+        11: [("prompt", {"text": "8", "blend": 2})],
+        15: [("cfg", 2.0)],
     }
     folder = tmp_path / "r"
     run_live(streams, live_inputs(model, vae), live_pixels(18), before, folder=folder)

@@ -16,8 +16,9 @@ MOST_MB = 30
 
 
 def test_a_stream_soaks_for_ten_minutes(tmp_path):
-    with bench_server(tmp_path) as server, queued(server, identity_graph()) as outcome:
-        asyncio.run(soak(server))
+    with bench_server(tmp_path) as server:
+        with queued(server, identity_graph()) as outcome:
+            asyncio.run(soak(server))
         assert outcome["result"], outcome
 
 
