@@ -153,7 +153,7 @@ def test_random_cuts_saves_and_a_restart_change_nothing(server, cuts, data, seed
 
 @pytest.mark.parametrize(
     "count",
-    [pytest.param(50, marks=pytest.mark.thorough), pytest.param(200, marks=pytest.mark.long)],
+    [pytest.param(50, marks=pytest.mark.thorough), pytest.param(200, marks=pytest.mark.marathon)],
 )
 def test_frames_one_by_one_equal_sampler_and_video(server, tmp_path, count):
     clip, pictures = make_clip(server, count, seed=1)
