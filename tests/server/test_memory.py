@@ -71,8 +71,8 @@ def test_long_videos_take_no_more_memory(
     base = prepare_workspace(tmp_path / "server", [ensure_standins()])
     peaks = {}
     with ComfyServer(current_host(), base, cpu=True, arguments=["--fp32-unet"]) as server:
-        # The first run loads models and grows the allocator's pools.
-        for name, frames in (("warm", 20), ("short", short), ("long", long)):
+        # The first runs load models and grow the allocator's pools.
+        for name, frames in (("load", 12), ("warm", 20), ("short", short), ("long", long)):
             clip = clips.make_clip(tmp_path, frames=frames, size=size, name=name)
             path = saved(server, graph_of(server, clip))
             peaks[name] = peak_mb(server.process_id)

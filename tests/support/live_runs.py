@@ -88,6 +88,9 @@ async def stopped(client, how="finish"):
     await client.until(lambda: client.status.get("state") in ("stopped", "waiting"))
 
 
+PAUSE = 0.1
+
+
 async def running(client, seconds=120):
     """Wait until the stream takes frames."""
     await client.until(lambda: client.status.get("state") == "running", seconds)
@@ -98,6 +101,8 @@ async def feed(client, pictures, rate=None):
     for picture in pictures:
         if rate is None:
             await client.send(picture)
+            # Of frames that come at once, only the newest is translated.
+            await asyncio.sleep(PAUSE)
         else:
             if client.credits:
                 await client.send(picture)
